@@ -1,0 +1,148 @@
+"""FashionMNIST: in full where it is found, else the embedded subset."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from optimizees.data.idx import read_idx
+from optimizees.data.images import ImageData, normalise
+from optimizees.data.locate import find_file, locate, require
+
+Split = Literal["train", "validation", "test", "train+validation"]
+
+MEAN = (0.1307,)
+STD = (0.3081,)
+NUM_VALIDATION = 5_000
+"""Images at the end of the 60,000 that are held out for validation."""
+NUM_VALIDATION_EMBEDDED = 1_000
+"""The same, of the embedded 10,000."""
+
+
+def load_fashion_mnist(
+    split: Split,
+    *,
+    root: Path | None = None,
+    source: Literal["auto", "full", "embedded"] = "auto",
+) -> ImageData:
+    """Load one split of FashionMNIST, normalised.
+
+    The full data is looked for below $L2O_DATA, where the Debian package
+    dataset-fashion-mnist puts it, and in the cache of `l2o data download`. Without
+    it, "auto" takes the embedded subset: 10,000 training and 2,000 test images.
+
+    Args:
+        split: "train" is all training images but the last 5,000 (embedded: 1,000);
+            "validation" is those; "train+validation" is both; "test" the test set.
+        root: if given, the full data must lie there.
+        source: "auto" takes the full data if there is any, "full" insists on it,
+            "embedded" never looks for it.
+
+    Returns:
+        Images [N, 1, 28, 28] and labels in 0..9; `source` says which data it is.
+
+    Raises:
+        FileNotFoundError: if the full data is asked for and not there.
+        ValueError: if the split or the source is unknown, if `root` is given with
+            the embedded source, or if a file is damaged.
+
+    Reference: Xiao, Rasul and Vollgraf, 2017, "Fashion-MNIST: a Novel Image Dataset
+        for Benchmarking Machine Learning Algorithms",
+        https://arxiv.org/abs/1708.07747. The normalisation constants are those of
+        MNIST, as in the paper that this library reproduces.
+    """
+    _check_choice("split", split, ("train", "validation", "test", "train+validation"))
+    _check_choice("source", source, ("auto", "full", "embedded"))
+    if root is not None and source == "embedded":
+        raise ValueError(
+            "load_fashion_mnist takes either root or source='embedded'; got "
+            f"root={root} with it. Leave one of them out."
+        )
+    part = "t10k" if split == "test" else "train"
+    if source == "full" or root is not None:
+        directory = require("fashion-mnist", root)
+    else:
+        directory = locate("fashion-mnist") if source == "auto" else None
+    if directory is None:
+        pixels, labels = _read_embedded(part)
+        kind, held_out, place = "embedded subset", NUM_VALIDATION_EMBEDDED, ""
+    else:
+        pixels, labels = _read_pair(directory, part)
+        kind, held_out, place = "full", NUM_VALIDATION, f", from {directory}"
+    if split in ("train", "validation") and len(pixels) <= held_out:
+        raise ValueError(
+            f"load_fashion_mnist needs more than {held_out:,} training images to hold "
+            f"the last {held_out:,} out; got {len(pixels):,}{place}. "
+            "Pass split='train+validation' to take all."
+        )
+    if split == "train":
+        pixels, labels = pixels[:-held_out], labels[:-held_out]
+    elif split == "validation":
+        pixels, labels = pixels[-held_out:], labels[-held_out:]
+    noun = {"validation": "validation", "test": "test"}.get(split, "training")
+    return ImageData(
+        images=normalise(pixels.unsqueeze(1), MEAN, STD),
+        labels=labels.to(torch.int64),
+        source=f"FashionMNIST ({kind}, {len(pixels):,} {noun} images{place})",
+    )
+
+
+def read_embedded_pixels(
+    part: Literal["train", "t10k"],
+) -> tuple[UInt8[Tensor, "N 28 28"], UInt8[Tensor, " N"]]:
+    """Return the raw bytes of the embedded images and labels.
+
+    Args:
+        part: "train" for the 10,000 training images, "t10k" for the 2,000 of the
+            test set.
+    """
+    return _read_embedded(part)
+
+
+def _read_embedded(part: str) -> tuple[Tensor, Tensor]:
+    """Read the embedded pair, from a directory or a zipped wheel."""
+    folder = resources.files("optimizees.data").joinpath("embedded")
+    images = folder.joinpath(f"{part}-images-idx3-ubyte.gz")
+    labels = folder.joinpath(f"{part}-labels-idx1-ubyte.gz")
+    with (
+        resources.as_file(images) as images_path,
+        resources.as_file(labels) as labels_path,
+    ):
+        return _checked(images_path, labels_path)
+
+
+def _read_pair(directory: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Read the images and labels of one part, gzipped or not."""
+    paths = [
+        find_file(directory, f"{part}-{kind}.gz")
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    ]
+    images, labels = paths
+    assert images is not None  # locate looked for both
+    assert labels is not None
+    return _checked(images, labels)
+
+
+def _checked(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
+    """Read a pair of files and see that they belong together."""
+    pixels, labels = read_idx(images_path), read_idx(labels_path)
+    if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels):
+        raise ValueError(
+            "load_fashion_mnist needs images [N, 28, 28] and labels [N]; got "
+            f"{tuple(pixels.shape)} in {images_path} and {tuple(labels.shape)} in "
+            f"{labels_path.name}. The files do not belong together: download them "
+            "again."
+        )
+    return pixels, labels
+
+
+def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(
+            f"load_fashion_mnist needs a known {what}; got {value!r}. "
+            f"Pass one of {', '.join(known)}."
+        )

@@ -1,0 +1,163 @@
+"""Where data sets lie on this machine."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DatasetName = Literal["fashion-mnist", "cifar-10"]
+
+_FASHION_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+_CIFAR_FILES = (
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+    "test_batch.bin",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set lies in a directory."""
+
+    files: tuple[str, ...]
+    """Every file that must be there; one that ends in .gz may lie unpacked."""
+    subdirectories: tuple[str, ...]
+    """Where below a given directory the files may lie, first match first."""
+    system: tuple[Path, ...]
+    """Where a system package puts them."""
+    advice: str
+    """How to get them."""
+
+
+LAYOUTS: dict[str, Layout] = {
+    "fashion-mnist": Layout(
+        files=_FASHION_FILES,
+        subdirectories=(".", "fashion-mnist", "FashionMNIST/raw"),
+        system=(Path("/usr/share/datasets/fashion-mnist"),),
+        advice=(
+            "Run `l2o data download fashion-mnist`, or on Debian `apt-get install "
+            "dataset-fashion-mnist`, or set L2O_DATA to the directory that holds it."
+        ),
+    ),
+    "cifar-10": Layout(
+        files=_CIFAR_FILES,
+        subdirectories=(
+            ".",
+            "cifar-10-batches-bin",
+            "cifar-10",
+            "cifar-10/cifar-10-batches-bin",
+        ),
+        system=(),
+        advice=(
+            "Run `l2o data download cifar-10`, or set L2O_DATA to the directory that "
+            "holds cifar-10-batches-bin."
+        ),
+    ),
+}
+
+
+def layout(name: str) -> Layout:
+    """Return how the data set lies in a directory.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name not in LAYOUTS:
+        raise ValueError(
+            f"locate needs a known data set; got {name!r}. "
+            f"Pass one of {', '.join(LAYOUTS)}."
+        )
+    return LAYOUTS[name]
+
+
+def cache_directory(name: DatasetName) -> Path:
+    """Return where a download is kept: below $XDG_CACHE_HOME or ~/.cache."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(configured) if configured else Path.home() / ".cache"
+    return base / "l2o" / name
+
+
+def locate(name: DatasetName) -> Path | None:
+    """Find a data set on this machine.
+
+    Looks below $L2O_DATA, then where a system package puts it, then in the cache of
+    `download`. A directory counts when every file is there; the content is not read.
+
+    Args:
+        name: "fashion-mnist" or "cifar-10".
+
+    Returns:
+        The directory that holds the files, or None.
+
+    Raises:
+        FileNotFoundError: if L2O_DATA is set to something that is no directory.
+        ValueError: if the name is unknown.
+    """
+    known = layout(name)
+    bases: list[Path] = []
+    configured = os.environ.get("L2O_DATA", "")
+    if configured:
+        if not Path(configured).is_dir():
+            raise FileNotFoundError(
+                f"L2O_DATA must name an existing directory; got {configured}. "
+                "Create it, or unset the variable."
+            )
+        bases.append(Path(configured))
+    bases += [*known.system, cache_directory(name)]
+    for base in bases:
+        found = locate_below(name, base)
+        if found is not None:
+            return found
+    return None
+
+
+def locate_below(name: DatasetName, base: Path) -> Path | None:
+    """Return the directory at or below `base` that holds every file, or None."""
+    known = layout(name)
+    for subdirectory in known.subdirectories:
+        directory = base / subdirectory
+        if all(find_file(directory, file) is not None for file in known.files):
+            return directory
+    return None
+
+
+def require(name: DatasetName, root: Path | None) -> Path:
+    """Return the directory of a data set, or raise saying how to get it.
+
+    Args:
+        name: "fashion-mnist" or "cifar-10".
+        root: if given, the only place to look.
+
+    Raises:
+        FileNotFoundError: if the files are not there.
+    """
+    known = layout(name)
+    found = locate(name) if root is None else locate_below(name, root)
+    if found is not None:
+        return found
+    if root is None:
+        raise FileNotFoundError(
+            f"{name} must be on this machine in full; found it in none of $L2O_DATA, "
+            f"{', '.join(str(path) for path in (*known.system, cache_directory(name)))}"
+            f". {known.advice}"
+        )
+    missing = [file for file in known.files if find_file(root, file) is None]
+    raise FileNotFoundError(
+        f"root must hold {name}; {root} lacks {', '.join(missing)}. {known.advice}"
+    )
+
+
+def find_file(directory: Path, file: str) -> Path | None:
+    """Return the file, or its unpacked form if it ends in .gz, or None."""
+    for candidate in (directory / file, directory / file.removesuffix(".gz")):
+        if candidate.is_file():
+            return candidate
+    return None

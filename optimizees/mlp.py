@@ -1,0 +1,38 @@
+"""Multi-layer perceptrons."""
+
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from optimizees.activations import build_activation
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between each two; flattens its input.
+
+    Args:
+        widths: neurons of each layer, inputs first and outputs last; at least two.
+        activation: name for `build_activation`.
+
+    Raises:
+        ValueError: if `widths` has fewer than two entries.
+    """
+
+    def __init__(self, widths: tuple[int, ...], activation: str = "relu") -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise ValueError(
+                "MLP needs the width of its inputs and of its outputs; "
+                f"got widths={widths}. Pass at least two, such as widths=(784, 10)."
+            )
+        layers: list[nn.Module] = []
+        for source, target in pairwise(widths):
+            layers += [nn.Linear(source, target), build_activation(activation)]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    @override
+    def forward(self, inputs: Float[Tensor, "B *shape"]) -> Float[Tensor, "B outputs"]:
+        """Return the last layer's outputs, without an activation."""
+        return self.layers(inputs.flatten(1))
