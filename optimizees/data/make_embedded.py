@@ -45,39 +45,40 @@ def choose_balanced(
     return indices[torch.randperm(len(indices), generator=generator)]
 
 
-def write_embedded(root: Path | None, dest: Path) -> None:
-    """Write the four files of the subset.
+def build_embedded(directory: Path) -> dict[str, UInt8[Tensor, "N ..."]]:
+    """Choose the subset.
 
     Training images come from the first 55,000, the 1,000 for validation, which lie
     last, from the last 5,000, test images from the test set: each embedded split is
     part of the full split of the same name. All are balanced over the classes.
 
     Args:
-        root: where the full data lies; None looks for it.
-        dest: the directory to write to.
+        directory: where the four files of the full data lie.
+
+    Returns:
+        The images and labels of the training and the test part, by file name.
     """
-    directory = require("fashion-mnist", root)
     generator = torch.Generator().manual_seed(SEED)
-    train_labels = _read(directory, "train-labels-idx1-ubyte")
-    test_labels = _read(directory, "t10k-labels-idx1-ubyte")
+    train_labels = _read(directory, "train-labels-idx1-ubyte.gz")
+    test_labels = _read(directory, "t10k-labels-idx1-ubyte.gz")
     start = len(train_labels) - NUM_VALIDATION
     train = choose_balanced(train_labels[:start], 900, generator)
     validation = choose_balanced(train_labels[start:], 100, generator) + start
     test = choose_balanced(test_labels, 200, generator)
     train = torch.cat([train, validation])
-    dest.mkdir(parents=True, exist_ok=True)
-    for part, indices, labels in (
-        ("train", train, train_labels),
-        ("t10k", test, test_labels),
-    ):
-        images = _read(directory, f"{part}-images-idx3-ubyte")
-        write_idx(dest / f"{part}-images-idx3-ubyte.gz", images[indices])
-        write_idx(dest / f"{part}-labels-idx1-ubyte.gz", labels[indices])
+    train_images = _read(directory, "train-images-idx3-ubyte.gz")
+    test_images = _read(directory, "t10k-images-idx3-ubyte.gz")
+    return {
+        "train-images-idx3-ubyte.gz": train_images[train],
+        "train-labels-idx1-ubyte.gz": train_labels[train],
+        "t10k-images-idx3-ubyte.gz": test_images[test],
+        "t10k-labels-idx1-ubyte.gz": test_labels[test],
+    }
 
 
 def _read(directory: Path, name: str) -> Tensor:
     """Read one file of the full data."""
-    path = find_file(directory, f"{name}.gz")
+    path = find_file(directory, name)
     assert path is not None  # require looked for it
     return read_idx(path)
 
@@ -90,7 +91,10 @@ def main() -> None:
         "--dest", type=Path, default=Path(__file__).with_name("embedded")
     )
     arguments = parser.parse_args()
-    write_embedded(arguments.root, arguments.dest)
+    arguments.dest.mkdir(parents=True, exist_ok=True)
+    chosen = build_embedded(require("fashion-mnist", arguments.root))
+    for file, values in chosen.items():
+        write_idx(arguments.dest / file, values)
 
 
 if __name__ == "__main__":
