@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -32,7 +31,7 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.images)
 
-    def subset(self, start: int, stop: int) -> Self:
+    def subset(self, start: int, stop: int) -> "ImageData":
         """Return the images from `start` up to, not including, `stop`.
 
         Args:
@@ -57,7 +56,7 @@ class ImageData:
             source=f"{self.source}, images {start:,} to {stop - 1:,}",
         )
 
-    def pooled(self, size: int) -> Self:
+    def pooled(self, size: int) -> "ImageData":
         """Return the images averaged down to `size` x `size` pixels.
 
         Args:
@@ -82,7 +81,7 @@ class ImageData:
             source=f"{self.source}, average-pooled to {size} x {size} pixels",
         )
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "ImageData":
         """Return the record on `device`; shares memory if it is there already."""
         return replace(
             self, images=self.images.to(device), labels=self.labels.to(device)
