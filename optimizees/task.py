@@ -117,6 +117,10 @@ class Task:
     Nothing here knows about learned optimizers: SGD can train it alone. Parameters
     are passed as a dictionary, so that a caller may differentiate through them.
 
+    Raises:
+        ValueError: unless 1 <= batch_size <= len(data), or if the network has running
+            statistics, which every forward pass would change.
+
     Example:
         >>> from optimizees import build_task, load_fashion_mnist
         >>> data = load_fashion_mnist("validation", source="embedded")
@@ -137,6 +141,7 @@ class Task:
 
     def __post_init__(self) -> None:
         _check_batch_size("Task", self.batch_size, self.data)
+        _ = self._names  # built here, since vmap forbids drawing the initial values
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,7 @@ from optimizees.data.cifar import load_cifar10
 from optimizees.data.fashion_mnist import load_fashion_mnist
 from optimizees.data.idx import read_idx, write_idx
 from optimizees.data.images import ImageData
-from optimizees.data.locate import locate
+from optimizees.data.layouts import locate
 
 __all__ = [
     "ImageData",

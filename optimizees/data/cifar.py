@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from optimizees.data.images import ImageData, normalise
-from optimizees.data.locate import require
+from optimizees.data.layouts import require
 
 Split = Literal["train", "validation", "test", "train+validation"]
 

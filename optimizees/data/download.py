@@ -15,7 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from optimizees.data import cifar
-from optimizees.data.locate import (
+from optimizees.data.layouts import (
     DatasetName,
     cache_directory,
     find_file,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optimizees.data.idx import read_idx
 from optimizees.data.images import ImageData, normalise
-from optimizees.data.locate import find_file, locate, require
+from optimizees.data.layouts import find_file, locate, require
 
 Split = Literal["train", "validation", "test", "train+validation"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from optimizees.data.fashion_mnist import NUM_VALIDATION
 from optimizees.data.idx import read_idx, write_idx
-from optimizees.data.locate import find_file, require
+from optimizees.data.layouts import find_file, require
 
 NUM_CLASSES = 10
 SEED = 0
