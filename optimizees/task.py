@@ -237,10 +237,15 @@ class Task:
             Plain numbers, averaged over the images.
 
         Raises:
-            ValueError: if the names are not those of the family.
+            ValueError: if batch_size < 1 or if the names are not those of the family.
         """
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        if batch_size < 1:
+            raise ValueError(
+                f"Task.evaluate needs batch_size >= 1; got {batch_size}. Leave it out, "
+                "or pass as many images as fit into memory."
+            )
+        losses: list[Tensor] = []
+        correct: list[Tensor] = []
         self._template.eval()
         try:
             for start in range(0, len(data), batch_size):
@@ -248,11 +253,15 @@ class Task:
                 images = data.images[start:stop].to(self.device)
                 labels = data.labels[start:stop].to(self.device)
                 logits = self._logits(params, Batch(images, labels))
-                loss += functional.cross_entropy(logits, labels, reduction="sum")
-                correct += (logits.argmax(dim=1) == labels).sum()
+                losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
+                correct.append((logits.argmax(dim=1) == labels).sum())
         finally:
             self._template.train()
-        return Evaluation(loss.item() / len(data), correct.item() / len(data))
+        # Added up in float64 on the CPU, since some devices have none.
+        loss = torch.stack(losses).cpu().double().sum().item()
+        return Evaluation(
+            loss / len(data), torch.stack(correct).sum().item() / len(data)
+        )
 
     @cached_property
     def _template(self) -> nn.Module:

@@ -154,6 +154,10 @@ class TestEvaluate:
             assert found.loss == pytest.approx(loss, rel=1e-5)
             assert found.accuracy == pytest.approx(accuracy)
 
+    def test_batches_of_nothing_are_refused(self, task):
+        with pytest.raises(ValueError, match="Leave it out, or pass as many images"):
+            task.evaluate(task.init_params(0), task.data, batch_size=0)
+
     def test_dropout_is_off_there_and_on_in_training(self, data):
         def build():
             return nn.Sequential(nn.Dropout(0.5), MLP((64, 10)))
