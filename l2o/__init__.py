@@ -1,0 +1,15 @@
+"""Learned optimizers that see the network they train."""
+
+from .graph import NeuralGraph as NeuralGraph
+from .graph import neural_graph as neural_graph
+from .optim.checkpoint import load_rule as load_rule
+from .optim.checkpoint import read_provenance as read_provenance
+from .optim.checkpoint import save_rule as save_rule
+from .optim.checkpoint import shipped_rules as shipped_rules
+from .optim.config import PRESETS as PRESETS
+from .optim.config import RuleConfig as RuleConfig
+from .optim.optimizer import NeuralGraphOpt as NeuralGraphOpt
+from .optim.rule import AbstractRule as AbstractRule
+from .optim.rule import Rule as Rule
+from .optim.step import Hyper as Hyper
+from .optim.step import learned_step as learned_step

@@ -1,0 +1,11 @@
+"""Networks as graphs: neurons are nodes, weights are edges. No learning here."""
+
+from .infer import neural_graph as neural_graph
+from .layout import Blocks as Blocks
+from .layout import from_blocks as from_blocks
+from .layout import to_blocks as to_blocks
+from .neural_graph import NeuralGraph as NeuralGraph
+from .neural_graph import NeuronGroup as NeuronGroup
+from .neural_graph import NodeParameter as NodeParameter
+from .neural_graph import Unplaced as Unplaced
+from .neural_graph import WeightBlock as WeightBlock

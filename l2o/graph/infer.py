@@ -1,0 +1,208 @@
+"""From bare parameters to a neural graph: what shapes alone can prove.
+
+Shapes prove the wiring of a plain chain (a multi-layer perceptron, or a
+convolutional network with a pooled or flattened head) and of little else. One weight
+that does not fit the chain proves that the network branches somewhere, and then every
+connection is in doubt: all weights become isolated blocks and say so in
+`NeuralGraph.unplaced`. Nothing is guessed.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from .neural_graph import (
+    NeuralGraph,
+    NeuronGroup,
+    NodeParameter,
+    Role,
+    Unplaced,
+    WeightBlock,
+)
+
+Shape = tuple[int, ...]
+
+
+def neural_graph(
+    network: nn.Module | Mapping[str, Tensor] | Iterable[Tensor],
+) -> NeuralGraph:
+    """Return the neural graph of a network from the shapes of its parameters.
+
+    The parameters must come in the order of the layers, as `parameters()` gives them.
+    A chain of linear or convolutional layers is placed whole; whatever shapes leave in
+    doubt (normalisation layers, branches, attention) is listed in `graph.unplaced`
+    and gets a block of its own.
+
+    Args:
+        network: a module, a mapping of names to parameters, or parameters in order
+            (named "0", "1", ...).
+
+    Returns:
+        The graph. It holds no reference to the tensors.
+
+    Raises:
+        ValueError: if there is no parameter.
+
+    Example:
+        >>> from torch import nn
+        >>> graph = neural_graph(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)))
+        >>> [group.size for group in graph.groups], graph.placed_share
+        ([4, 8, 3], 1.0)
+    """
+    if isinstance(network, nn.Module):
+        named, source = dict(network.named_parameters()), "module names and shapes"
+    elif isinstance(network, Mapping):
+        named, source = dict(network), "parameter names and shapes"
+    else:
+        named = {str(index): tensor for index, tensor in enumerate(network)}
+        source = "parameter shapes"
+    if not named:
+        raise ValueError(
+            "neural_graph needs at least one parameter; got none. "
+            "Pass a module with parameters, or a non-empty iterable of tensors."
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    return graph_from_shapes(shapes, source=source)
+
+
+def graph_from_shapes(shapes: dict[str, Shape], *, source: str) -> NeuralGraph:
+    """Return the neural graph of parameters given by name and shape, in layer order."""
+    layers, loose = _split_layers(shapes)
+    misfit = _first_misfit(shapes, layers)
+    if misfit is not None:
+        for weight, bias in layers:
+            loose[weight] = misfit
+            if bias is not None:
+                loose[bias] = misfit
+        layers = []
+    return _Builder(shapes, source).build(layers, loose)
+
+
+def _split_layers(
+    shapes: dict[str, Shape],
+) -> tuple[list[tuple[str, str | None]], dict[str, str]]:
+    """Pair each weight with its bias; return the pairs and the doubtful vectors."""
+    layers: list[tuple[str, str | None]] = []
+    vectors: list[list[str]] = []
+    loose: dict[str, str] = {}
+    for name, shape in shapes.items():
+        if math.prod(shape) == 0:
+            loose[name] = "it has no entries"
+        elif len(shape) >= 2:
+            layers.append((name, None))
+            vectors.append([])
+        elif layers:
+            vectors[-1].append(name)
+        else:
+            loose[name] = "no weight stands before it"
+    for index, (weight, _) in enumerate(layers):
+        bias = _bias_of(weight, vectors[index], shapes)
+        layers[index] = (weight, bias)
+        for name in vectors[index]:
+            if name != bias:
+                loose[name] = (
+                    f"its shape does not tell whether it is the bias of {weight!r} "
+                    "or belongs to another layer"
+                )
+    return layers, loose
+
+
+def _bias_of(weight: str, vectors: list[str], shapes: dict[str, Shape]) -> str | None:
+    """Return the vector that is certainly the bias of `weight`, if there is one."""
+    width = shapes[weight][:1]
+    prefix, dot, leaf = weight.rpartition(".")
+    if dot and leaf == "weight":
+        name = f"{prefix}.bias"
+        return name if name in vectors and shapes[name] == width else None
+    if len(vectors) == 1 and shapes[vectors[0]] == width:
+        return vectors[0]
+    return None
+
+
+def _first_misfit(
+    shapes: dict[str, Shape], layers: list[tuple[str, str | None]]
+) -> str | None:
+    """Return why the weights are no chain, or None if they are one."""
+    for (before, _), (after, _) in itertools.pairwise(layers):
+        width, inputs = shapes[before][0], shapes[after][1]
+        flattens = len(shapes[before]) > 2 and len(shapes[after]) == 2
+        if inputs == width or (flattens and inputs % width == 0):
+            continue
+        return (
+            f"{after!r} of shape {shapes[after]} does not continue {before!r} of shape "
+            f"{shapes[before]}, so the network is no chain and shapes cannot tell "
+            "what is joined to what"
+        )
+    return None
+
+
+class _Builder:
+    """Collects groups, blocks and node parameters while a graph is read."""
+
+    def __init__(self, shapes: dict[str, Shape], source: str) -> None:
+        self.shapes = shapes
+        self.source = source
+        self.groups: list[NeuronGroup] = []
+        self.blocks: list[WeightBlock] = []
+        self.nodes: list[NodeParameter] = []
+
+    def build(
+        self, layers: list[tuple[str, str | None]], loose: dict[str, str]
+    ) -> NeuralGraph:
+        """Place a chain of layers, then each loose tensor by itself."""
+        if layers:
+            self._chain(layers)
+        for name in self.shapes:
+            if name in loose:
+                self._isolate(name)
+        return NeuralGraph(
+            shapes=self.shapes,
+            groups=tuple(self.groups),
+            blocks=tuple(self.blocks),
+            node_parameters=tuple(self.nodes),
+            unplaced=tuple(
+                Unplaced(parameter=name, reason=loose[name])
+                for name in self.shapes
+                if name in loose
+            ),
+            source=self.source,
+        )
+
+    def _chain(self, layers: list[tuple[str, str | None]]) -> None:
+        source = self._group("inputs", self.shapes[layers[0][0]][1], "input", 0.0)
+        for index, (weight, bias) in enumerate(layers, start=1):
+            target_size, source_size, *kernel = self.shapes[weight]
+            if source_size != self.groups[source].size:  # a flattened feature map
+                kernel = [source_size // self.groups[source].size]
+            last = index == len(layers)
+            target = self._group(
+                "outputs" if last else f"hidden {index}",
+                target_size,
+                "output" if last else "hidden",
+                index / len(layers),
+            )
+            self._join(weight, source, target, tuple(kernel))
+            if bias is not None:
+                self.nodes.append(NodeParameter(parameter=bias, group=target))
+            source = target
+
+    def _isolate(self, name: str) -> None:
+        shape = self.shapes[name]
+        if len(shape) < 2:
+            group = self._group(name, math.prod(shape), "isolated", 0.5)
+            self.nodes.append(NodeParameter(parameter=name, group=group))
+            return
+        target = self._group(f"{name} (dim 0)", shape[0], "isolated", 0.5)
+        source = self._group(f"{name} (dim 1)", shape[1], "isolated", 0.5)
+        self._join(name, source, target, shape[2:])
+
+    def _group(self, name: str, size: int, role: Role, depth: float) -> int:
+        group = NeuronGroup(name=name, size=size, role=role, depth=depth)
+        self.groups.append(group)
+        return len(self.groups) - 1
+
+    def _join(self, name: str, source: int, target: int, cells: Shape) -> None:
+        block = WeightBlock(parameter=name, source=source, target=target, cells=cells)
+        self.blocks.append(block)

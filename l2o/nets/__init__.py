@@ -1,0 +1,7 @@
+"""Learned networks: features laid on a neural graph in, numbers a parameter out."""
+
+from .build import Net as Net
+from .build import build_net as build_net
+from .config import FeedForwardConfig as FeedForwardConfig
+from .config import NetConfig as NetConfig
+from .config import NGGNNConfig as NGGNNConfig

@@ -1,0 +1,76 @@
+"""What a learned network looks like: frozen records, one `kind` each."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+Activation: TypeAlias = Literal["relu", "silu"]
+
+_STRICT = {"extra": "forbid"}
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Raise unless every value is above zero."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(
+                f"{owner} {name} must be above zero; got {name}={value}. "
+                "Choose a positive value."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardConfig:
+    """The plain per-parameter network: every entry by itself, no graph."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["ff"] = "ff"
+    width: int = 32
+    """Channels of each hidden layer."""
+    layers: int = 2
+    """Number of hidden layers."""
+    activation: Activation = "silu"
+    """Pointwise function after each hidden layer."""
+
+    def __post_init__(self) -> None:
+        check_positive("FeedForwardConfig", width=self.width, layers=self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGGNNConfig:
+    """The graph network NG-GNN, ending in a per-parameter network."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["ng_gnn"] = "ng_gnn"
+    width: int = 32
+    """Channels of a node state and of an edge state; even, at least 6."""
+    layers: int = 2
+    """Number of message-passing layers."""
+    kernel: int | None = None
+    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
+    input channel of its own. None: an edge reads the mean over its cells of the
+    features and of their magnitudes, whatever the number of cells."""
+    directions: Literal["own", "shared"] = "own"
+    """Weights for messages along and against the edges: `own` for each direction, with
+    one state an edge; or `shared`, with a state for each direction (the paper)."""
+    residual: bool = True
+    """Whether node and edge updates are added to the previous state."""
+    activation: Activation = "silu"
+    """Pointwise function in the message-passing layers."""
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-parameter network that reads an entry's features and its edge or node
+    state."""
+
+    def __post_init__(self) -> None:
+        check_positive("NGGNNConfig", width=self.width, layers=self.layers)
+        if self.width % 2 or self.width < 6:
+            raise ValueError(
+                "NGGNNConfig width must be even and at least 6 (positions need the "
+                f"channels); got width={self.width}. Use for example 32."
+            )
+        if self.kernel is not None:
+            check_positive("NGGNNConfig", kernel=self.kernel)
+
+
+NetConfig: TypeAlias = FeedForwardConfig | NGGNNConfig

@@ -1,0 +1,1 @@
+"""The optimizer: features, update head, the pure step and its `torch.optim` shell."""

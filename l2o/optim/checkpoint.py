@@ -1,0 +1,176 @@
+"""Rules as files: safetensors with the configuration inside, no pickle."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .config import rule_config_from_values, rule_config_values
+from .rule import Rule
+
+LICENSE = "MIT"
+"""Licence of the shipped weights."""
+
+
+def shipped_rules() -> list[str]:
+    """Return the names of the rules that come with the library.
+
+    Example:
+        >>> "ng-gnn" in shipped_rules()
+        True
+    """
+    folder = resources.files("l2o.optim") / "weights"
+    return sorted(
+        item.name.removesuffix(".safetensors")
+        for item in folder.iterdir()
+        if item.name.endswith(".safetensors")
+    )
+
+
+def save_rule(
+    rule: Rule, path: str | Path, *, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a rule to one file: weights, configuration, provenance, licence.
+
+    The file appears whole or not at all: an interrupt or a full disk leaves what was
+    there before.
+
+    Args:
+        rule: the rule.
+        path: where to write, usually `*.safetensors`.
+        provenance: how theta came about, as JSON values: run, seed, commit, budget.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    metadata = {
+        "format": "l2o-rule-1",
+        "config": json.dumps(rule_config_values(rule.config)),
+        "provenance": json.dumps(dict(provenance or {})),
+        "license": LICENSE,
+    }
+    theta = {
+        name: weight.detach().cpu().contiguous()
+        for name, weight in rule.state_dict().items()
+    }
+    write_whole(Path(path), save(theta, metadata))
+
+
+def load_rule(name_or_path: str | Path) -> Rule:
+    """Return a shipped rule by its name, or a rule from a file.
+
+    Args:
+        name_or_path: a name in `shipped_rules()`, else a path to a file that
+            `save_rule` wrote. A shipped name wins over a file of the same name.
+
+    Returns:
+        The rule, on the CPU; move it with `rule.to(device)`.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if the file is damaged, no rule, or its weights do not fit its
+            configuration.
+
+    Example:
+        >>> rule = load_rule("ng-gnn")
+        >>> rule.config.net.kind
+        'ng_gnn'
+    """
+    path = _find(name_or_path)
+    metadata, theta = _read(path)
+    try:
+        config = rule_config_from_values(json.loads(metadata["config"]))
+    except ValueError as error:
+        raise ValueError(
+            f"load_rule cannot understand the configuration in {path}: {error}"
+        ) from error
+    rule = Rule(config)
+    expected = {name: tuple(item.shape) for name, item in rule.state_dict().items()}
+    found = {name: tuple(item.shape) for name, item in theta.items()}
+    if expected != found:
+        differing = sorted(
+            name
+            for name in expected.keys() | found.keys()
+            if expected.get(name) != found.get(name)
+        )
+        raise ValueError(
+            f"load_rule needs weights that fit the file's own configuration; got {path}"
+            f" with {len(differing)} tensors that do not, first {differing[0]!r}: "
+            f"{found.get(differing[0])} instead of {expected.get(differing[0])}. "
+            "The file belongs to another configuration; write it again with save_rule."
+        )
+    rule.load_state_dict(theta)
+    return rule
+
+
+def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
+    """Return how a rule's theta came about, as `save_rule` was told."""
+    metadata, _ = _read(_find(name_or_path))
+    return {
+        **json.loads(metadata.get("provenance", "{}")),
+        "license": metadata.get("license", "unknown"),
+    }
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        OSError: if there is no room; the file that was there survives.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def _find(name_or_path: str | Path) -> Path:
+    names = shipped_rules()
+    if str(name_or_path) in names:
+        return Path(
+            str(
+                resources.files("l2o.optim") / "weights" / f"{name_or_path}.safetensors"
+            )
+        )
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load_rule needs a shipped rule {names} or a rule file; got "
+            f"{str(name_or_path)!r}, which is neither. Check the spelling, or write "
+            "the file with save_rule."
+        )
+    return path
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            theta = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"load_rule needs a whole safetensors file; got {path}, which cannot be "
+            f"read ({error}). It may be truncated: copy or download it again."
+        ) from error
+    if "config" not in metadata:
+        raise ValueError(
+            f"load_rule needs a file that save_rule wrote; got {path}, whose metadata "
+            f"holds {sorted(metadata)} and no rule configuration. Save a rule with "
+            "save_rule."
+        )
+    return metadata, theta

@@ -1,0 +1,165 @@
+"""What a rule is made of: features, network, update head."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from l2o.nets import FeedForwardConfig, NetConfig, NGGNNConfig
+from l2o.nets.config import check_positive
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSignFeaturesConfig:
+    """The paper's features: log-magnitude and sign of weight, gradient, momenta."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["log_sign"] = "log_sign"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleFreeFeaturesConfig:
+    """Features that do not change when the loss or a tensor is rescaled."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["scale_free"] = "scale_free"
+    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+    """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperHeadConfig:
+    """The paper's update: `0.01 * s * exp(0.01 * m)`, sign learned."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["paper"] = "paper"
+    step_size: float = 0.01
+    """Factor of the update and of the exponent."""
+
+    def __post_init__(self) -> None:
+        check_positive("PaperHeadConfig", step_size=self.step_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NominalHeadConfig:
+    """Adam's update, scaled by and added to what the network says."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["nominal"] = "nominal"
+    step_size: float = 0.01
+    """Learning rate of the Adam that an untrained rule is."""
+    max_log_scale: float = 4.0
+    """Bound on the learned logarithm of Adam's step, approached smoothly."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "NominalHeadConfig",
+            step_size=self.step_size,
+            max_log_scale=self.max_log_scale,
+        )
+
+
+FeaturesConfig: TypeAlias = LogSignFeaturesConfig | ScaleFreeFeaturesConfig
+HeadConfig: TypeAlias = PaperHeadConfig | NominalHeadConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleConfig:
+    """A learned network with the features it reads and the head that it feeds."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    net: NetConfig = NGGNNConfig()
+    """The learned network."""
+    features: FeaturesConfig = ScaleFreeFeaturesConfig()
+    """What the network reads."""
+    head: HeadConfig = NominalHeadConfig()
+    """How its two numbers an entry become an update."""
+
+
+_PAPER_FF = FeedForwardConfig(width=64, layers=2, activation="relu")
+
+PRESETS: dict[str, RuleConfig] = {
+    "default": RuleConfig(),
+    "default-ff": RuleConfig(net=FeedForwardConfig()),
+    "paper": RuleConfig(
+        net=NGGNNConfig(
+            width=64,
+            layers=8,
+            kernel=5,
+            directions="shared",
+            residual=False,
+            head=FeedForwardConfig(width=64, layers=8, activation="relu"),
+        ),
+        features=LogSignFeaturesConfig(),
+        head=PaperHeadConfig(),
+    ),
+    "paper-ff": RuleConfig(
+        net=_PAPER_FF, features=LogSignFeaturesConfig(), head=PaperHeadConfig()
+    ),
+}
+"""Named configurations: ours, and the paper's (section 4.3) with its best sizes."""
+
+
+def rule_config_values(config: RuleConfig) -> dict[str, Any]:
+    """Return a rule's configuration as plain values, ready for JSON."""
+    return asdict(config)
+
+
+def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
+    """Return the configuration that plain values describe, strictly.
+
+    Raises:
+        ValueError: if a key is unknown or missing, or a `kind` does not exist.
+    """
+    parts = dict(values)
+    net = dict(_part(parts, "net"))
+    if net.get("kind") == "ng_gnn" and "head" in net:
+        net["head"] = _record((FeedForwardConfig,), net["head"])
+    features = dict(_part(parts, "features"))
+    if "time_scales" in features:
+        features["time_scales"] = tuple(features["time_scales"])
+    head = _part(parts, "head")
+    if parts:
+        raise ValueError(
+            f"RuleConfig has net, features and head; got also {sorted(parts)}. "
+            "Remove them, or load the file with the version of l2o that wrote it."
+        )
+    return RuleConfig(
+        net=_record((FeedForwardConfig, NGGNNConfig), net),
+        features=_record((LogSignFeaturesConfig, ScaleFreeFeaturesConfig), features),
+        head=_record((PaperHeadConfig, NominalHeadConfig), head),
+    )
+
+
+def _part(parts: dict[str, Any], name: str) -> Mapping[str, Any]:
+    if name not in parts:
+        raise ValueError(
+            f"RuleConfig needs {name!r}; got only {sorted(parts)}. "
+            "Write the configuration with save_rule."
+        )
+    return parts.pop(name)
+
+
+def _record(choices: tuple[type[Any], ...], values: Mapping[str, Any]) -> Any:
+    """Return the dataclass among `choices` whose `kind` the values name."""
+    for choice in choices:
+        if values.get("kind") == choice.kind:
+            known = {field.name for field in fields(choice)}
+            if not values.keys() <= known:
+                raise ValueError(
+                    f"{choice.__name__} has the fields {sorted(known)}; got also "
+                    f"{sorted(values.keys() - known)}. Load the file with the version "
+                    "of l2o that wrote it."
+                )
+            return choice(**values)
+    kinds = [choice.kind for choice in choices]
+    raise ValueError(
+        f"RuleConfig needs one of the kinds {kinds}; got {values.get('kind')!r}. "
+        "Load the file with the version of l2o that wrote it."
+    )

@@ -1,0 +1,50 @@
+"""The command line of meta-training."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from .config import load_config
+from .loop import MetaTrainer
+
+
+def meta_train(
+    config: tyro.conf.Positional[Path],
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
+    max_minutes: float | None = None,
+) -> None:
+    """Meta-train a rule as a YAML file says.
+
+    Args:
+        config: the run, for example meta_train/configs/ng-gnn.yaml.
+        folder: where the run is kept; by default runs/ and the run's name.
+        resume: continue the run in the folder, bit for bit.
+        threads: CPU threads; by default all cores.
+        max_minutes: stop, with a checkpoint, after this many minutes.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = load_config(config)
+    home = Path("runs") / settings.name if folder is None else folder
+    trainer = MetaTrainer(settings, home, resume=resume)
+    trainer.train(max_minutes=max_minutes)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    try:
+        tyro.cli(meta_train, args=arguments, prog="l2o meta-train")
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; continue with --resume.\n")
+        return 130
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"l2o meta-train: {error}\n")
+        return 1
+    return 0

@@ -1,0 +1,226 @@
+"""One run of meta-training as one frozen record; read from YAML, strict both ways."""
+
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from l2o import PRESETS, RuleConfig
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """One kind of inner problem."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    name: Literal["fashion-cnn", "fashion-mlp"] = "fashion-cnn"
+    """Model family; the data is FashionMNIST."""
+    image_size: Literal[7, 14, 28] = 28
+    """Pixels a side; below 28 the images are average-pooled."""
+    batch_size: int = 128
+    """Images a batch."""
+    weight: float = 1.0
+    """Relative frequency among the unrolls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepConfig:
+    """The paper's estimator: the loss after one update, on that update's own batch."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["one_step"] = "one_step"
+    replay: float = 1.0
+    """Share of the inner steps that are differentiated, drawn at random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderConfig:
+    """Losses on fresh batches up to the window's end, to first order in the updates."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["first_order"] = "first_order"
+    window: int = 20
+    """Inner steps over which an update is judged."""
+    replay: float = 0.25
+    """Share of the inner steps that are differentiated, drawn at random."""
+    objective: Literal["mean", "log"] = "log"
+    """Mean loss of the window, or its logarithm, which weighs late training more."""
+
+
+EstimatorConfig: TypeAlias = OneStepConfig | FirstOrderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaOptimizerConfig:
+    """AdamW on theta, with warm-up, cosine decay and clipping."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["adam", "adamw"] = "adamw"
+    """`adam` puts the decay into the gradient, as the paper does; `adamw` decouples."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decays of the moments."""
+    weight_decay: float = 1e-4
+    """Decay of theta."""
+    warmup: int = 20
+    """Outer steps of linear warm-up."""
+    final_lr_share: float = 0.0
+    """Learning rate at the last outer step over the peak; between them a cosine."""
+    clip_norm: float | None = 1.0
+    """Largest norm of a meta-gradient; None for no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """How candidate rules are compared, on the validation split of FashionMNIST."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    every: int = 50
+    """Outer steps between two validations."""
+    steps: int = 1000
+    """Inner steps of a validation run."""
+    seeds: tuple[int, ...] = (9001, 9002)
+    """Seeds of the validation networks and batches."""
+    task: TaskConfig = TaskConfig()
+    """What is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaTrainConfig:
+    """A whole run of meta-training."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    name: str
+    """Name of the run and of its folder."""
+    rule: str | RuleConfig = "default"
+    """The rule to train: a preset's name, or features, network and head."""
+    seed: int = 0
+    """Decides initial theta, inner problems, batches and replays."""
+    init: str | None = None
+    """A rule file to start from, instead of a fresh theta."""
+    outer_steps: int = 1000
+    """Number of updates of theta."""
+    num_tasks: int = 2
+    """Inner problems in flight; each advances in every outer step."""
+    steps_per_outer: int = 40
+    """Inner steps a problem advances between two updates of theta."""
+    unroll: tuple[int, int] = (100, 1000)
+    """Shortest and longest life of an inner problem, in inner steps; log-uniform."""
+    tasks: tuple[TaskConfig, ...] = (TaskConfig(),)
+    """The kinds of inner problem."""
+    estimator: EstimatorConfig = FirstOrderConfig()
+    """How the meta-gradient is found."""
+    meta_optimizer: MetaOptimizerConfig = MetaOptimizerConfig()
+    """How theta moves."""
+    validation: ValidationConfig = ValidationConfig()
+    """How the shipped theta is selected."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between two checkpoints."""
+    device: str = "auto"
+    """`auto` takes CUDA when there is one; or any PyTorch device."""
+    compile: bool = True
+    """Whether the rule is compiled; worth it from a few hundred outer steps on."""
+    data: Literal["auto", "full", "embedded"] = "auto"
+    """Which copy of FashionMNIST; `full` fails where it is absent."""
+
+    def __post_init__(self) -> None:
+        low, high = self.unroll
+        if not 1 <= low <= high:
+            raise ValueError(
+                "MetaTrainConfig unroll must be (shortest, longest) with 1 <= shortest "
+                f"<= longest; got unroll={self.unroll}. Swap or raise them."
+            )
+        if isinstance(self.rule, str) and self.rule not in PRESETS:
+            raise ValueError(
+                f"MetaTrainConfig rule must be one of {sorted(PRESETS)} or a mapping "
+                f"with net, features and head; got rule={self.rule!r}."
+            )
+        window = getattr(self.estimator, "window", 1)
+        if self.steps_per_outer % window:
+            raise ValueError(
+                "MetaTrainConfig steps_per_outer must be a multiple of the "
+                f"estimator's window; got {self.steps_per_outer} for a window of "
+                f"{window}. Change one of them."
+            )
+        for name in ("outer_steps", "num_tasks", "steps_per_outer"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"MetaTrainConfig {name} must be at least 1; got "
+                    f"{getattr(self, name)}. Choose a positive number."
+                )
+
+    @property
+    def rule_config(self) -> RuleConfig:
+        """The rule as a record, presets looked up."""
+        return PRESETS[self.rule] if isinstance(self.rule, str) else self.rule
+
+
+_ADAPTER = TypeAdapter(MetaTrainConfig)
+
+
+def load_config(path: Path) -> MetaTrainConfig:
+    """Read a run from YAML.
+
+    Args:
+        path: the file. Keys that are not in `MetaTrainConfig` are errors.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming each key that is unknown or has a bad value.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load_config needs a YAML file; got {path}, which does not exist. "
+            "Shipped ones lie in meta_train/configs."
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"load_config needs YAML; got {path}: {error}. Mend its syntax."
+        ) from error
+    return parse_config(values, origin=str(path))
+
+
+def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
+    """Return the run that plain values describe; `origin` names them in errors."""
+    try:
+        return _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        known = ", ".join(field.name for field in fields(MetaTrainConfig))
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ValueError(
+            f"{origin} is no configuration of a meta-training run: {problems}. "
+            f"Keys at the top are: {known}."
+        ) from error
+
+
+def save_config(config: MetaTrainConfig, path: Path) -> None:
+    """Write the resolved run as YAML; `load_config` reads it back unchanged."""
+    path.write_text(yaml.safe_dump(config_values(config), sort_keys=False))
+
+
+def config_values(config: Any) -> Any:
+    """Return a configuration as plain lists and dictionaries."""
+    if is_dataclass(config):
+        return {
+            field.name: config_values(getattr(config, field.name))
+            for field in fields(config)
+        }
+    if isinstance(config, tuple | list):
+        return [config_values(item) for item in config]
+    return config

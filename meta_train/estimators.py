@@ -1,0 +1,96 @@
+"""Meta-gradients: how the loss of trained networks says where theta should go.
+
+Every estimator advances an inner run, finds for each of its updates the derivative of
+the meta-loss by that update (the cotangent), and replays the rule against it.
+Features and state are constants in all of them: no derivative flows from one inner
+step's update into the next one's input.
+"""
+
+from typing import NamedTuple, assert_never
+
+import torch
+
+from l2o.optim.rule import Params
+
+from .config import EstimatorConfig, FirstOrderConfig, OneStepConfig
+from .unroll import InnerRun, Record, replay
+
+
+class Progress(NamedTuple):
+    """What an inner run did while a meta-gradient was taken."""
+
+    losses: list[float]
+    """Loss on each step's fresh batch, in nats."""
+
+
+def add_meta_gradient(
+    config: EstimatorConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Advance `run` by `steps` inner steps and add a meta-gradient to theta's `.grad`.
+
+    Args:
+        config: which estimator.
+        run: the inner problem; it ends early if it diverges.
+        steps: inner steps to take.
+        generator: draws the steps that are replayed.
+    """
+    match config:
+        case OneStepConfig():
+            return _one_step(config, run, steps, generator)
+        case FirstOrderConfig():
+            losses: list[float] = []
+            for _ in range(steps // config.window):
+                if not run.is_over:
+                    losses += _first_order_window(config, run, generator)
+            return Progress(losses)
+        case _:
+            assert_never(config)
+
+
+def _one_step(
+    config: OneStepConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Greedy: every update is judged by the loss after it, on the same batch."""
+    records: list[Record] = []
+    cotangents: list[Params] = []
+    losses: list[float] = []
+    for _ in range(steps):
+        batch = run.batch
+        records.append(run.step())
+        _, after = run.task.loss_and_grads(run.params, batch)
+        cotangents.append(after)
+        losses.append(run.measure())
+        if run.is_over:
+            break
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return Progress(losses)
+
+
+def _first_order_window(
+    config: FirstOrderConfig, run: InnerRun, generator: torch.Generator
+) -> list[float]:
+    """Every update is judged by the losses on fresh batches until the window ends.
+
+    With features constant, the loss k steps later depends on update t through the sum
+    of updates alone, so its derivative is that later step's own gradient.
+    """
+    records: list[Record] = []
+    later: list[Params] = []
+    losses: list[float] = []
+    for _ in range(config.window):
+        records.append(run.step())
+        losses.append(run.measure())
+        later.append(run.grads)
+        if run.is_over:
+            break
+    scale = 1.0 / len(records)
+    if config.objective == "log":
+        scale /= max(sum(losses) / len(losses), 1e-6)
+    total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
+    cotangents: list[Params] = []
+    for grads in reversed(later):
+        total = {name: total[name] + scale * grads[name] for name in total}
+        cotangents.append(total)
+    cotangents.reverse()
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return losses

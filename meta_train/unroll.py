@@ -1,0 +1,150 @@
+"""Inner problems in flight: a network, its batches, its optimizer state."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from l2o import AbstractRule, NeuralGraph, neural_graph
+from l2o.optim.rule import Params, State
+from optimizees import Task
+
+Updates: TypeAlias = Callable[
+    [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]
+]
+"""The rule on one graph: parameters, gradients, state to updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the rule read at one inner step: enough to compute its update again."""
+
+    params: Params
+    grads: Params
+    state: State
+
+
+class RuleOnGraph:
+    """A rule bound to the graph of a task, compiled if asked; theta stays shared."""
+
+    def __init__(self, rule: AbstractRule, task: Task, *, compile: bool) -> None:
+        self.rule = rule
+        self.graph: NeuralGraph = neural_graph(task.init_params(0))
+        rule.check(self.graph)
+        self.updates: Updates = (
+            torch.compile(self._updates) if compile else (self._updates)
+        )
+
+    def _updates(
+        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        return self.rule(self.graph, params, grads, state)
+
+
+class InnerRun:
+    """One network being trained by a rule.
+
+    Args:
+        task: what is trained.
+        bound: the rule on this task's graph.
+        seed: decides initial parameters and batches.
+        length: inner steps after which the run is over.
+    """
+
+    def __init__(
+        self, task: Task, bound: RuleOnGraph, *, seed: int, length: int
+    ) -> None:
+        self.task = task
+        self.bound = bound
+        self.seed = seed
+        self.length = length
+        self.position = 0
+        self.batches = task.batches(seed)
+        self.params: Params = task.init_params(seed)
+        self.state: State = bound.rule.init_state(self.params)
+        self.batch = self.batches.next()
+        loss, self.grads = task.loss_and_grads(self.params, self.batch)
+        self.loss = float(loss)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has reached its length or lost its way."""
+        return self.position >= self.length or not math.isfinite(self.loss)
+
+    def step(self) -> Record:
+        """Move the parameters once; `measure` must follow before the next step."""
+        with torch.no_grad():
+            self.state = self.bound.rule.advance(self.state, self.grads)
+            record = Record(self.params, self.grads, self.state)
+            updates = self.bound.updates(self.params, self.grads, self.state)
+            self.params = {
+                name: param + updates[name] for name, param in self.params.items()
+            }
+        self.position += 1
+        return record
+
+    def measure(self) -> float:
+        """Draw the next batch and take loss and gradients on it."""
+        self.batch = self.batches.next()
+        loss, self.grads = self.task.loss_and_grads(self.params, self.batch)
+        self.loss = float(loss)
+        return self.loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a new run of the same task needs to continue."""
+        return {
+            "seed": self.seed,
+            "length": self.length,
+            "position": self.position,
+            "batches": self.batches.state_dict(),
+            "params": self.params,
+            "state": self.state,
+            "grads": self.grads,
+            "loss": self.loss,
+            "inputs": self.batch.inputs,
+            "targets": self.batch.targets,
+        }
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Continue where another run of the same task stopped."""
+        self.seed, self.length = values["seed"], values["length"]
+        self.position, self.loss = values["position"], values["loss"]
+        self.batches.load_state_dict(values["batches"])
+        self.params, self.state = values["params"], values["state"]
+        self.grads = values["grads"]
+        self.batch = type(self.batch)(values["inputs"], values["targets"])
+
+
+def replay(
+    bound: RuleOnGraph,
+    records: list[Record],
+    cotangents: list[Params],
+    *,
+    share: float,
+    generator: torch.Generator,
+) -> None:
+    """Add the meta-gradient of recorded updates to theta's `.grad`.
+
+    Each cotangent is the derivative of the meta-loss by that step's update. A random
+    subset of the steps is computed again with autograd and weighted by the inverse
+    of its share, which leaves the expectation unchanged.
+
+    Args:
+        bound: the rule that took the steps.
+        records: what it read, one a step.
+        cotangents: one a step.
+        share: part of the steps to replay, in (0, 1].
+        generator: draws the subset.
+    """
+    count = max(1, round(share * len(records)))
+    chosen = torch.randperm(len(records), generator=generator)[:count].tolist()
+    weight = len(records) / count
+    for index in sorted(chosen):
+        record, cotangent = records[index], cotangents[index]
+        updates = bound.updates(record.params, record.grads, record.state)
+        torch.autograd.backward(
+            list(updates.values()), [weight * cotangent[name] for name in updates]
+        )
