@@ -74,7 +74,8 @@ def adam_ratios(state: ParameterState) -> tuple[Tensor, Tensor]:
         `[decay, *shape]`, in units of Adam's step (row `ADAM_MOMENTUM` is Adam's
         direction), and `[*shape]`, in units of the gradient.
     """
-    step = state["step"].to(state["momenta"].dtype)
+    # A parameter that never had a gradient is at step 0, where 1 - decay**0 is zero.
+    step = state["step"].to(state["momenta"].dtype).clamp_min(1)
     decays = _column(MOMENTUM_DECAYS, state["momenta"])
     correction = 1 - decays**step
     root = (state["second_moment"] / (1 - SECOND_MOMENT_DECAY**step) + _TINY).sqrt()
