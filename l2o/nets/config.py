@@ -8,7 +8,7 @@ Activation: TypeAlias = Literal["relu", "silu"]
 _STRICT = {"extra": "forbid"}
 
 
-def check_positive(owner: str, **values: float) -> None:
+def check_positive(owner: str, **values: int | float) -> None:
     """Raise unless every value is above zero."""
     for name, value in values.items():
         if not value > 0:

@@ -7,7 +7,7 @@ features nor the graph.
 """
 
 from math import log
-from typing import Protocol, TypeAlias, assert_never
+from typing import Protocol, TypeAlias, assert_never, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -83,6 +83,7 @@ def adam_ratios(state: ParameterState) -> tuple[Tensor, Tensor]:
     return state["momenta"] / (correction * root), root
 
 
+@runtime_checkable
 class Features(Protocol):
     """What the learned network reads of one parameter tensor."""
 
