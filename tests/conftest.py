@@ -1,0 +1,38 @@
+"""What the tests of every room share."""
+
+import pytest
+import torch
+
+from l2o import Rule
+
+# The tensors of the tests are small: threads would only wait for each other, most of
+# all beside another job.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def random_rule():
+    """Build a rule whose theta is random everywhere: no output is zero by design.
+
+    Matrices keep the size of what passes through them, so that deep rules neither
+    die out nor overflow.
+    """
+
+    def build(config, *, dtype=torch.float64, seed=0, kind=Rule):
+        rule = kind(config).to(dtype)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, weight in rule.named_parameters():
+                noise = torch.randn(
+                    weight.shape, generator=generator, dtype=torch.float64
+                )
+                if weight.ndim > 1:
+                    noise = noise / weight.shape[1] ** 0.5
+                elif name.endswith("norm.weight"):
+                    noise = 1 + 0.3 * noise
+                else:
+                    noise = 0.3 * noise
+                weight.copy_(noise)
+        return rule
+
+    return build
