@@ -1,0 +1,1 @@
+"""The comparison of optimizers, and the command line: the top of the house."""

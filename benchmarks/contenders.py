@@ -1,0 +1,77 @@
+"""The optimizers under comparison, by name and in full."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from l2o import NeuralGraphOpt, load_rule, read_provenance, shipped_rules
+
+ADAM_LR = 1e-2
+"""Adam's learning rate with the best validation accuracy in the fashion benchmark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One optimizer: Adam with a learning rate, or a rule as it was meta-trained."""
+
+    name: str
+    """`adam`, or the rule as the user named it."""
+    lr: float | None = None
+    """Adam's learning rate; None for a rule."""
+    rule: dict[str, Any] | None = None
+    """What identifies the rule: `sha256` of its file, kind of network, commit that
+    made it; None for Adam."""
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and curves."""
+        return self.name if self.lr is None else f"Adam, lr {self.lr:g}"
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """Build the optimizer of one network."""
+        if self.lr is not None:
+            return torch.optim.Adam(model.parameters(), lr=self.lr)
+        return NeuralGraphOpt(model.parameters(), rule=self.name)
+
+
+def adam(lr: float) -> Contender:
+    """Return Adam at a learning rate.
+
+    Raises:
+        ValueError: unless the learning rate is above zero.
+    """
+    if not lr > 0:
+        raise ValueError(
+            f"adam needs a learning rate above zero; got lr={lr}. Try 0.01."
+        )
+    return Contender(name="adam", lr=lr)
+
+
+def learned(name_or_path: str) -> Contender:
+    """Return a shipped rule by its name, or a rule from a file.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        ValueError: if the file holds no rule.
+    """
+    kind = load_rule(name_or_path).config.net.kind
+    rule = {
+        "sha256": hashlib.sha256(_rule_file(name_or_path).read_bytes()).hexdigest(),
+        "kind": kind,
+        "commit": read_provenance(name_or_path).get("commit", "unknown"),
+    }
+    return Contender(name=name_or_path, rule=rule)
+
+
+def _rule_file(name_or_path: str) -> Path:
+    """Return the file that `load_rule` reads."""
+    if name_or_path in shipped_rules():
+        weights = resources.files("l2o.optim") / "weights"
+        return Path(str(weights / f"{name_or_path}.safetensors"))
+    return Path(name_or_path)

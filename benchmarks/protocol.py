@@ -1,0 +1,200 @@
+"""Train one network with any `torch.optim` optimizer, and keep what happened."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optimizees import ImageData, Task
+
+BuildOptimizer: TypeAlias = Callable[[nn.Module], Optimizer]
+"""Builds the optimizer of one network, for example
+`lambda model: torch.optim.Adam(model.parameters(), lr=1e-2)`."""
+
+NUM_LAST = 50
+"""Steps over which a training loss is averaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How far a run has come after some steps; None where a number is not finite."""
+
+    step: int
+    """Steps after which it was asked for; a diverged run may have stopped earlier."""
+    train_loss: float | None
+    """Mean training loss of the last 50 steps before, in nats."""
+    loss: float | None
+    """Cross-entropy on the held-out images, in nats."""
+    accuracy: float | None
+    """Share of held-out images classified rightly; None if the weights are not
+    finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCurve:
+    """One training run."""
+
+    losses: list[float]
+    """Loss of every batch before its update, in nats; of a diverged run the last one
+    may not be finite."""
+    curve_every: int
+    """Steps that one point of `curve` averages."""
+    scores: tuple[Score, ...]
+    """One record for each step that was asked for, the last step always."""
+    diverged: bool
+    """Whether a loss or a weight stopped being finite; the run ended there."""
+    optimizer_ms: float
+    """Median time of `optimizer.step()`, in milliseconds; 0 if none was taken."""
+    loss_ms: float
+    """Median time of the forward and backward pass before a step, in milliseconds."""
+
+    @property
+    def curve(self) -> list[float | None]:
+        """Mean loss of each `curve_every` steps; None where it is not finite."""
+        starts = range(0, len(self.losses), self.curve_every)
+        blocks = (self.losses[start : start + self.curve_every] for start in starts)
+        return [_finite(statistics.fmean(block)) for block in blocks]
+
+
+def train(
+    task: Task,
+    build_optimizer: BuildOptimizer,
+    *,
+    seed: int,
+    steps: int,
+    held_out: ImageData,
+    curve_every: int = 10,
+    evaluate_at: tuple[int, ...] = (),
+    label: str | None = None,
+) -> TrainingCurve:
+    """Train one network of the task and evaluate it on held-out images.
+
+    The same seed gives the same initial weights and the same batches, whatever the
+    optimizer. A loss that is not finite ends the run before its update: the run is
+    recorded as diverged, with the accuracy of the weights it ended with.
+
+    Args:
+        task: what is trained.
+        build_optimizer: builds the optimizer of the fresh network.
+        seed: decides initial weights and batches.
+        steps: updates to make.
+        held_out: images to evaluate on.
+        curve_every: steps that one point of the curve averages.
+        evaluate_at: steps after which to evaluate, besides the last one.
+        label: shown beside a progress bar if stderr is a terminal; None for no bar.
+
+    Raises:
+        ValueError: unless steps and curve_every are positive and every step of
+            evaluate_at lies between 1 and steps.
+    """
+    stops = _check_steps(steps, curve_every, evaluate_at)
+    model = task.init_model(seed)
+    params: dict[str, Tensor] = dict(model.named_parameters())
+    optimizer = build_optimizer(model)
+    batches = task.batches(seed)
+    losses: list[float] = []
+    clocks: tuple[list[float], list[float]] = ([], [])
+    scores: list[Score] = []
+    has_diverged = False
+    with _progress(label, steps) as advance:
+        for step in range(1, steps + 1):
+            batch = batches.next()
+            start = _now(task)
+            optimizer.zero_grad()
+            loss = task.loss(params, batch)
+            loss.backward()
+            middle = _now(task)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                has_diverged = True
+                break
+            resumed = _now(task)
+            optimizer.step()
+            clocks[0].append(_now(task) - resumed)
+            clocks[1].append(middle - start)
+            advance()
+            if step in stops:
+                scores.append(_score(task, model, held_out, step, losses))
+                has_diverged |= scores[-1].loss is None
+                if has_diverged:
+                    break
+    scores += [
+        _score(task, model, held_out, stop, losses) for stop in stops[len(scores) :]
+    ]
+    return TrainingCurve(
+        losses=losses,
+        curve_every=curve_every,
+        scores=tuple(scores),
+        diverged=has_diverged,
+        optimizer_ms=_median_ms(clocks[0]),
+        loss_ms=_median_ms(clocks[1]),
+    )
+
+
+def _score(
+    task: Task, model: nn.Module, held_out: ImageData, step: int, losses: list[float]
+) -> Score:
+    """Evaluate the weights as they are; a run cut short has no training loss."""
+    weights = {name: param.detach() for name, param in model.named_parameters()}
+    last = losses[-NUM_LAST:] if len(losses) == step else [math.nan]
+    train_loss = _finite(statistics.fmean(last))
+    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        return Score(step=step, train_loss=train_loss, loss=None, accuracy=None)
+    found = task.evaluate(weights, held_out)
+    return Score(
+        step=step,
+        train_loss=train_loss,
+        loss=_finite(found.loss),
+        accuracy=found.accuracy,
+    )
+
+
+@contextmanager
+def _progress(label: str | None, steps: int) -> Iterator[Callable[[], object]]:
+    """Give a function that moves a progress bar on, if there is one."""
+    if label is None:
+        yield lambda: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=steps, desc=label, leave=False, disable=None) as bar:
+        yield bar.update
+
+
+def _now(task: Task) -> float:
+    """Return the time in seconds after all work on the task's device is done."""
+    if task.device.type == "cuda":
+        torch.cuda.synchronize(task.device)
+    return time.perf_counter()
+
+
+def _median_ms(seconds: list[float]) -> float:
+    return 1000 * statistics.median(seconds) if seconds else 0.0
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _check_steps(
+    steps: int, curve_every: int, evaluate_at: tuple[int, ...]
+) -> list[int]:
+    """Return the steps after which to evaluate, in order."""
+    if steps < 1 or curve_every < 1:
+        raise ValueError(
+            f"train needs steps and curve_every of at least 1; got steps={steps}, "
+            f"curve_every={curve_every}. Choose positive numbers."
+        )
+    if not all(1 <= stop <= steps for stop in evaluate_at):
+        raise ValueError(
+            f"train needs evaluate_at between 1 and steps={steps}; got "
+            f"{evaluate_at}. Leave those steps out, or train for longer."
+        )
+    return sorted({*evaluate_at, steps})
