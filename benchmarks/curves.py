@@ -1,0 +1,86 @@
+"""Training curves as pictures."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from l2o.optim.checkpoint import write_whole
+
+_REACH = 2
+"""Points on either side that a drawn point averages with its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves that share their axes."""
+
+    title: str
+    """Stands above."""
+    curves: dict[str, list[list[float | None]]]
+    """Label to one curve a seed; None marks what is not finite."""
+    every: int
+    """Steps that one point of a curve averages."""
+
+
+def save_curves(path: Path, panels: Sequence[Panel]) -> None:
+    """Draw the mean of the seeds with a band from the lowest to the highest.
+
+    Curves are smoothed by a running mean over five points. A diverged seed leaves the
+    mean and the band where it ends.
+
+    Args:
+        path: the PNG file to write.
+        panels: drawn below each other.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # without pyplot: needs no display
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    figure = Figure(figsize=(8, 5 * max(len(panels), 1)), layout="constrained")
+    axes = figure.subplots(max(len(panels), 1), squeeze=False)[:, 0]
+    for panel, axis in zip(panels, axes, strict=False):
+        for label, curves in panel.curves.items():
+            points = band([smooth(curve) for curve in curves])
+            steps = [(index + 1) * panel.every for index in range(len(points))]
+            means, lows, highs = zip(*points, strict=True) if points else ((), (), ())
+            (line,) = axis.plot(steps, means, label=f"{label}, n = {len(curves)}")
+            axis.fill_between(
+                steps, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+        axis.set_title(panel.title, fontsize="medium", wrap=True)
+        axis.set_xlabel("step")
+        axis.set_ylabel("training loss (nats)")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(0.1, 0.2, 0.3, 0.5, 0.7)))
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter("")
+        axis.grid(alpha=0.3)
+        if panel.curves:
+            axis.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_whole(path, buffer.getvalue())
+
+
+def smooth(curve: Sequence[float | None]) -> list[float]:
+    """Return the running mean over five points, up to the first None."""
+    end = curve.index(None) if None in curve else len(curve)
+    known = [value for value in curve[:end] if value is not None]
+    return [
+        statistics.fmean(known[max(0, index - _REACH) : index + _REACH + 1])
+        for index in range(len(known))
+    ]
+
+
+def band(curves: Sequence[Sequence[float]]) -> list[tuple[float, float, float]]:
+    """Return mean, lowest and highest of the curves that reach each point."""
+    columns = (
+        [value for value in column if value is not None]
+        for column in zip_longest(*curves)
+    )
+    return [(statistics.fmean(c), min(c), max(c)) for c in columns]

@@ -1,0 +1,306 @@
+"""Results as tables and curves."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from l2o.optim.checkpoint import write_whole
+from meta_train.log import read_json_lines
+
+from .curves import Panel, save_curves
+from .step_cost import FORWARD, LOSS, PRODUCT, RELEASED_FORWARD_MS
+from .summary import Group, best_adam, groups, settings, spread
+from .trials import Row, read_rows
+
+PAPER_ACCURACY = {
+    "adam": "80.97 ± 0.66",
+    "ff": "85.08 ± 0.14",
+    "ng_gnn": "85.91 ± 0.37",
+}
+"""Test accuracy in percent after 1,000 steps, Table 2 of the paper, by kind of network:
+recalled, not verified against its text."""
+
+_FASHION_NOTES = """\
+Mean ± sample standard deviation over n seeds. Training loss: mean of the last 50 steps,
+in nats. Diverged: runs whose loss or weights stopped being finite; such a run counts in
+the accuracy if its weights are finite. Adam's learning rate is *chosen* by validation
+accuracy, on networks that train without the validation images; *best on test* gives
+Adam the benefit of the doubt. Behind a rule stands the beginning of its file's SHA-256.
+
+The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
+not know."""
+
+_LONG_NOTES = """\
+Mean ± sample standard deviation over n seeds. Training loss: mean of the 50 steps
+before, in nats. Diverged: runs whose loss or weights stopped being finite; such a run
+counts in the accuracy if its weights are finite. Behind a rule stands the beginning of
+its file's SHA-256."""
+
+
+def report_fashion(results: Path) -> str:
+    """Return the tables of `l2o benchmark fashion`; write them and curves beside it.
+
+    Args:
+        results: the JSON lines file; `.md` and `.png` are written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    return _report_trials(
+        results,
+        command="l2o benchmark fashion",
+        heading="# The paper's FashionMNIST task",
+        build_table=_fashion_table,
+        notes=_FASHION_NOTES,
+    )
+
+
+def report_long(results: Path) -> str:
+    """Return the tables of `l2o benchmark long`; write them and curves beside it.
+
+    Args:
+        results: the JSON lines file; `.md` and `.png` are written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    return _report_trials(
+        results,
+        command="l2o benchmark long",
+        heading="# Five times the paper's length",
+        build_table=_long_table,
+        notes=_LONG_NOTES,
+    )
+
+
+def github_table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Return a table as GitHub reads it, with every cell as it is."""
+    from tabulate import tabulate
+
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def _report_trials(
+    results: Path,
+    *,
+    command: str,
+    heading: str,
+    build_table: Callable[[list[Row]], str],
+    notes: str,
+) -> str:
+    """Write one table and one panel of curves for each setting in the results."""
+    rows = read_rows(_require(results, command))
+    parts, panels = [heading], []
+    for part in settings(rows):
+        parts += [_headline(part), build_table(part), _origin(part)]
+        panels.append(
+            Panel(
+                title=_headline(part),
+                curves={
+                    group.label: [row["curve"] for row in group.rows]
+                    for group in _drawn(part)
+                },
+                every=part[0]["curve_every"],
+            )
+        )
+    save_curves(results.with_suffix(".png"), panels)
+    return _write(results, [*parts, notes, f"Made by `{command}`."])
+
+
+def _require(results: Path, command: str) -> Path:
+    """Return the file, which must have rows."""
+    if not read_json_lines(results):
+        raise FileNotFoundError(
+            f"report needs rows in {results}; got none. Run `{command}` first, or name "
+            "another file with --results."
+        )
+    return results
+
+
+def _write(results: Path, parts: list[str]) -> str:
+    text = "\n\n".join(parts) + "\n"
+    write_whole(results.with_suffix(".md"), text.encode())
+    return text
+
+
+def _headline(rows: list[Row]) -> str:
+    """Say what was trained on what."""
+    row = next((row for row in rows if row["held_out_split"] == "test"), rows[0])
+    return (
+        f"{row['data_source']}; {row['steps']:,} steps, batches of {row['batch_size']}"
+    )
+
+
+def _origin(rows: list[Row]) -> str:
+    """Say by which commit, on which machine the rows were made."""
+    found = [row["provenance"] for row in rows]
+    commits = sorted({item["commit"] for item in found})
+    torch = sorted({item["versions"]["torch"] for item in found})
+    machines = sorted({_machine(item) for item in found})
+    return (
+        f"{len(rows)} rows; commit {', '.join(commits)}; torch {', '.join(torch)}; "
+        f"{'; '.join(machines)}."
+    )
+
+
+def _machine(origin: Row) -> str:
+    machine = origin["machine"]
+    return f"{machine['processor']}, {machine['threads']} CPU thread(s)"
+
+
+def _fashion_table(rows: list[Row]) -> str:
+    validated = {group.lr: group for group in groups(rows, "validation")}
+    chosen = best_adam(validated.values())
+    tested = groups(rows, "test")
+    best = best_adam(tested)
+    is_paper_setting = (rows[0]["data"], rows[0]["steps"]) == ("full", 1000)
+    lines = []
+    for group in tested:
+        marks = [
+            mark
+            for mark, lr in (("chosen", chosen), ("best on test", best))
+            if group.lr is not None and group.lr == lr
+        ]
+        kind = "adam" if group.rule is None else group.rule["kind"]
+        is_paper = is_paper_setting and (kind != "adam" or "chosen" in marks)
+        validation = validated.get(group.lr) if group.lr is not None else None
+        lines.append(
+            (
+                " ".join([group.label, *(f"*({mark})*" for mark in marks)]),
+                len(group.rows),
+                spread(group.values("accuracy"), 2, scale=100),
+                PAPER_ACCURACY.get(kind, "") if is_paper else "",
+                spread(validation.values("accuracy"), 2, 100) if validation else "",
+                spread(group.values("train_loss"), 4),
+                group.num_diverged,
+                _milliseconds(group),
+            )
+        )
+    return github_table(
+        lines,
+        (
+            "optimizer",
+            "n",
+            "test accuracy %",
+            "paper %",
+            "validation accuracy %",
+            "training loss",
+            "diverged",
+            "optimizer ms a step",
+        ),
+    )
+
+
+def _long_table(rows: list[Row]) -> str:
+    first, last = (score["step"] for score in rows[0]["scores"])
+    lines = [
+        (
+            group.label,
+            len(group.rows),
+            spread(group.values("accuracy", 0), 2, scale=100),
+            spread(group.values("accuracy"), 2, scale=100),
+            spread(group.values("train_loss", 0), 4),
+            spread(group.values("train_loss"), 4),
+            group.num_diverged,
+            _milliseconds(group),
+        )
+        for group in groups(rows, "test")
+    ]
+    return github_table(
+        lines,
+        (
+            "optimizer",
+            "n",
+            f"test accuracy % at {first:,}",
+            f"at {last:,}",
+            f"training loss at {first:,}",
+            f"at {last:,}",
+            "diverged",
+            "optimizer ms a step",
+        ),
+    )
+
+
+def _milliseconds(group: Group) -> str:
+    """Return the mean time of a step of the optimizer."""
+    times = [row["optimizer_ms"] for row in group.rows]
+    return f"{sum(times) / len(times):.1f}"
+
+
+def _drawn(rows: list[Row]) -> list[Group]:
+    """Return what the curves show: the rules, Adam as chosen and at its best."""
+    tested = groups(rows, "test")
+    rates = {best_adam(groups(rows, "validation")), best_adam(tested)}
+    return [group for group in tested if group.lr is None or group.lr in rates]
+
+
+def report_step_cost(results: Path) -> str:
+    """Return the table of `l2o benchmark step-cost`; write it beside the results.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    command = "l2o benchmark step-cost"
+    rows = read_json_lines(_require(results, command))
+    table = github_table(
+        [
+            (
+                row["subject"],
+                f"{row['median_ms']:.2f}",
+                " to ".join(f"{value:.2f}" for value in row["quartiles_ms"]),
+                f"{row['ratio']:.2f}",
+                "" if row["gflop"] is None else f"{row['gflop']:.3f}",
+                "" if row["gflop"] is None else f"{row['gflop_per_s']:.1f}",
+            )
+            for row in rows
+        ],
+        (
+            "what",
+            "median ms",
+            "quartiles ms",
+            f"times {LOSS}",
+            "GFLOP",
+            "GFLOP/s",
+        ),
+    )
+    batch_size = rows[0]["config"]["batch_size"]
+    parts = [
+        "# What a step costs",
+        f"The paper's FashionMNIST CNN, batches of {batch_size}; everything timed "
+        f"{rows[0]['repetitions']} times, in turns, in one run.",
+        table,
+        _origin(rows),
+        "GFLOP counts matrix products only, and not the elementwise work between "
+        "them. Rules are untrained presets: the cost does not depend on their weights.",
+    ]
+    parts += [_compare_forward(rows), f"Made by `{command}`."]
+    return _write(results, [part for part in parts if part])
+
+
+def _compare_forward(rows: list[Row]) -> str:
+    """Set the paper-sized rule beside the released code, as far as that is fair."""
+    known = {row["subject"]: row for row in rows}
+    if FORWARD not in known:
+        return ""
+    ours, product = known[FORWARD], known[PRODUCT]
+    share = ours["gflop_per_s"] / product["gflop_per_s"]
+    return (
+        "For the forward pass of the paper's NG-GNN alone, its released implementation "
+        f"took {RELEASED_FORWARD_MS:.0f} ms with one thread, on other hardware; ours "
+        f"takes {ours['median_ms']:.0f} ms here. The two times are no ratio of speeds. "
+        "What can be compared within this run: ours does "
+        f"{ours['gflop']:.2f} GFLOP in matrix products at {ours['gflop_per_s']:.1f} "
+        f"GFLOP/s, {share:.0%} of what one plain product reaches "
+        f"({product['gflop_per_s']:.1f} GFLOP/s)."
+    )

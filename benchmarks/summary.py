@@ -1,0 +1,96 @@
+"""Rows of many seeds as one record for each optimizer."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .trials import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The runs of one optimizer that differ in nothing but the seed."""
+
+    optimizer: str
+    """As in the rows."""
+    lr: float | None
+    """As in the rows."""
+    rule: Row | None
+    """As in the rows."""
+    rows: tuple[Row, ...]
+    """One for each seed."""
+
+    @property
+    def label(self) -> str:
+        """A short name; of a rule also the beginning of its file's checksum."""
+        if self.rule is None:
+            return f"Adam, lr {self.lr:g}"
+        return f"{self.optimizer} ({self.rule['sha256'][:8]})"
+
+    @property
+    def num_diverged(self) -> int:
+        """Number of runs that ended in numbers that are not finite."""
+        return sum(row["diverged"] for row in self.rows)
+
+    def values(self, name: str, index: int = -1) -> list[float]:
+        """Return one number of each run's score, where there is one.
+
+        Args:
+            name: `accuracy`, `loss` or `train_loss`.
+            index: which of the run's scores; the last one by default.
+        """
+        found = (row["scores"][index][name] for row in self.rows)
+        return [value for value in found if value is not None]
+
+
+def settings(rows: Iterable[Row]) -> list[list[Row]]:
+    """Split rows of different data, lengths or batch sizes: they are not comparable."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        names = ("data", "steps", "evaluate_at", "batch_size")
+        setting = json.dumps([row[name] for name in names])
+        parts.setdefault(setting, []).append(row)
+    return list(parts.values())
+
+
+def groups(rows: Iterable[Row], held_out_split: str) -> list[Group]:
+    """Return the optimizers that were measured on a split, in the order of the rows."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["held_out_split"] == held_out_split:
+            names = ("optimizer", "lr", "rule_sha256")
+            identity = json.dumps([row[name] for name in names])
+            parts.setdefault(identity, []).append(row)
+    return [
+        Group(
+            optimizer=part[0]["optimizer"],
+            lr=part[0]["lr"],
+            rule=part[0]["rule"],
+            rows=tuple(part),
+        )
+        for part in parts.values()
+    ]
+
+
+def best_adam(found: Iterable[Group]) -> float | None:
+    """Return the learning rate with the highest mean accuracy; None without Adam.
+
+    A run without an accuracy counts as zero, so divergence is no advantage.
+    """
+    means = {
+        group.lr: sum(group.values("accuracy")) / len(group.rows)
+        for group in found
+        if group.lr is not None
+    }
+    return max(means, key=lambda lr: means[lr]) if means else None
+
+
+def spread(values: list[float], digits: int, scale: float = 1.0) -> str:
+    """Return mean ± sample standard deviation; without the latter for one value."""
+    if not values:
+        return "none"
+    mean = scale * statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {scale * statistics.stdev(values):.{digits}f}"
