@@ -1,0 +1,203 @@
+"""The command line `l2o`: one verb for each thing that the library can do."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from l2o import load_rule, neural_graph, read_provenance, shipped_rules
+from optimizees.data.download import Progress, download, verify
+from optimizees.data.layouts import DatasetName, require
+
+from .demo import DemoConfig, run_demo
+from .fashion import FashionConfig, run_fashion
+from .long import LongConfig, run_long
+from .report import report_fashion, report_long, report_step_cost
+from .step_cost import StepCostConfig, run_step_cost
+from .trials import RESULTS
+
+_DESCRIPTION = "Learned optimizers that see the network they train."
+_EXTRAS = ("matplotlib", "pydantic", "tabulate", "tqdm", "tyro", "yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit status.
+
+    Args:
+        arguments: what stands behind `l2o`; None takes them from the command line.
+
+    Raises:
+        SystemExit: after `--help`, and if the arguments make no sense.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments[:1] == ["meta-train"]:
+            from meta_train.command import main as meta_train_main
+
+            return meta_train_main(arguments[1:])
+        _run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; benchmarks continue where they stopped.\n")
+        return 130
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        return _fail(
+            f"this verb needs the package {error.name}, which is not installed. "
+            "Run pip install 'l2o[train,benchmarks]'."
+        )
+    except (OSError, ValueError, TypeError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def report(
+    name: Literal["fashion", "long", "step-cost"], /, *, results: Path | None = None
+) -> None:
+    """Print the tables of a benchmark; write them and its curves beside the results.
+
+    Args:
+        name: the benchmark.
+        results: its rows; by default benchmarks/results and the benchmark's name.
+    """
+    file = RESULTS / f"{name}.jsonl" if results is None else results
+    builders = {
+        "fashion": report_fashion,
+        "long": report_long,
+        "step-cost": report_step_cost,
+    }
+    print(builders[name](file))
+    suffixes = [".md"] if name == "step-cost" else [".md", ".png"]
+    print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
+
+
+def data_locate(name: DatasetName, /) -> None:
+    """Say where a data set lies on this machine.
+
+    Args:
+        name: the data set.
+    """
+    print(require(name, None))
+
+
+def data_download(
+    name: DatasetName, /, *, dest: Path | None = None, base_url: str | None = None
+) -> None:
+    """Fetch a data set from its official address and check its checksums.
+
+    Args:
+        name: the data set.
+        dest: the directory to fill; by default the cache that the loaders look in.
+        base_url: a mirror; the checksums stay.
+    """
+    print(download(name, dest, base_url=base_url, progress=_show_progress()))
+
+
+def data_verify(name: DatasetName, /, *, root: Path | None = None) -> None:
+    """Say for each file of a data set whether it is the official one.
+
+    Args:
+        name: the data set.
+        root: the directory to look in; by default where `locate` finds it.
+    """
+    directory = require(name, None) if root is None else root
+    print(f"in {directory}")
+    print("\n".join(verify(name, directory)))
+
+
+def graph(factory: str, /) -> None:
+    """Describe the neural graph of a model.
+
+    Args:
+        factory: MODULE:FUNCTION that builds it, for example
+            optimizees:fashion_cnn; found from the working directory, too.
+    """
+    model = _build_model(factory)
+    print(neural_graph(model).describe())
+
+
+def rules() -> None:
+    """List the rules that come with the library, and how they were made."""
+    for name in shipped_rules():
+        rule = load_rule(name)
+        print(f"{name}: {rule.config.net.kind}, {rule.num_weights():,} weights")
+        for key, value in read_provenance(name).items():
+            if not isinstance(value, dict | list):
+                print(f"    {key}: {value}")
+
+
+def _run(arguments: list[str]) -> None:
+    """Parse the arguments and do what they say."""
+    import tyro
+
+    from meta_train.command import meta_train
+
+    app = tyro.extras.SubcommandApp()
+    benchmark, data = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
+    app.command(name="demo")(DemoConfig)
+    app.command(name="meta-train")(meta_train)
+    app.command(benchmark, name="benchmark", help="Compare optimizers: append rows.")
+    benchmark.command(name="fashion")(FashionConfig)
+    benchmark.command(name="long")(LongConfig)
+    benchmark.command(name="step-cost")(StepCostConfig)
+    app.command(name="report")(report)
+    app.command(data, name="data", help="Find, fetch and check data sets.")
+    data.command(name="locate")(data_locate)
+    data.command(name="download")(data_download)
+    data.command(name="verify")(data_verify)
+    app.command(name="graph")(graph)
+    app.command(name="rules")(rules)
+    match app.cli(prog="l2o", description=_DESCRIPTION, args=arguments):
+        case DemoConfig() as config:
+            run_demo(config)
+        case FashionConfig() as config:
+            run_fashion(config, print)
+        case LongConfig() as config:
+            run_long(config, print)
+        case StepCostConfig() as config:
+            run_step_cost(config, print)
+
+
+def _build_model(factory: str) -> nn.Module:
+    """Import what `factory` names and call it."""
+    module_name, _, name = factory.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+        build = getattr(module, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            "graph needs MODULE:FUNCTION, both importable from here; got "
+            f"{factory!r} ({error}). Try optimizees:fashion_cnn."
+        ) from error
+    finally:
+        sys.path.pop(0)
+    model = build()
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"graph needs a function that returns a torch.nn.Module; got "
+            f"{type(model).__name__} from {factory!r}. Return the model itself."
+        )
+    return model
+
+
+def _show_progress() -> Progress | None:
+    """Return what draws a bar for each file if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(file: str, received: int, total: int | None) -> None:
+        share = "" if total is None else f" of {total / 1e6:.1f}"
+        sys.stderr.write(f"\r{file}: {received / 1e6:.1f}{share} MB")
+        if received == total:
+            sys.stderr.write("\n")
+
+    return show
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"l2o: {message}\n")
+    return 1

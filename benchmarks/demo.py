@@ -1,0 +1,144 @@
+"""`l2o demo`: what the library does, in a few minutes on a laptop."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from l2o import NeuralGraphOpt
+from optimizees import Task, build_task, load_fashion_mnist
+
+from .contenders import ADAM_LR
+from .curves import Panel, save_curves
+from .protocol import BuildOptimizer, TrainingCurve, train
+from .report import github_table
+from .summary import spread
+from .trials import use_threads
+
+OPTIMIZERS: dict[str, BuildOptimizer] = {
+    "NG-GNN, learned": lambda model: NeuralGraphOpt(model.parameters()),
+    "FF, learned": lambda model: NeuralGraphOpt(model.parameters(), rule="ff"),
+    f"Adam, lr {ADAM_LR:g} (tuned)": lambda model: torch.optim.Adam(
+        model.parameters(), lr=ADAM_LR
+    ),
+    "Adam, lr 0.001 (default)": lambda model: torch.optim.Adam(model.parameters()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Train the paper's FashionMNIST network with learned optimizers and with Adam.
+
+    Takes a few minutes on two cores. With the full data where it is found, else with
+    the subset that comes with the library.
+    """
+
+    seeds: int = 2
+    """Number of networks that each optimizer trains."""
+    steps: int = 1000
+    """Steps of each run."""
+    threads: int | None = None
+    """CPU threads; by default all cores."""
+    out: Path = Path("demo.png")
+    """Where the curves are drawn."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(
+                f"demo needs at least one seed; got seeds={self.seeds}. "
+                "Leave it out for two."
+            )
+
+
+def run_demo(config: DemoConfig) -> None:
+    """Train, print a table and draw the curves.
+
+    Args:
+        config: the demo.
+
+    Raises:
+        OSError: if the picture cannot be written.
+    """
+    use_threads(config.threads)
+    start = time.monotonic()
+    images, test = load_fashion_mnist("train+validation"), load_fashion_mnist("test")
+    task = build_task("fashion-cnn", images, batch_size=128)
+    seeds = [101 + index for index in range(config.seeds)]
+    print(f"Training data: {images.source}")
+    print(f"Test data:     {test.source}")
+    print(
+        f"Network:       the paper's CNN, {_num_parameters(task):,} parameters\n"
+        f"Runs:          {len(OPTIMIZERS)} optimizers, n = {len(seeds)} "
+        f"(seeds {', '.join(map(str, seeds))}), {config.steps:,} steps of "
+        f"{task.batch_size} images, {torch.get_num_threads()} CPU thread(s)"
+    )
+    curves: dict[str, list[TrainingCurve]] = {name: [] for name in OPTIMIZERS}
+    for seed in seeds:
+        for name, build_optimizer in OPTIMIZERS.items():
+            curve = train(
+                task,
+                build_optimizer,
+                seed=seed,
+                steps=config.steps,
+                held_out=test,
+                label=f"{name}, seed {seed}",
+            )
+            curves[name].append(curve)
+            print(f"  {name}, seed {seed}: {_summary(curve)}", flush=True)
+    print()
+    print(_table(curves))
+    panel = Panel(
+        title=f"FashionMNIST, the paper's CNN: mean of n = {len(seeds)} networks, "
+        "band from lowest to highest",
+        curves={name: [curve.curve for curve in runs] for name, runs in curves.items()},
+        every=10,
+    )
+    save_curves(config.out, [panel])
+    print(f"\nTook {time.monotonic() - start:.0f} s. Curves: {config.out.resolve()}")
+
+
+def _num_parameters(task: Task) -> int:
+    return sum(param.numel() for param in task.init_params(seed=0).values())
+
+
+def _summary(curve: TrainingCurve) -> str:
+    """Say in a few words how a run ended."""
+    accuracy = curve.scores[-1].accuracy
+    ending = (
+        "no test accuracy" if accuracy is None else f"{accuracy:.1%} on test images"
+    )
+    return f"{ending}, diverged" if curve.diverged else ending
+
+
+def _table(curves: dict[str, list[TrainingCurve]]) -> str:
+    """Return one line for each optimizer, over its seeds."""
+    lines = []
+    for name, runs in curves.items():
+        last = [run.scores[-1] for run in runs]
+        losses = [score.train_loss for score in last if score.train_loss is not None]
+        accuracies = [score.accuracy for score in last if score.accuracy is not None]
+        lines.append(
+            (
+                name,
+                len(runs),
+                spread(losses, 3),
+                spread(accuracies, 1, scale=100),
+                sum(run.diverged for run in runs),
+                f"{statistics.fmean(run.optimizer_ms for run in runs):.1f}",
+                f"{statistics.fmean(run.loss_ms for run in runs):.1f}",
+            )
+        )
+    return github_table(
+        lines,
+        (
+            "optimizer",
+            "n",
+            "training loss, last 50",
+            "test accuracy %",
+            "diverged",
+            "optimizer ms a step",
+            "forward+backward ms",
+        ),
+    )
