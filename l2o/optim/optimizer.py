@@ -108,8 +108,8 @@ class NeuralGraphOpt(Optimizer):
     @override
     @torch.no_grad()
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, closure: Callable[[], float] | None = None
-    ) -> float | None:
+        self, closure: Callable[[], float | Tensor] | None = None
+    ) -> float | Tensor | None:
         """Update the parameters in place from their gradients.
 
         Parameters without a gradient keep their value and their state.
