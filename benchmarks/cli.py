@@ -99,13 +99,22 @@ def data_download(
 def data_verify(name: DatasetName, /, *, root: Path | None = None) -> None:
     """Say for each file of a data set whether it is the official one.
 
+    The exit status is 1 if one is not.
+
     Args:
         name: the data set.
         root: the directory to look in; by default where `locate` finds it.
     """
     directory = require(name, None) if root is None else root
     print(f"in {directory}")
-    print("\n".join(verify(name, directory)))
+    found = verify(name, directory)
+    print("\n".join(found))
+    wrong = sum(": ok" not in sentence for sentence in found)
+    if wrong:
+        raise ValueError(
+            f"data verify needs the official files; got {wrong} of {len(found)} that "
+            f"are missing or differ. Run `l2o data download {name}`."
+        )
 
 
 def graph(factory: str, /) -> None:

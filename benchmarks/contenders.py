@@ -1,6 +1,7 @@
 """The optimizers under comparison, by name and in full."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -44,11 +45,11 @@ def adam(lr: float) -> Contender:
     """Return Adam at a learning rate.
 
     Raises:
-        ValueError: unless the learning rate is above zero.
+        ValueError: unless the learning rate is above zero and finite.
     """
-    if not lr > 0:
+    if not 0 < lr < math.inf:
         raise ValueError(
-            f"adam needs a learning rate above zero; got lr={lr}. Try 0.01."
+            f"adam needs a finite learning rate above zero; got lr={lr}. Try 0.01."
         )
     return Contender(name="adam", lr=lr)
 

@@ -4,13 +4,15 @@ import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from l2o.optim.checkpoint import write_whole
 
 _REACH = 2
 """Points on either side that a drawn point averages with its own."""
+
+_TOP = 10.0
+"""Highest loss that is drawn, in nats; guessing at ten classes costs 2.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,8 @@ class Panel:
 def save_curves(path: Path, panels: Sequence[Panel]) -> None:
     """Draw the mean of the seeds with a band from the lowest to the highest.
 
-    Curves are smoothed by a running mean over five points. A diverged seed leaves the
-    mean and the band where it ends.
+    Curves are smoothed by a running mean over five points. They end where the first
+    seed diverges, since the mean of the others would be too good.
 
     Args:
         path: the PNG file to write.
@@ -39,32 +41,40 @@ def save_curves(path: Path, panels: Sequence[Panel]) -> None:
         OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure  # without pyplot: needs no display
-    from matplotlib.ticker import LogLocator, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(8, 5 * max(len(panels), 1)), layout="constrained")
     axes = figure.subplots(max(len(panels), 1), squeeze=False)[:, 0]
     for panel, axis in zip(panels, axes, strict=False):
         for label, curves in panel.curves.items():
             points = band([smooth(curve) for curve in curves])
+            if not points:
+                continue
             steps = [(index + 1) * panel.every for index in range(len(points))]
-            means, lows, highs = zip(*points, strict=True) if points else ((), (), ())
-            (line,) = axis.plot(steps, means, label=f"{label}, n = {len(curves)}")
+            means, lows, highs = zip(*points, strict=True)
+            (line,) = axis.plot(steps, means, label=_legend(label, curves))
             axis.fill_between(
                 steps, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0
             )
         axis.set_title(panel.title, fontsize="medium", wrap=True)
         axis.set_xlabel("step")
         axis.set_ylabel("training loss (nats)")
-        axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(0.1, 0.2, 0.3, 0.5, 0.7)))
-        axis.yaxis.set_major_formatter(ScalarFormatter())
-        axis.yaxis.set_minor_formatter("")
         axis.grid(alpha=0.3)
-        if panel.curves:
+        if axis.lines:
+            axis.set_yscale("log")
+            axis.set_ylim(top=min(axis.get_ylim()[1], _TOP))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_whole(path, buffer.getvalue())
+
+
+def _legend(label: str, curves: Sequence[Sequence[float | None]]) -> str:
+    diverged = sum(None in curve for curve in curves)
+    return f"{label}, n = {len(curves)}" + (f", {diverged} diverged" * bool(diverged))
 
 
 def smooth(curve: Sequence[float | None]) -> list[float]:
@@ -78,9 +88,6 @@ def smooth(curve: Sequence[float | None]) -> list[float]:
 
 
 def band(curves: Sequence[Sequence[float]]) -> list[tuple[float, float, float]]:
-    """Return mean, lowest and highest of the curves that reach each point."""
-    columns = (
-        [value for value in column if value is not None]
-        for column in zip_longest(*curves)
-    )
-    return [(statistics.fmean(c), min(c), max(c)) for c in columns]
+    """Return mean, lowest and highest at each point that all curves reach."""
+    points = zip(*curves, strict=False)
+    return [(statistics.fmean(point), min(point), max(point)) for point in points]

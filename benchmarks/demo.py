@@ -15,7 +15,7 @@ from .curves import Panel, save_curves
 from .protocol import BuildOptimizer, TrainingCurve, train
 from .report import github_table
 from .summary import spread
-from .trials import use_threads
+from .trials import DataChoice, use_threads
 
 OPTIMIZERS: dict[str, BuildOptimizer] = {
     "NG-GNN, learned": lambda model: NeuralGraphOpt(model.parameters()),
@@ -41,6 +41,8 @@ class DemoConfig:
     """Steps of each run."""
     threads: int | None = None
     """CPU threads; by default all cores."""
+    data: DataChoice = "auto"
+    """Which copy of FashionMNIST; `full` fails where it is absent."""
     out: Path = Path("demo.png")
     """Where the curves are drawn."""
 
@@ -59,11 +61,13 @@ def run_demo(config: DemoConfig) -> None:
         config: the demo.
 
     Raises:
+        FileNotFoundError: if the full data is asked for and not there.
         OSError: if the picture cannot be written.
     """
     use_threads(config.threads)
     start = time.monotonic()
-    images, test = load_fashion_mnist("train+validation"), load_fashion_mnist("test")
+    images = load_fashion_mnist("train+validation", source=config.data)
+    test = load_fashion_mnist("test", source=config.data)
     task = build_task("fashion-cnn", images, batch_size=128)
     seeds = [101 + index for index in range(config.seeds)]
     print(f"Training data: {images.source}")

@@ -33,8 +33,8 @@ class Score:
     loss: float | None
     """Cross-entropy on the held-out images, in nats."""
     accuracy: float | None
-    """Share of held-out images classified rightly; None if the weights are not
-    finite."""
+    """Share of held-out images classified rightly; None if weights or logits are no
+    numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ def _score(
         step=step,
         train_loss=train_loss,
         loss=_finite(found.loss),
-        accuracy=found.accuracy,
+        accuracy=None if math.isnan(found.loss) else found.accuracy,
     )
 
 

@@ -1,0 +1,144 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.optim import SGD, Adam, Optimizer
+
+from benchmarks.protocol import train
+from l2o import NeuralGraphOpt
+from optimizees import build_task
+
+
+def run(task, images, build_optimizer, **settings):
+    settings = {"seed": 3, "steps": 6, "held_out": images} | settings
+    return train(task, build_optimizer, **settings)
+
+
+def build_sgd(lr):
+    return lambda model: SGD(model.parameters(), lr=lr)
+
+
+class Breaking(Optimizer):
+    """Sets every parameter to `value` at the given step."""
+
+    def __init__(self, params, value, at):
+        super().__init__(params, {})
+        self.value, self.at, self.count = value, at, 0
+
+    def step(self, closure=None):
+        self.count += 1
+        if self.count == self.at:
+            for param in self.param_groups[0]["params"]:
+                param.data.fill_(self.value)
+
+
+def build_breaking(value, at):
+    return lambda model: Breaking(model.parameters(), value, at)
+
+
+def test_a_curve_has_a_loss_for_every_step_and_a_final_score(task, images):
+    curve = run(task, images, build_sgd(0.1), curve_every=4)
+    assert len(curve.losses) == 6
+    assert curve.curve == [
+        pytest.approx(sum(curve.losses[:4]) / 4),
+        pytest.approx(sum(curve.losses[4:]) / 2),
+    ]
+    (score,) = curve.scores
+    assert score.step == 6
+    assert score.train_loss == pytest.approx(sum(curve.losses) / 6)
+    assert 0 <= score.accuracy <= 1
+    assert not curve.diverged
+    assert curve.optimizer_ms > 0
+    assert curve.loss_ms > 0
+
+
+def test_every_optimizer_gets_the_same_weights_and_batches(task, images, rule_file):
+    still = [
+        run(task, images, build_sgd(0.0)).losses,
+        run(task, images, lambda model: Adam(model.parameters(), lr=0.0)).losses,
+        run(
+            task,
+            images,
+            lambda m: NeuralGraphOpt(m.parameters(), lr=0.0, rule=rule_file),
+        ).losses,
+    ]
+    assert still[0] == still[1] == still[2]
+    batches, params = task.batches(3), task.init_params(3)
+    expected = [float(task.loss(params, batches.next())) for _ in range(6)]
+    assert still[0] == pytest.approx(expected)
+
+
+def test_another_seed_gives_other_losses(task, images):
+    first = run(task, images, build_sgd(0.0))
+    assert run(task, images, build_sgd(0.0), seed=4).losses != first.losses
+
+
+def test_training_leaves_the_global_generator_alone(task, images):
+    before = torch.get_rng_state()
+    run(task, images, build_sgd(0.1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_scores_come_where_they_are_asked_for(task, images):
+    curve = run(task, images, build_sgd(0.1), evaluate_at=(2, 6))
+    assert [score.step for score in curve.scores] == [2, 6]
+    assert curve.scores[0].train_loss == pytest.approx(sum(curve.losses[:2]) / 2)
+    short = run(task, images, build_sgd(0.1), steps=2)
+    assert curve.scores[0] == short.scores[0]
+
+
+def test_the_training_loss_of_a_score_is_that_of_the_last_50_steps(task, images):
+    curve = run(task, images, build_sgd(0.1), steps=60)
+    assert curve.scores[0].train_loss == pytest.approx(sum(curve.losses[10:]) / 50)
+
+
+def test_a_loss_that_is_not_finite_is_a_divergence_without_an_accuracy(task, images):
+    curve = run(task, images, build_breaking(math.nan, at=3), evaluate_at=(2,))
+    assert curve.diverged
+    assert len(curve.losses) == 4
+    assert math.isnan(curve.losses[-1])
+    before, after = curve.scores
+    assert before.accuracy is not None
+    assert (after.train_loss, after.loss, after.accuracy) == (None, None, None)
+    assert curve.curve == [None]
+
+
+def test_a_diverged_run_with_finite_weights_keeps_its_accuracy(images):
+    broken = replace(images, images=images.images.clone())
+    broken.images[:30] = math.nan
+    task = build_task("fashion-mlp", broken, batch_size=4)
+    curve = run(task, images, build_sgd(0.1), steps=15)
+    assert curve.diverged
+    (score,) = curve.scores
+    assert score.train_loss is None
+    assert score.accuracy is not None
+
+
+def test_logits_that_are_no_numbers_have_no_accuracy(task, images):
+    curve = run(task, images, build_breaking(1e30, at=6))
+    assert curve.diverged
+    assert (curve.scores[0].loss, curve.scores[0].accuracy) == (None, None)
+
+
+def test_weights_that_break_in_the_last_step_are_a_divergence(task, images):
+    curve = run(task, images, build_breaking(math.inf, at=6))
+    assert all(map(math.isfinite, curve.losses))
+    assert curve.diverged
+    assert curve.scores[0].accuracy is None
+
+
+@pytest.mark.parametrize("name", ["steps", "curve_every"])
+def test_counts_must_be_positive(task, images, name):
+    with pytest.raises(ValueError, match="Choose positive numbers"):
+        run(task, images, build_sgd(0.1), **{name: 0})
+
+
+def test_evaluations_must_lie_within_the_run(task, images):
+    with pytest.raises(ValueError, match="train for longer"):
+        run(task, images, build_sgd(0.1), evaluate_at=(7,))
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(task, images, capsys):
+    run(task, images, build_sgd(0.1), label="run")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,74 @@
+import pytest
+
+from benchmarks.summary import best_adam, groups, settings, spread
+
+
+def scored(accuracy):
+    return [{"step": 1000, "train_loss": 0.5, "loss": 0.6, "accuracy": accuracy}]
+
+
+def test_rows_of_one_optimizer_form_a_group(make_row):
+    rule = {"sha256": "abcdef0123456789", "kind": "ff", "commit": "c"}
+    learned = {"optimizer": "ff", "lr": None, "rule": rule, "rule_sha256": "abcdef01"}
+    rows = [
+        make_row(seed=1, **learned),
+        make_row(seed=1),
+        make_row(seed=2, **learned),
+        make_row(seed=1, lr=0.02),
+        make_row(seed=1, held_out_split="validation"),
+    ]
+    found = groups(rows, "test")
+    assert [(group.label, len(group.rows)) for group in found] == [
+        ("ff (abcdef01)", 2),
+        ("Adam, lr 0.01", 1),
+        ("Adam, lr 0.02", 1),
+    ]
+
+
+def test_another_file_of_the_same_name_is_another_optimizer(make_row):
+    rows = [
+        make_row(optimizer="ff", lr=None, rule={"sha256": sha}, rule_sha256=sha)
+        for sha in ("aaaaaaaaaa", "bbbbbbbbbb")
+    ]
+    assert len(groups(rows, "test")) == 2
+
+
+def test_what_cannot_be_compared_is_kept_apart(make_row):
+    rows = [make_row(), make_row(steps=5), make_row(data="embedded"), make_row(seed=7)]
+    assert [len(part) for part in settings(rows)] == [2, 1, 1]
+
+
+def test_missing_numbers_are_left_out_and_counted_as_diverged(make_row):
+    rows = [
+        make_row(seed=1, scores=scored(0.8)),
+        make_row(seed=2, scores=scored(None), diverged=True),
+    ]
+    (group,) = groups(rows, "test")
+    assert group.values("accuracy") == [0.8]
+    assert group.num_diverged == 1
+
+
+def test_the_best_adam_has_the_highest_mean_accuracy(make_row):
+    rows = [
+        make_row(lr=lr, seed=seed, scores=scored(accuracy))
+        for lr, seed, accuracy in (
+            (0.01, 1, 0.8),
+            (0.01, 2, 0.7),
+            (0.02, 1, 0.9),
+            (0.02, 2, None),
+        )
+    ]
+    assert best_adam(groups(rows, "test")) == 0.01
+    assert best_adam([]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], "none"),
+        ([0.5], "50.0"),
+        ([0.1, 0.3], "20.0 ± 14.1"),
+    ],
+)
+def test_spread_is_mean_and_sample_deviation(values, expected):
+    assert spread(values, 1, scale=100) == expected
