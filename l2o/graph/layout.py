@@ -61,7 +61,7 @@ def from_blocks(graph: NeuralGraph, blocks: Blocks) -> dict[str, Tensor]:
         tensor = blocks.nodes[node.group]
         assert tensor is not None
         shape = graph.shapes[node.parameter]
-        found[node.parameter] = tensor.reshape(*shape, *tensor.shape[1:])
+        found[node.parameter] = tensor.reshape((*shape, *tensor.shape[1:]))
     return {name: found[name] for name in graph.shapes}
 
 
