@@ -47,7 +47,13 @@ class FirstOrderConfig:
 
     kind: Literal["first_order"] = "first_order"
     window: int = 20
-    """Inner steps over which an update is judged."""
+    """Inner steps over which an update is judged, at most."""
+    tail: float = 1.0
+    """Share of the window, at its end, whose losses count; a small one judges updates
+    by where they lead."""
+    discount: float = 1.0
+    """Weight of each later loss over the one before it. Below 1 it keeps the meaning of
+    the estimate where training is nearly unstable and gradients alternate in sign."""
     replay: float = 0.25
     """Share of the inner steps that are differentiated, drawn at random."""
     objective: Literal["mean", "log"] = "log"

@@ -15,6 +15,9 @@ from l2o.optim.rule import Params
 from .config import EstimatorConfig, FirstOrderConfig, OneStepConfig
 from .unroll import InnerRun, Record, replay
 
+_SMALLEST_LOSS = 1e-3
+"""In nats; below it the logarithm of a batch loss is taken as linear."""
+
 
 class Progress(NamedTuple):
     """What an inner run did while a meta-gradient was taken."""
@@ -83,13 +86,16 @@ def _first_order_window(
         later.append(run.grads)
         if run.is_over:
             break
-    scale = 1.0 / len(records)
-    if config.objective == "log":
-        scale /= max(sum(losses) / len(losses), 1e-6)
     total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
     cotangents: list[Params] = []
-    for grads in reversed(later):
-        total = {name: total[name] + scale * grads[name] for name in total}
+    num_counted = max(1, round(config.tail * len(records)))
+    for age, (loss, grads) in enumerate(zip(losses[::-1], later[::-1], strict=True)):
+        scale = 1.0 / num_counted if age < num_counted else 0.0
+        if config.objective == "log":
+            scale /= max(loss, _SMALLEST_LOSS)
+        total = {
+            name: config.discount * total[name] + scale * grads[name] for name in total
+        }
         cotangents.append(total)
     cotangents.reverse()
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)

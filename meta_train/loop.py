@@ -115,15 +115,14 @@ class MetaTrainer:
             group["lr"] = learning_rate(self.config, self.outer_step)
         self.meta_optimizer.zero_grad(set_to_none=False)
         losses: list[float] = []
-        for index, (task, run) in enumerate(self.runs):
+        for index, (_, run) in enumerate(self.runs):
             progress = add_meta_gradient(
                 self.config.estimator, run, self.config.steps_per_outer, self.generator
             )
             losses += progress.losses
             if run.is_over:
-                self.num_diverged += run.position < run.length
+                self.num_diverged += run.has_diverged
                 self.runs[index] = self._new_run()
-            del task
         self.inner_steps += len(losses)
         norm, is_finite = self._move_theta()
         self.outer_step += 1

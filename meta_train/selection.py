@@ -45,7 +45,7 @@ def validate(
         while not run.is_over:
             run.step()
             losses.append(run.measure())
-        if run.position < steps:
+        if run.has_diverged:
             results.append(Validation(10.0, 0.0, 10.0))
             continue
         score = task.evaluate(run.params, images)

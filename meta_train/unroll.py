@@ -1,6 +1,5 @@
 """Inner problems in flight: a network, its batches, its optimizer state."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +15,9 @@ Updates: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]
 ]
 """The rule on one graph: parameters, gradients, state to updates."""
+
+_DIVERGENCE = 3.0
+"""An inner run is given up where its loss exceeds this multiple of its first loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,17 @@ class InnerRun:
         self.batch = self.batches.next()
         loss, self.grads = task.loss_and_grads(self.params, self.batch)
         self.loss = float(loss)
+        self.first_loss = self.loss
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the last loss is far above the first one, or not finite."""
+        return not self.loss <= _DIVERGENCE * self.first_loss
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has reached its length or lost its way."""
-        return self.position >= self.length or not math.isfinite(self.loss)
+        """Whether the run has reached its length or diverged."""
+        return self.position >= self.length or self.has_diverged
 
     def step(self) -> Record:
         """Move the parameters once; `measure` must follow before the next step."""
@@ -104,6 +112,7 @@ class InnerRun:
             "state": self.state,
             "grads": self.grads,
             "loss": self.loss,
+            "first_loss": self.first_loss,
             "inputs": self.batch.inputs,
             "targets": self.batch.targets,
         }
@@ -112,6 +121,7 @@ class InnerRun:
         """Continue where another run of the same task stopped."""
         self.seed, self.length = values["seed"], values["length"]
         self.position, self.loss = values["position"], values["loss"]
+        self.first_loss = values["first_loss"]
         self.batches.load_state_dict(values["batches"])
         self.params, self.state = values["params"], values["state"]
         self.grads = values["grads"]

@@ -1,6 +1,5 @@
 """Networks as graphs: neurons are nodes, weights are edges. No learning here."""
 
-from .infer import neural_graph as neural_graph
 from .layout import Blocks as Blocks
 from .layout import from_blocks as from_blocks
 from .layout import to_blocks as to_blocks

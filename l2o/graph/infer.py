@@ -51,10 +51,12 @@ def neural_graph(
         >>> [group.size for group in graph.groups], graph.placed_share
         ([4, 8, 3], 1.0)
     """
+    named: Mapping[str, Tensor]
     if isinstance(network, nn.Module):
         named, source = dict(network.named_parameters()), "module names and shapes"
     elif isinstance(network, Mapping):
-        named, source = dict(network), "parameter names and shapes"
+        named = {str(name): tensor for name, tensor in network.items()}
+        source = "parameter names and shapes"
     else:
         named = {str(index): tensor for index, tensor in enumerate(network)}
         source = "parameter shapes"

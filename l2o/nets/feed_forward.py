@@ -25,6 +25,7 @@ class FeedForward(nn.Module):
     Args:
         config: width, depth and activation.
         num_features: channels an entry.
+        num_outputs: numbers to return an entry.
         num_context: channels a tensor; 0 for none.
         num_structure: channels of the graph state; 0 for none.
 
@@ -38,6 +39,7 @@ class FeedForward(nn.Module):
         config: FeedForwardConfig,
         *,
         num_features: int,
+        num_outputs: int,
         num_context: int = 0,
         num_structure: int = 0,
     ) -> None:
@@ -52,13 +54,13 @@ class FeedForward(nn.Module):
         self.hidden = nn.ModuleList(
             nn.Linear(config.width, config.width) for _ in range(config.layers - 1)
         )
-        self.last = nn.Linear(config.width, 2)
+        self.last = nn.Linear(config.width, num_outputs)
         self.activation = build_activation(config.activation)
 
     def forward(
         self, features: Tensor, context: Tensor, structure: Tensor | None = None
     ) -> Tensor:
-        """Return two numbers an entry.
+        """Return `num_outputs` numbers an entry.
 
         Args:
             features: `[*entries, num_features]`.
@@ -66,7 +68,7 @@ class FeedForward(nn.Module):
             structure: broadcasts to `[*entries, num_structure]`.
 
         Returns:
-            `[*entries, 2]`.
+            `[*entries, num_outputs]`.
         """
         shared = self.first.bias
         if self.from_context is not None:
@@ -88,11 +90,19 @@ class FeedForwardNet(nn.Module):
     """FF: the per-parameter network on every entry, blind to the graph."""
 
     def __init__(
-        self, config: FeedForwardConfig, *, num_features: int, num_context: int
+        self,
+        config: FeedForwardConfig,
+        *,
+        num_features: int,
+        num_context: int,
+        num_outputs: int,
     ) -> None:
         super().__init__()
         self.entry = FeedForward(
-            config, num_features=num_features, num_context=num_context
+            config,
+            num_features=num_features,
+            num_context=num_context,
+            num_outputs=num_outputs,
         )
 
     def check(self, graph: NeuralGraph) -> None:
@@ -109,7 +119,7 @@ class FeedForwardNet(nn.Module):
         features: Mapping[str, Tensor],
         contexts: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Return two numbers an entry, `[*shape, 2]` for every parameter."""
+        """Return `[*shape, num_outputs]` for every parameter."""
         return {
             name: self.entry(feature, contexts[name])
             for name, feature in features.items()

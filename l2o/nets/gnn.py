@@ -163,6 +163,7 @@ class NGGNNNet(nn.Module):
         config: sizes and variants.
         num_features: channels an entry.
         num_context: channels a tensor.
+        num_outputs: numbers to return an entry.
 
     Reference:
         Kofinas et al., 2024, sections 3 and 4.3. Differences: positions are keyed by
@@ -171,7 +172,12 @@ class NGGNNNet(nn.Module):
     """
 
     def __init__(
-        self, config: NGGNNConfig, *, num_features: int, num_context: int
+        self,
+        config: NGGNNConfig,
+        *,
+        num_features: int,
+        num_context: int,
+        num_outputs: int,
     ) -> None:
         super().__init__()
         self.config = config
@@ -200,6 +206,7 @@ class NGGNNNet(nn.Module):
             num_features=num_features,
             num_context=num_context,
             num_structure=width,
+            num_outputs=num_outputs,
         )
 
     @property
@@ -224,7 +231,7 @@ class NGGNNNet(nn.Module):
         features: Mapping[str, Tensor],
         contexts: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Return two numbers an entry, `[*shape, 2]` for every parameter.
+        """Return `[*shape, num_outputs]` for every parameter.
 
         Args:
             graph: the optimizee's graph.

@@ -1,7 +1,7 @@
 """What a rule is made of: features, network, update head."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from l2o.nets import FeedForwardConfig, NetConfig, NGGNNConfig
@@ -74,11 +74,11 @@ class RuleConfig:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    net: NetConfig = NGGNNConfig()
+    net: NetConfig = field(default_factory=NGGNNConfig)
     """The learned network."""
-    features: FeaturesConfig = ScaleFreeFeaturesConfig()
+    features: FeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
     """What the network reads."""
-    head: HeadConfig = NominalHeadConfig()
+    head: HeadConfig = field(default_factory=NominalHeadConfig)
     """How its two numbers an entry become an update."""
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from l2o.graph import NeuralGraph, neural_graph
+from l2o.graph import NeuralGraph
+from l2o.graph.infer import neural_graph
 
 from .checkpoint import load_rule
 from .rule import AbstractRule, State

@@ -11,13 +11,10 @@ from l2o.graph import NeuralGraph
 from l2o.nets import build_net
 
 from .config import NominalHeadConfig, RuleConfig
-from .features import (
-    ParameterState,
-    advance_parameter_state,
-    build_features,
-    init_parameter_state,
-)
-from .head import apply_head
+from .directions import find_directions
+from .features import build_features
+from .head import apply_head, num_outputs
+from .state import ParameterState, advance_parameter_state, init_parameter_state
 
 Params: TypeAlias = dict[str, Tensor]
 State: TypeAlias = dict[str, ParameterState]
@@ -86,6 +83,7 @@ class Rule(AbstractRule):
             self.config.net,
             num_features=self.features.num_features,
             num_context=self.features.num_context,
+            num_outputs=num_outputs(self.config.head),
         )
         if isinstance(self.config.head, NominalHeadConfig):
             self.net.zero_last()
@@ -114,15 +112,18 @@ class Rule(AbstractRule):
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
         theta = next(self.parameters())
-        features, contexts = {}, {}
+        features, contexts, directions = {}, {}, {}
         for name, param in params.items():
-            entry, context = self.features(param, grads[name], state[name])
+            directions[name] = find_directions(grads[name], state[name])
+            entry, context = self.features(
+                param, grads[name], state[name], directions[name]
+            )
             features[name] = entry.to(theta.dtype)
             contexts[name] = context.to(theta.dtype)
         outputs = self.net(graph, features, contexts)
         return {
             name: apply_head(
-                self.config.head, outputs[name].to(param.dtype), state[name]
+                self.config.head, outputs[name].to(param.dtype), directions[name]
             )
             for name, param in params.items()
         }

@@ -1,0 +1,69 @@
+"""From gradients to momenta: the memory of a rule.
+
+The state of one parameter is `{"step", "momenta", "second_moment"}`: exponential
+moving averages of the gradient at five decays and of its square at one, without bias
+correction, in the parameter's shape. So a checkpoint depends on neither the rule's
+features nor the graph.
+"""
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+ParameterState: TypeAlias = dict[str, Tensor]
+
+MOMENTUM_DECAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)
+"""Decays of the gradient averages (Kofinas et al., 2024, section 4.3)."""
+ADAM_MOMENTUM = MOMENTUM_DECAYS.index(0.9)
+"""Which of them is Adam's first moment."""
+SECOND_MOMENT_DECAY = 0.999
+"""Decay of the average of squared gradients: Adam's."""
+ADAM_EPS = 1e-8
+"""Added to the root of the second moment, as Adam does."""
+
+TINY = 1e-30
+"""Inside roots of mean squares, so that zeros have a finite derivative."""
+
+
+def init_parameter_state(param: Tensor) -> ParameterState:
+    """Return the state before the first step: zeros, in `param`'s dtype and device.
+
+    Args:
+        param: the parameter, of any shape; only its shape, dtype and device matter.
+    """
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=param.device),
+        "momenta": torch.zeros(
+            len(MOMENTUM_DECAYS), *param.shape, dtype=param.dtype, device=param.device
+        ),
+        "second_moment": torch.zeros(
+            param.shape, dtype=param.dtype, device=param.device
+        ),
+    }
+
+
+def advance_parameter_state(state: ParameterState, grad: Tensor) -> ParameterState:
+    """Return the state after one more gradient. Pure."""
+    momenta = state["momenta"]
+    decays = column(MOMENTUM_DECAYS, momenta)
+    second = state["second_moment"]
+    return {
+        "step": state["step"] + 1,
+        "momenta": decays * momenta + (1 - decays) * grad,
+        "second_moment": SECOND_MOMENT_DECAY * second
+        + (1 - SECOND_MOMENT_DECAY) * grad * grad,
+    }
+
+
+def column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return `values` along a first axis that broadcasts against `like`."""
+    column = torch.tensor(values, dtype=like.dtype, device=like.device)
+    return column.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def rms(values: Tensor) -> Tensor:
+    """Return the root mean square over all axes but the first; those become 1."""
+    flat = values.flatten(1) if values.ndim > 1 else values[:, None]
+    rms = (flat.square().mean(1) + TINY).sqrt()
+    return rms.reshape(-1, *[1] * (values.ndim - 1))
