@@ -15,6 +15,7 @@ from l2o.graph import Blocks
 from l2o.nets import FeedForwardConfig, gnn
 from l2o.nets.feed_forward import FeedForwardNet
 from l2o.nets.gnn import GraphState, NGGNNNet
+from l2o.optim.head import num_outputs
 
 
 def relabel(network, tensors, orders):
@@ -154,6 +155,7 @@ def with_net(kind):
                 config.net,
                 num_features=self.features.num_features,
                 num_context=self.features.num_context,
+                num_outputs=num_outputs(config.head),
             )
 
     return Broken

@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from l2o import neural_graph
+from l2o.nets import FeedForwardConfig, NGGNNConfig, build_net
+from l2o.nets.feed_forward import FeedForward, FeedForwardNet
+from l2o.nets.gnn import NGGNNNet
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_shared_inputs_are_as_if_copied_to_every_entry(activation, layers, generator):
+    config = FeedForwardConfig(width=5, layers=layers, activation=activation)
+    net = FeedForward(
+        config, num_features=4, num_context=3, num_structure=2, num_outputs=6
+    ).double()
+    features, context, structure = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in [(6, 7, 4), (3,), (6, 1, 2)]
+    )
+    inputs = torch.cat(
+        [features, context.expand(6, 7, 3), structure.expand(6, 7, 2)], dim=-1
+    )
+    weight = torch.cat(
+        [net.first.weight, net.from_context.weight, net.from_structure.weight], dim=1
+    )
+    pointwise = torch.relu if activation == "relu" else torch.nn.functional.silu
+    hidden = pointwise(inputs @ weight.T + net.first.bias)
+    for layer in net.hidden:
+        hidden = pointwise(layer(hidden))
+    expected = net.last(hidden)
+    found = net(features, context, structure)
+    assert found.shape == (6, 7, 6)
+    assert len(net.hidden) == layers - 1
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_all_its_inputs_are_initialised_as_one_layer(generator):
+    config = FeedForwardConfig(width=500)
+    net = FeedForward(
+        config, num_features=4, num_context=3, num_structure=2, num_outputs=6
+    )
+    for layer in (net.first, net.from_context, net.from_structure):
+        assert 0.32 < layer.weight.abs().max() <= 1 / 3
+
+
+def test_the_config_picks_the_network():
+    for config, kind in [
+        (FeedForwardConfig(), FeedForwardNet),
+        (NGGNNConfig(), NGGNNNet),
+    ]:
+        net = build_net(config, num_features=4, num_context=0, num_outputs=2)
+        assert isinstance(net, kind)
+
+
+@pytest.mark.parametrize("config", [FeedForwardConfig(), NGGNNConfig()])
+def test_the_last_layer_can_be_made_zero(config, generator):
+    net = build_net(config, num_features=4, num_context=3, num_outputs=5)
+    graph = neural_graph(torch.nn.Linear(3, 2))
+    features = {
+        name: torch.randn(*shape, 4, generator=generator)
+        for name, shape in graph.shapes.items()
+    }
+    contexts = {name: torch.ones(3) for name in graph.shapes}
+    before = net(graph, features, contexts)
+    assert {name: item.shape for name, item in before.items()} == {
+        "weight": (2, 3, 5),
+        "bias": (2, 5),
+    }
+    assert all(item.any() for item in before.values())
+    net.zero_last()
+    assert not any(item.any() for item in net(graph, features, contexts).values())

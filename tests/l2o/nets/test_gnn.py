@@ -1,0 +1,259 @@
+"""NG-GNN against itself written edge by edge, and what enters and leaves it."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from l2o import PRESETS, Rule, neural_graph
+from l2o.nets import NGGNNConfig
+from l2o.nets.gnn import GraphState, MessageLayer, NGGNNNet
+
+CONFIGS = {
+    "default": NGGNNConfig(width=6),
+    "shared": NGGNNConfig(width=6, directions="shared"),
+    "plain": NGGNNConfig(width=6, residual=False, activation="relu"),
+    "paper": replace(PRESETS["paper"].net, width=6),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return CONFIGS[request.param]
+
+
+@pytest.fixture
+def graph():
+    """A chain of three layers and a loose vector."""
+    return neural_graph(
+        {
+            "0.weight": torch.zeros(4, 3),
+            "0.bias": torch.zeros(4),
+            "1.weight": torch.zeros(5, 4, 2, 2),
+            "2.weight": torch.zeros(2, 5),
+            "2.bias": torch.zeros(2),
+            "loose": torch.zeros(3),
+        }
+    )
+
+
+def random_state(config, graph, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    nodes = tuple(draw(group.size, config.width) for group in graph.groups)
+    edges = tuple(
+        tuple(
+            draw(
+                graph.groups[block.target].size,
+                graph.groups[block.source].size,
+                config.width,
+            )
+            for block in graph.blocks
+        )
+        for _ in range(1 if config.directions == "own" else 2)
+    )
+    return GraphState(nodes, edges)
+
+
+def edge_by_edge(layer, graph, state):
+    """The same layer in loops over single neurons and edges."""
+    along, against = 0, len(layer.scale_shift) - 1
+    forward, backward = state.edges[0], state.edges[-1]
+
+    def message(which, edge, receiver, sender):
+        scale, shift = layer.scale_shift[which](edge).chunk(2)
+        ends = layer.from_receiver[which](receiver) + layer.from_sender[which](sender)
+        return scale * ends + shift
+
+    inbox = {}
+    for index, block in enumerate(graph.blocks):
+        for i in range(graph.groups[block.target].size):
+            for j in range(graph.groups[block.source].size):
+                target = state.nodes[block.target][i]
+                source = state.nodes[block.source][j]
+                inbox.setdefault((block.target, i), []).append(
+                    message(along, forward[index][i, j], target, source)
+                )
+                inbox.setdefault((block.source, j), []).append(
+                    message(against, backward[index][i, j], source, target)
+                )
+    nodes = []
+    for index, group in enumerate(graph.groups):
+        rows = []
+        for i in range(group.size):
+            node = state.nodes[index][i]
+            if (index, i) in inbox:
+                received = torch.stack(inbox[index, i])
+                variance = received.var(0, correction=0)
+                plain = torch.cat(
+                    [
+                        received.mean(0),
+                        received.min(0).values,
+                        received.max(0).values,
+                        (variance + 1e-5).sqrt(),
+                    ]
+                )
+                amplified = plain * math.log(len(received) + 1) / math.log(32)
+                reduced = torch.cat([plain, amplified])
+            else:
+                reduced = torch.zeros(8 * len(node), dtype=node.dtype)
+            update = layer.mix(layer.update(torch.cat([node, reduced])))
+            if layer.is_residual:
+                rows.append(layer.norm(node + layer.activation(update)))
+            elif layer.is_last:
+                rows.append(update)
+            else:
+                rows.append(layer.activation(layer.norm(update)))
+        nodes.append(torch.stack(rows))
+    edges = []
+    for direction, states in enumerate(state.edges):
+        updated = []
+        for edge, block in zip(states, graph.blocks, strict=True):
+            new = torch.empty_like(edge)
+            for i in range(edge.shape[0]):
+                for j in range(edge.shape[1]):
+                    ends = nodes[block.source][j], nodes[block.target][i]
+                    source, target = ends if direction == 0 else ends[::-1]
+                    hidden = (
+                        layer.edge_own(edge[i, j])
+                        + layer.edge_source(source)
+                        + layer.edge_target(target)
+                    )
+                    new[i, j] = layer.edge_out(layer.activation(hidden))
+            updated.append(edge + new if layer.is_residual else new)
+        edges.append(tuple(updated))
+    return GraphState(tuple(nodes), tuple(edges))
+
+
+def assert_same_state(found, expected):
+    tight = {"rtol": 1e-9, "atol": 1e-9}
+    torch.testing.assert_close(found.nodes, expected.nodes, **tight)
+    torch.testing.assert_close(found.edges, expected.edges, **tight)
+
+
+class TestMessageLayer:
+    @pytest.fixture(params=[False, True], ids=["inner", "last"])
+    def layer(self, request, config):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return MessageLayer(config, is_last=request.param).double()
+
+    def test_it_is_what_loops_over_edges_compute(self, layer, config, graph):
+        state = random_state(config, graph)
+        with torch.no_grad():
+            found, expected = layer(graph, state), edge_by_edge(layer, graph, state)
+        assert_same_state(found, expected)
+
+    def test_the_comparison_can_fail(self, layer, config, graph):
+        state = random_state(config, graph)
+        turned = GraphState(
+            state.nodes,
+            tuple(tuple(edge.flip(0) for edge in way) for way in state.edges),
+        )
+        with torch.no_grad():
+            found, expected = layer(graph, state), edge_by_edge(layer, graph, turned)
+        with pytest.raises(AssertionError):
+            assert_same_state(found, expected)
+
+
+def count_inputs(layer, used):
+    """Return the input channels of a linear layer that receive a gradient."""
+    (grad,) = torch.autograd.grad(used, layer.weight)
+    return grad.abs().sum(0).nonzero().flatten().tolist()
+
+
+class TestInputs:
+    """The paper's padding: a kernel in the middle of 5 x 5 cells, biases too."""
+
+    @pytest.fixture
+    def rule(self):
+        rule = Rule(replace(PRESETS["paper"], net=CONFIGS["paper"])).double()
+        assert rule.net.edge_in.in_features == 3 * 25 * 14
+        assert rule.net.node_in.in_features == 25 * 14
+        return rule
+
+    def step(self, rule, model):
+        generator = torch.Generator().manual_seed(0)
+        params = {name: item.detach() for name, item in model.named_parameters()}
+        grads = {
+            name: torch.randn(item.shape, generator=generator, dtype=item.dtype)
+            for name, item in params.items()
+        }
+        state = rule.advance(rule.init_state(params), grads)
+        return rule(neural_graph(params), params, grads, state)
+
+    def test_biases_enter_at_the_centre_cell(self, rule):
+        updates = self.step(rule, nn.Linear(3, 2).double())
+        used = count_inputs(rule.net.node_in, updates["bias"].sum())
+        assert used == list(range(12 * 14, 13 * 14))
+
+    def test_kernels_enter_centred(self, rule):
+        updates = self.step(rule, nn.Conv2d(1, 2, 3, bias=False).double())
+        used = count_inputs(rule.net.edge_in, updates["weight"].sum())
+        cells = [6, 7, 8, 11, 12, 13, 16, 17, 18]
+        one = [14 * cell + channel for cell in cells for channel in range(14)]
+        # Along edges read the first and third copy, against them the other two.
+        whole = 25 * 14
+        assert used == [part * whole + index for part in range(3) for index in one]
+
+    def test_pooled_cells_do_not_depend_on_their_order(self):
+        net = NGGNNNet(
+            CONFIGS["default"], num_features=3, num_context=0, num_outputs=2
+        ).double()
+        generator = torch.Generator().manual_seed(0)
+        values = torch.randn(2, 3, 9, 3, generator=generator, dtype=torch.float64)
+        torch.testing.assert_close(
+            net._summary(values, (3, 3)), net._summary(values.flip(2), (3, 3))
+        )
+
+    def test_cells_with_equal_features_get_equal_updates(self, rule):
+        """An edge has one state, and every entry of its kernel reads it."""
+        kernel = torch.ones(2, 1, 3, 3, dtype=torch.float64)
+        kernel[1] = 2.0
+        params = {"weight": kernel}
+        state = rule.advance(rule.init_state(params), params)
+        updates = rule(neural_graph(params), params, params, state)["weight"]
+        spread = (updates - updates.mean((2, 3), keepdim=True)).abs().max()
+        assert spread < 1e-12 < (updates[0] - updates[1]).abs().max()
+
+
+class TestCheck:
+    def test_kernels_larger_than_the_rules_are_refused(self):
+        rule, graph = Rule(PRESETS["paper"]), neural_graph(nn.Conv2d(1, 2, 7))
+        with pytest.raises(ValueError, match=r"or one with a larger kernel"):
+            rule.check(graph)
+
+    def test_three_axes_are_too_many_for_two(self):
+        rule, graph = Rule(PRESETS["paper"]), neural_graph(nn.Conv3d(1, 2, 3))
+        with pytest.raises(ValueError, match=r"NGGNNConfig\(kernel=None\)"):
+            rule.check(graph)
+
+    @pytest.mark.parametrize("name", ["default", "default-ff", "paper-ff"])
+    def test_others_read_every_graph(self, name):
+        Rule(PRESETS[name]).check(neural_graph(nn.Conv3d(1, 2, 9)))
+
+
+def test_no_weight_of_the_rule_is_idle(random_rule):
+    """Every entry of theta moves some update; loose vectors and all blocks present."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3), nn.Linear(2, 2)
+    ).double()
+    params = {name: item.detach() for name, item in model.named_parameters()}
+    for name in ("default", "paper"):
+        net = replace(PRESETS[name].net, width=6, layers=2)
+        rule = random_rule(replace(PRESETS[name], net=net))
+        state = rule.advance(rule.init_state(params), params)
+        updates = rule(neural_graph(params), params, params, state)
+        total = sum(item.square().sum() for item in updates.values())
+        grads = torch.autograd.grad(total, list(rule.parameters()), allow_unused=True)
+        idle = [
+            name
+            for (name, _), grad in zip(rule.named_parameters(), grads, strict=True)
+            if grad is None
+        ]
+        assert idle == []

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from l2o.optim.config import NominalHeadConfig, PaperHeadConfig
+from l2o.optim.directions import ADAM, NUM_DIRECTIONS, find_directions
+from l2o.optim.head import apply_head, num_outputs
+from l2o.optim.state import advance_parameter_state, init_parameter_state
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def directions():
+    grad = draw(4, 3)
+    state = advance_parameter_state(init_parameter_state(grad), grad)
+    return find_directions(grad.flip(0), advance_parameter_state(state, grad.flip(0)))
+
+
+def assert_exact(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [0.01, 0.1])
+def test_the_papers_head(directions, size):
+    outputs = 3 * draw(4, 3, 2, seed=1)
+    found = apply_head(PaperHeadConfig(step_size=size), outputs, directions)
+    assert_exact(found, size * outputs[..., 0] * (size * outputs[..., 1]).exp())
+
+
+def test_the_papers_step_size_is_the_default():
+    assert PaperHeadConfig().step_size == 0.01
+
+
+def test_the_nominal_head_scales_adam_and_mixes_directions(directions):
+    outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    found = apply_head(NominalHeadConfig(), outputs, directions)
+    expected = directions.steps[ADAM] * (4 * torch.tanh(outputs[..., 0] / 4)).exp()
+    for index in range(NUM_DIRECTIONS):
+        expected = expected + outputs[..., 1 + index] * directions.steps[index]
+    assert_exact(found, -0.01 * expected)
+
+
+def test_the_nominal_head_at_zero_is_adam(directions):
+    outputs = torch.zeros(4, 3, 1 + NUM_DIRECTIONS, dtype=torch.float64)
+    found = apply_head(NominalHeadConfig(step_size=0.2), outputs, directions)
+    assert_exact(found, -0.2 * directions.steps[ADAM])
+
+
+def test_the_nominal_scale_is_bounded(directions):
+    config = NominalHeadConfig(max_log_scale=2.0)
+    sign = draw(4, 3, seed=1).sign()
+    wild = torch.zeros(4, 3, 1 + NUM_DIRECTIONS, dtype=torch.float64)
+    plain = apply_head(config, wild, directions)
+    wild[..., 0] = 1e6 * sign
+    factor = apply_head(config, wild, directions) / plain
+    torch.testing.assert_close(factor.log(), 2 * sign, rtol=1e-9, atol=1e-9)
+
+
+def test_the_nominal_head_without_gradients_is_zero():
+    zeros = torch.zeros(4, 3, dtype=torch.float64)
+    outputs = draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    state = init_parameter_state(zeros)
+    for _ in range(2):
+        directions = find_directions(zeros, state)
+        assert not apply_head(NominalHeadConfig(), outputs, directions).any()
+        state = advance_parameter_state(state, zeros)
+
+
+def test_every_head_says_how_many_numbers_it_takes():
+    assert num_outputs(PaperHeadConfig()) == 2
+    assert num_outputs(NominalHeadConfig()) == 8

@@ -1,0 +1,54 @@
+from functools import cache
+
+import pytest
+
+from meta_train import loop
+from meta_train.config import parse_config
+
+TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
+
+RULES = {
+    "ff": "default-ff",
+    "ng-gnn": {
+        "net": {
+            "kind": "ng_gnn",
+            "width": 6,
+            "layers": 1,
+            "head": {"kind": "ff", "width": 4, "layers": 1},
+        },
+    },
+}
+
+
+load_once = cache(loop.load_fashion_mnist)
+
+
+@pytest.fixture(autouse=True)
+def data_is_read_once(monkeypatch):
+    """Decompressing the images takes longer than a tiny run."""
+    monkeypatch.setattr(loop, "load_fashion_mnist", load_once)
+
+
+@pytest.fixture
+def tiny():
+    """Build a run that takes a fraction of a second."""
+
+    def build(rule="ff", **changes):
+        values = {
+            "name": "tiny",
+            "rule": RULES[rule],
+            "outer_steps": 4,
+            "num_tasks": 2,
+            "steps_per_outer": 4,
+            "unroll": [3, 12],
+            "tasks": [TASK, {**TASK, "name": "fashion-cnn", "image_size": 14}],
+            "estimator": {"kind": "first_order", "window": 2, "replay": 0.5},
+            "meta_optimizer": {"warmup": 2},
+            "validation": {"every": 2, "steps": 3, "seeds": [9001], "task": TASK},
+            "device": "cpu",
+            "compile": False,
+            "data": "embedded",
+        }
+        return parse_config({**values, **changes}, origin="the tests")
+
+    return build

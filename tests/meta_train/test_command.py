@@ -1,0 +1,75 @@
+import runpy
+import sys
+
+import pytest
+import torch
+
+from meta_train import command
+from meta_train.config import load_config, save_config
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """Write a tiny run and go to its folder."""
+    monkeypatch.chdir(tmp_path)
+    save_config(tiny(outer_steps=2), tmp_path / "run.yaml")
+    return tmp_path / "run.yaml"
+
+
+def test_a_run_goes_to_a_folder_of_its_name(run):
+    assert command.main([str(run)]) == 0
+    home = run.parent / "runs" / "tiny"
+    assert {path.name for path in home.iterdir()} == {
+        "config.yaml",
+        "log.jsonl",
+        "checkpoint.pt",
+        "best.safetensors",
+        "last.safetensors",
+    }
+    assert load_config(home / "config.yaml") == load_config(run)
+
+
+def test_it_stops_and_resumes(run, capsys):
+    folder = run.parent / "here"
+    arguments = [str(run), "--folder", str(folder)]
+    assert command.main([*arguments, "--max-minutes", "0"]) == 0
+    assert command.main(arguments) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert command.main([*arguments, "--resume"]) == 0
+    assert '"outer_step": 2' in (folder / "log.jsonl").read_text()
+
+
+def test_threads_are_set(run, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    assert command.main([str(run), "-t", "2", "--max-minutes", "0"]) == 0
+    assert command.main([str(run), "--resume"]) == 0
+    assert set_to == [2]
+
+
+def test_faults_of_the_user_are_one_line(run, capsys):
+    assert command.main(["no.yaml"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "l2o meta-train: load_config needs a YAML file; got no.yaml"
+    )
+    assert error.count("\n") == 1
+    run.write_text("name: a\nouter_stepz: 3")
+    assert command.main([str(run)]) == 1
+    assert "outer_stepz" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(run, monkeypatch, capsys):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.MetaTrainer, "train", interrupt)
+    assert command.main([str(run)]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["meta_train", str(run), "--max-minutes", "0"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("meta_train", run_name="__main__")
+    assert end.value.code == 0

@@ -1,0 +1,146 @@
+import io
+from functools import partial
+
+import pytest
+import torch
+
+from l2o import PRESETS, NeuralGraphOpt, Rule
+from meta_train.selection import Validation, validate
+from meta_train.unroll import InnerRun, RuleOnGraph
+from optimizees import ConvNet, Task, load_fashion_mnist
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_fashion_mnist("validation", source="embedded").pooled(7)
+
+
+@pytest.fixture(scope="module")
+def task(images):
+    return Task("small", partial(ConvNet, 1, (3, 4), image_size=7), images, 16)
+
+
+@pytest.fixture(scope="module", params=["default", "default-ff"])
+def bound(request, task):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        rule = Rule(PRESETS[request.param])
+    with torch.no_grad():
+        rule.net.entry.last.weight.normal_(
+            std=0.05, generator=torch.Generator().manual_seed(0)
+        )
+    return RuleOnGraph(rule, task, compile=False)
+
+
+def go(run, steps):
+    return [run.step() and run.measure() for _ in range(steps)]
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+class TestInnerRun:
+    def test_it_is_what_the_optimizer_does(self, task, bound):
+        """Meta-training and users take the same steps, bit for bit."""
+        run = InnerRun(task, bound, seed=4, length=10)
+        losses = [run.loss, *go(run, 5)]
+        model = task.init_model(seed=4)
+        optimizer = NeuralGraphOpt(
+            model.named_parameters(), rule=bound.rule, model=model
+        )
+        batches, params = task.batches(seed=4), dict(model.named_parameters())
+        for loss in losses[:-1]:
+            found, grads = task.loss_and_grads(params, batches.next())
+            assert float(found) == loss
+            for name, param in params.items():
+                param.grad = grads[name]
+            optimizer.step()
+        assert_same(run.params, {name: p.detach() for name, p in params.items()})
+        for name, param in params.items():
+            assert_same(run.state[name], optimizer.state[param])
+
+    def test_a_record_is_what_the_rule_read(self, task, bound):
+        run = InnerRun(task, bound, seed=4, length=10)
+        go(run, 2)
+        params, grads = run.params, run.grads
+        record = run.step()
+        assert record.params is params
+        assert record.grads is grads
+        assert record.state is run.state
+        updates = bound.updates(record.params, record.grads, record.state)
+        assert_same(
+            run.params,
+            {name: (params[name] + updates[name]).detach() for name in params},
+        )
+
+    def test_it_leaves_no_autograd_graph(self, task, bound):
+        run = InnerRun(task, bound, seed=4, length=10)
+        go(run, 2)
+        assert not any(param.requires_grad for param in run.params.values())
+
+    def test_it_is_over_at_its_length(self, task, bound):
+        run = InnerRun(task, bound, seed=4, length=2)
+        assert not run.is_over
+        go(run, 2)
+        assert run.is_over
+        assert not run.has_diverged
+
+    @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 100.0])
+    def test_it_is_over_when_it_diverges(self, task, bound, loss):
+        run = InnerRun(task, bound, seed=4, length=2)
+        run.loss = loss
+        assert run.has_diverged
+        assert run.is_over
+
+    @pytest.mark.parametrize("steps", [0, 3])
+    def test_resume_is_exact(self, task, bound, steps):
+        whole = InnerRun(task, bound, seed=4, length=9)
+        losses = go(whole, steps + 3)
+        run = InnerRun(task, bound, seed=4, length=9)
+        go(run, steps)
+        buffer = io.BytesIO()
+        torch.save(run.state_dict(), buffer)
+        buffer.seek(0)
+        run = InnerRun(task, bound, seed=0, length=1)
+        run.load_state_dict(torch.load(buffer, weights_only=True))
+        assert go(run, 3) == losses[steps:]
+        assert (run.position, run.length, run.seed) == (steps + 3, 9, 4)
+        assert_same(run.params, whole.params)
+        for name in run.params:
+            assert_same(run.state[name], whole.state[name])
+
+    def test_a_rule_must_be_able_to_read_the_task(self, images):
+        task = Task("wide", partial(ConvNet, 1, (3,), kernel_size=7), images, 16)
+        with pytest.raises(ValueError, match=r"NGGNNConfig\(kernel=None\)"):
+            RuleOnGraph(Rule(PRESETS["paper"]), task, compile=False)
+
+
+class TestValidation:
+    def test_it_is_the_mean_over_the_seeds(self, task, bound, images):
+        each = [
+            validate(task, bound, images, seeds=(seed,), steps=3) for seed in (1, 2)
+        ]
+        both = validate(task, bound, images, seeds=(1, 2), steps=3)
+        for name in Validation._fields:
+            mean = sum(getattr(item, name) for item in each) / 2
+            assert getattr(both, name) == pytest.approx(mean)
+        assert each[0] != each[1]
+
+    def test_it_measures_the_trained_network(self, task, bound, images):
+        run = InnerRun(task, bound, seed=1, length=3)
+        losses = go(run, 3)
+        found = validate(task, bound, images, seeds=(1,), steps=3)
+        expected = task.evaluate(run.params, images)
+        assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
+        assert found.train_loss == pytest.approx(sum(losses) / 3)
+
+    def test_a_run_that_diverges_counts_as_ten_nats(self, task, images, random_rule):
+        rule = random_rule(PRESETS["paper-ff"], dtype=torch.float32)
+        with torch.no_grad():
+            rule.net.entry.last.bias.copy_(torch.tensor([1e4, 0.0]))
+        bound = RuleOnGraph(rule, task, compile=False)
+        found = validate(task, bound, images, seeds=(1,), steps=3)
+        assert found == Validation(10.0, 0.0, 10.0)
