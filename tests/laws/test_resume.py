@@ -64,19 +64,19 @@ def through_a_file(values):
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_three_steps_saved_and_three_more_are_six(config, start, dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_steps_saved_and_two_more_are_four(config, start, dtype):
     whole = start(config, dtype)
-    train(*whole, range(6))
+    train(*whole, range(4))
     model, optimizer = start(config, dtype)
-    train(model, optimizer, range(3))
+    train(model, optimizer, range(2))
     saved = through_a_file([model.state_dict(), optimizer.state_dict()])
     model, optimizer = start(config, dtype)
     for param in model.parameters():
         nn.init.zeros_(param)
     model.load_state_dict(saved[0])
     optimizer.load_state_dict(saved[1])
-    train(model, optimizer, range(3, 6))
+    train(model, optimizer, range(2, 4))
     assert_same_run((model, optimizer), whole)
 
 
@@ -87,14 +87,14 @@ def test_three_steps_saved_and_three_more_are_six(config, start, dtype):
 )
 def test_a_copy_goes_on_alike_and_apart(config, start, duplicate):
     whole = start(config)
-    train(*whole, range(6))
+    train(*whole, range(4))
     original = start(config)
-    train(*original, range(3))
+    train(*original, range(2))
     twin = duplicate(original)
-    train(*twin, range(3, 6))
+    train(*twin, range(2, 4))
     assert_same_run(twin, whole)
-    assert int(original[1].state[original[0].head.bias]["step"]) == 3
-    train(*original, range(3, 6))
+    assert int(original[1].state[original[0].head.bias]["step"]) == 2
+    train(*original, range(2, 4))
     assert_same_run(original, whole)
     assert repr(twin[1]) == repr(original[1])
     assert twin[1].graph == original[1].graph
@@ -127,26 +127,26 @@ def test_a_state_that_a_parameter_lacks_stays_lacking(small_config, start):
 class TestTheLawCanFail:
     def test_without_the_state(self, small_config, start):
         whole = start(small_config)
-        train(*whole, range(6))
+        train(*whole, range(4))
         model, optimizer = start(small_config)
-        train(model, optimizer, range(3))
+        train(model, optimizer, range(2))
         saved = through_a_file(model.state_dict())
         model, optimizer = start(small_config)
         model.load_state_dict(saved)
-        train(model, optimizer, range(3, 6))
+        train(model, optimizer, range(2, 4))
         with pytest.raises(AssertionError):
             assert_same_run((model, optimizer), whole)
 
     def test_with_momenta_in_the_precision_of_the_parameters(self, small_config, start):
         """What `Optimizer.load_state_dict` would do by itself."""
         whole = start(small_config, torch.bfloat16)
-        train(*whole, range(6))
+        train(*whole, range(4))
         model, optimizer = start(small_config, torch.bfloat16)
-        train(model, optimizer, range(3))
+        train(model, optimizer, range(2))
         saved = through_a_file([model.state_dict(), optimizer.state_dict()])
         model, optimizer = start(small_config, torch.bfloat16)
         model.load_state_dict(saved[0])
         torch.optim.Optimizer.load_state_dict(optimizer, saved[1])
-        train(model, optimizer, range(3, 6))
+        train(model, optimizer, range(2, 4))
         with pytest.raises(AssertionError):
             assert_same_run((model, optimizer), whole)

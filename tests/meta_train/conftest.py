@@ -41,7 +41,7 @@ def tiny():
             "num_tasks": 2,
             "steps_per_outer": 4,
             "unroll": [3, 12],
-            "tasks": [TASK, {**TASK, "name": "fashion-cnn", "image_size": 14}],
+            "tasks": [TASK, {**TASK, "image_size": 14, "batch_size": 8}],
             "estimator": {"kind": "first_order", "window": 2, "replay": 0.5},
             "meta_optimizer": {"warmup": 2},
             "validation": {"every": 2, "steps": 3, "seeds": [9001], "task": TASK},

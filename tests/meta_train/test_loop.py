@@ -110,9 +110,9 @@ class TestResume:
         second = run_whole(tiny(seed=1), tmp_path / "second")
         assert outcome(first) != outcome(second)
 
-    def test_the_same_seed_is_the_same_run(self, config, tmp_path):
-        first = run_whole(config, tmp_path / "first")
-        second = run_whole(config, tmp_path / "second")
+    def test_the_same_seed_is_the_same_run(self, tiny, tmp_path):
+        first = run_whole(tiny(), tmp_path / "first")
+        second = run_whole(tiny(), tmp_path / "second")
         assert outcome(first) == outcome(second)
 
     def test_the_global_generator_is_left_alone(self, tiny, tmp_path):
