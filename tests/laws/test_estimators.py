@@ -51,7 +51,7 @@ class Quadratic:
         return loss.detach(), dict(zip(inputs, grads, strict=True))
 
 
-@pytest.fixture(params=["narrow-paper", "deep-ff"])
+@pytest.fixture(params=["pooled-shared", "deep-ff"])
 def bound(request, configs, random_rule):
     """A graph net and FF: estimators know nothing else about a rule."""
     rule = random_rule(configs[request.param])

@@ -37,9 +37,9 @@ def tiny():
         values = {
             "name": "tiny",
             "rule": RULES[rule],
-            "outer_steps": 4,
+            "outer_steps": 3,
             "num_tasks": 2,
-            "steps_per_outer": 4,
+            "steps_per_outer": 2,
             "unroll": [3, 12],
             "tasks": [TASK, {**TASK, "image_size": 14, "batch_size": 8}],
             "estimator": {"kind": "first_order", "window": 2, "replay": 0.5},

@@ -147,10 +147,10 @@ class TestFolder:
         found = read_provenance(tmp_path / "best.safetensors")
         assert found["config"]["name"] == "tiny"
         assert found["data"].startswith("FashionMNIST (embedded subset")
-        assert found["outer_step"] in (2, 4)
+        assert found["outer_step"] in (2, 3)
         assert set(found["validation"]) == {"loss", "accuracy", "train_loss"}
         last = read_provenance(tmp_path / "last.safetensors")
-        assert (last["outer_step"], last["num_skipped"]) == (4, 0)
+        assert (last["outer_step"], last["num_skipped"]) == (3, 0)
 
     def test_the_best_rule_is_the_one_of_the_lowest_loss(self, tiny, tmp_path):
         trainer = run_whole(tiny(outer_steps=6), tmp_path)
@@ -220,7 +220,7 @@ class TestSteps:
         steps = [record for record in log if "skipped" in record]
         assert [record["skipped"] for record in steps] == [False, True, False]
         totals = [r["skipped_total"] for r in log if "skipped_total" in r]
-        assert totals == [1]
+        assert set(totals) == {1}
         trainer.save()
         provenance = read_provenance(tmp_path / "last.safetensors")
         assert provenance["num_skipped"] == 1
@@ -244,11 +244,11 @@ class TestSteps:
         assert not set(seeds) & {run.seed for _, run in trainer.runs}
 
     def test_a_run_at_its_length_is_replaced_and_not_counted(self, tiny, tmp_path):
-        trainer = MetaTrainer(tiny(unroll=[4, 4]), tmp_path)
+        trainer = MetaTrainer(tiny(unroll=[2, 2]), tmp_path)
         seeds = [run.seed for _, run in trainer.runs]
         trainer.meta_step()
         assert trainer.num_diverged == 0
-        assert trainer.inner_steps == 8
+        assert trainer.inner_steps == 4
         assert not set(seeds) & {run.seed for _, run in trainer.runs}
 
     def test_lengths_are_log_uniform(self, tiny, tmp_path):
@@ -321,7 +321,7 @@ class TestLearningRate:
         run_whole(config, tmp_path)
         log = read_json_lines(tmp_path / "log.jsonl")
         rates = [record["lr"] for record in log if "lr" in record]
-        assert rates == [learning_rate(config, step) for step in range(4)]
+        assert rates == [learning_rate(config, step) for step in range(3)]
 
 
 @pytest.mark.compile
