@@ -94,6 +94,7 @@ class TestStrictness:
             {"tasks": [{"outer_step": 3}]},
             {"estimator": {"kind": "one_step", "outer_step": 3}},
             {"estimator": {"kind": "first_order", "outer_step": 3}},
+            {"estimator": {"kind": "imitation", "outer_step": 3}},
             {"meta_optimizer": {"outer_step": 3}},
             {"validation": {"outer_step": 3}},
             {"validation": {"task": {"outer_step": 3}}},
