@@ -19,6 +19,7 @@ def meta_train(
     resume: bool = False,
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
     max_minutes: float | None = None,
+    until: int | None = None,
 ) -> None:
     """Meta-train a rule as a YAML file says.
 
@@ -28,13 +29,14 @@ def meta_train(
         resume: continue the run in the folder, bit for bit.
         threads: CPU threads; by default all cores.
         max_minutes: stop, with a checkpoint, after this many minutes.
+        until: stop, with a checkpoint, after this outer step.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     settings = load_config(config)
     home = Path("runs") / settings.name if folder is None else folder
     trainer = MetaTrainer(settings, home, resume=resume)
-    trainer.train(max_minutes=max_minutes)
+    trainer.train(max_minutes=max_minutes, until=until)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

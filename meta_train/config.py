@@ -60,7 +60,33 @@ class FirstOrderConfig:
     """Mean loss of the window, or its logarithm, which weighs late training more."""
 
 
-EstimatorConfig: TypeAlias = OneStepConfig | FirstOrderConfig
+@dataclass(frozen=True, kw_only=True)
+class ImitationConfig:
+    """A warm start: the update of a hand-designed optimizer is the target.
+
+    Matrices and kernels follow the whitened momentum, vectors follow Adam. Rates are in
+    units of the head's step size. The rule drives the runs, so it learns on the states
+    that it will meet.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["imitation"] = "imitation"
+    matrix_rate: float = 0.7
+    """Root mean square of a matrix's update at the peak of the schedule."""
+    vector_rate: float = 1.0
+    """Factor of Adam's direction for vectors at the peak of the schedule."""
+    warmup: int = 20
+    """Inner steps of linear warm-up."""
+    decay_steps: float = 400.0
+    """Inner steps after which the decay has halved the rates."""
+    decay_power: float = 1.5
+    """Power of time with which the rates fall in the end."""
+    replay: float = 0.1
+    """Share of the inner steps that are differentiated, drawn at random."""
+
+
+EstimatorConfig: TypeAlias = OneStepConfig | FirstOrderConfig | ImitationConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,21 @@ Features and state are constants in all of them: no derivative flows from one in
 step's update into the next one's input.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
 import torch
+from torch import Tensor
 
+from l2o.optim.directions import ADAM, WHITENED, find_directions
 from l2o.optim.rule import Params
 
-from .config import EstimatorConfig, FirstOrderConfig, OneStepConfig
+from .config import (
+    EstimatorConfig,
+    FirstOrderConfig,
+    ImitationConfig,
+    OneStepConfig,
+)
 from .unroll import InnerRun, Record, replay
 
 _SMALLEST_LOSS = 1e-3
@@ -46,6 +54,8 @@ def add_meta_gradient(
                 if not run.is_over:
                     losses += _first_order_window(config, run, generator)
             return Progress(losses)
+        case ImitationConfig():
+            return _imitation(config, run, steps, generator)
         case _:
             assert_never(config)
 
@@ -100,3 +110,54 @@ def _first_order_window(
     cotangents.reverse()
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)
     return losses
+
+
+def _imitation(
+    config: ImitationConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Every update is judged by its squared distance from the teacher's, relatively."""
+    records: list[Record] = []
+    cotangents: list[Params] = []
+    losses: list[float] = []
+    for _ in range(steps):
+        record = run.step()
+        cotangents.append(
+            {
+                name: _relative_error(run.params[name] - param, target)
+                for (name, param), target in zip(
+                    record.params.items(),
+                    _teacher_updates(config, run, record),
+                    strict=True,
+                )
+            }
+        )
+        records.append(record)
+        losses.append(run.measure())
+        if run.is_over:
+            break
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return Progress(losses)
+
+
+def _teacher_updates(
+    config: ImitationConfig, run: InnerRun, record: Record
+) -> Iterator[Tensor]:
+    """Yield the teacher's update of every parameter."""
+    warm = min(1.0, run.position / config.warmup)
+    decay = 1 + (run.position / config.decay_steps) ** config.decay_power
+    rate = run.bound.rule.step_size * warm / decay
+    for name, param in record.params.items():
+        directions = find_directions(record.grads[name], record.state[name]).steps
+        if param.ndim < 2:
+            yield -rate * config.vector_rate * directions[ADAM]
+        else:
+            yield -rate * config.matrix_rate * directions[WHITENED]
+
+
+def _relative_error(update: Tensor, target: Tensor) -> Tensor:
+    """Return the direction of the squared error, over the size of both.
+
+    With the target's size alone, updates far too long would outweigh all others.
+    """
+    size = target.square().sum() + update.square().sum() + 1e-12
+    return (update - target) / size

@@ -79,23 +79,29 @@ class MetaTrainer:
             folder / "log.jsonl", last_step=self.outer_step if resume else None
         )
 
-    def train(self, *, max_minutes: float | None = None) -> None:
-        """Run to the last outer step, or until the time is up.
+    def train(
+        self, *, max_minutes: float | None = None, until: int | None = None
+    ) -> None:
+        """Run to the last outer step, or until a limit is reached.
+
+        A checkpoint is written before returning, also on an interrupt.
 
         Args:
-            max_minutes: wall time of this call; None for no limit. A checkpoint is
-                written before returning, also on an interrupt.
+            max_minutes: wall time of this call; None for no limit.
+            until: outer step to stop after; None for the configuration's last one.
         """
+        stop = self.config.outer_steps
+        stop = stop if until is None else min(stop, until)
         start = saved = time.monotonic()
         before = self.seconds
         bar = tqdm(
-            total=self.config.outer_steps,
+            total=stop,
             initial=self.outer_step,
             desc=self.config.name,
             disable=None,
         )
         try:
-            while self.outer_step < self.config.outer_steps:
+            while self.outer_step < stop:
                 self.meta_step()
                 now = time.monotonic()
                 self.seconds = before + now - start

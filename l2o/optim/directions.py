@@ -20,6 +20,8 @@ NUM_DIRECTIONS = 2 + len(MOMENTUM_DECAYS)
 """Gradient, momenta, whitened momentum."""
 ADAM = 1 + ADAM_MOMENTUM
 """Which direction is Adam's."""
+WHITENED = NUM_DIRECTIONS - 1
+"""Which direction is the whitened momentum."""
 
 _WHITENING = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
