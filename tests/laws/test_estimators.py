@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from meta_train.config import FirstOrderConfig, OneStepConfig
+from l2o.optim.directions import ADAM, WHITENED, find_directions
+from meta_train.config import FirstOrderConfig, ImitationConfig, OneStepConfig
 from meta_train.estimators import add_meta_gradient
 from meta_train.unroll import InnerRun, RuleOnGraph
 from meta_train.unroll import replay as replay_steps
@@ -284,6 +285,56 @@ class TestOneStep:
         found = estimated(self.estimator, start(), 5, generator)
         records, _, fresh = advance(start(), 5)
         expected = theta_gradient(bound, one_step_loss, records, fresh, self.estimator)
+        with pytest.raises(AssertionError):
+            assert_agree(found, expected)
+
+
+def imitation_loss(config, records, first_position, all_updates):
+    """Squared distance from the teacher, over the size of both held constant."""
+    total = 0.0
+    for index, (record, updates) in enumerate(zip(records, all_updates, strict=True)):
+        time = first_position + index + 1
+        rate = 0.01 * min(1, time / config.warmup)
+        rate = rate / (1 + (time / config.decay_steps) ** config.decay_power)
+        for name, update in updates.items():
+            steps, _ = find_directions(record.grads[name], record.state[name])
+            if update.ndim == 2:
+                target = -rate * config.matrix_rate * steps[WHITENED]
+            else:
+                target = -rate * config.vector_rate * steps[ADAM]
+            size = target.square().sum() + update.detach().square().sum() + 1e-12
+            total = total + (update - target).square().sum() / (2 * size)
+    return total
+
+
+class TestImitation:
+    estimator = ImitationConfig(
+        matrix_rate=0.6, vector_rate=0.9, warmup=4, decay_steps=5.0, replay=1.0
+    )
+
+    def test_it_is_the_gradient_of_the_relative_distance(
+        self, bound, start, skipped, generator
+    ):
+        run, twin = start(), start()
+        advance(run, skipped)
+        advance(twin, skipped)
+        found = estimated(self.estimator, run, 5, generator)
+        records, _, _ = advance(twin, 5)
+        expected = theta_gradient(
+            bound, imitation_loss, records, skipped, self.estimator
+        )
+        assert_agree(found, expected)
+
+    def test_the_law_can_fail(self, bound, start, generator):
+        found = estimated(self.estimator, start(), 5, generator)
+        records, _, _ = advance(start(), 5)
+        for wrong in ({"matrix_rate": 0.7}, {"vector_rate": 1.0}, {"warmup": 5}):
+            expected = theta_gradient(
+                bound, imitation_loss, records, 0, replace(self.estimator, **wrong)
+            )
+            with pytest.raises(AssertionError):
+                assert_agree(found, expected)
+        expected = theta_gradient(bound, imitation_loss, records, 1, self.estimator)
         with pytest.raises(AssertionError):
             assert_agree(found, expected)
 

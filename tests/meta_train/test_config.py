@@ -156,6 +156,8 @@ class TestValues:
             {"estimator": {"kind": "first_order", "replay": 1.5}},
             {"estimator": {"kind": "first_order", "window": 0}},
             {"estimator": {"kind": "first_order", "window": -5}},
+            {"estimator": {"kind": "imitation", "warmup": 0}},
+            {"estimator": {"kind": "imitation", "decay_steps": 0.0}},
             {"tasks": []},
             {"tasks": [{"weight": -1.0}]},
             {"tasks": [{"batch_size": 0}]},
