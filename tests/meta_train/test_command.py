@@ -35,6 +35,8 @@ def test_it_stops_and_resumes(run, capsys):
     assert command.main([*arguments, "--max-minutes", "0"]) == 0
     assert command.main(arguments) == 1
     assert "--resume" in capsys.readouterr().err
+    assert command.main([*arguments, "--resume", "--until", "1"]) == 0
+    assert '"outer_step": 2' not in (folder / "log.jsonl").read_text()
     assert command.main([*arguments, "--resume"]) == 0
     assert '"outer_step": 2' in (folder / "log.jsonl").read_text()
 

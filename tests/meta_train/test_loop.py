@@ -55,6 +55,16 @@ class TestResume:
             assert trainer.outer_step == step
         assert outcome(trainer) == outcome(whole)
 
+    @pytest.mark.parametrize(("until", "stop"), [(0, 0), (2, 2), (9, 3)])
+    def test_it_stops_after_a_given_step(self, tiny, tmp_path, until, stop):
+        whole = run_whole(tiny(), tmp_path / "whole")
+        trainer = MetaTrainer(tiny(), tmp_path / "parts")
+        trainer.train(until=until)
+        assert trainer.outer_step == stop
+        trainer = MetaTrainer(tiny(), tmp_path / "parts", resume=True)
+        trainer.train()
+        assert outcome(trainer) == outcome(whole)
+
     def test_a_finished_run_stays_as_it_is(self, tiny, tmp_path):
         config = tiny()
         whole = outcome(run_whole(config, tmp_path))
