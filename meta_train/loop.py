@@ -50,6 +50,7 @@ class MetaTrainer:
     ) -> None:
         self.config = config
         self.folder = folder
+        self.origin = provenance()
         self.device = _device(config.device)
         self.checkpoint_path = folder / "checkpoint.pt"
         if self.checkpoint_path.exists() and not resume:
@@ -281,7 +282,7 @@ class MetaTrainer:
     def _provenance(self) -> dict[str, Any]:
         data = self._task(self.config.tasks[0]).data
         return {
-            **provenance(),
+            **self.origin,
             "config": config_values(self.config),
             "data": data.source,
             **self._counters(),

@@ -24,7 +24,11 @@ class Features(Protocol):
     """Channels that the whole tensor shares."""
 
     def __call__(
-        self, param: Tensor, grad: Tensor, state: ParameterState, steps: Directions
+        self,
+        param: Tensor,
+        grad: Tensor,
+        state: ParameterState,
+        directions: Directions | None,
     ) -> tuple[Tensor, Tensor]:
         """Return `[*shape, num_features]` and `[num_context]`."""
         ...
@@ -45,7 +49,11 @@ class LogSignFeatures:
     num_context = 0
 
     def __call__(
-        self, param: Tensor, grad: Tensor, state: ParameterState, steps: Directions
+        self,
+        param: Tensor,
+        grad: Tensor,
+        state: ParameterState,
+        directions: Directions | None,
     ) -> tuple[Tensor, Tensor]:
         """Return `[*shape, 14]` and an empty context."""
         decays = column(MOMENTUM_DECAYS, state["momenta"])
@@ -83,14 +91,21 @@ class ScaleFreeFeatures:
         self.num_context = 1 + len(MOMENTUM_DECAYS) + 3 + len(self.time_scales)
 
     def __call__(
-        self, param: Tensor, grad: Tensor, state: ParameterState, steps: Directions
+        self,
+        param: Tensor,
+        grad: Tensor,
+        state: ParameterState,
+        directions: Directions | None,
     ) -> tuple[Tensor, Tensor]:
         """Return `[*shape, 15]` and `[num_context]`."""
+        assert directions is not None
         values = torch.cat([param[None], grad[None], state["momenta"]])
-        root = steps.root[None]
-        entry = torch.cat([steps.steps, values / rms(values), (root / rms(root)).log()])
+        root = directions.root[None]
+        entry = torch.cat(
+            [directions.steps, values / rms(values), (root / rms(root)).log()]
+        )
         entry = entry.clamp(-_LIMIT, _LIMIT).movedim(0, -1)
-        return entry, self._context(param, steps.steps[:-1], state["step"])
+        return entry, self._context(param, directions.steps[:-1], state["step"])
 
     def _context(self, param: Tensor, ratios: Tensor, step: Tensor) -> Tensor:
         signal = rms(ratios).flatten().log()

@@ -20,7 +20,9 @@ def num_outputs(config: HeadConfig) -> int:
             assert_never(config)
 
 
-def apply_head(config: HeadConfig, outputs: Tensor, directions: Directions) -> Tensor:
+def apply_head(
+    config: HeadConfig, outputs: Tensor, directions: Directions | None
+) -> Tensor:
     r"""Return what is added to one parameter at `lr = 1`.
 
     .. math::
@@ -35,7 +37,7 @@ def apply_head(config: HeadConfig, outputs: Tensor, directions: Directions) -> T
     Args:
         config: which head, and its step size.
         outputs: `[*shape, num_outputs(config)]`: (s, m), or (a, c_1, ..., c_7).
-        directions: of the same parameter.
+        directions: of the same parameter; the paper's head needs none.
 
     Returns:
         `[*shape]`, in units of the parameter.
@@ -50,6 +52,7 @@ def apply_head(config: HeadConfig, outputs: Tensor, directions: Directions) -> T
             sign, magnitude = outputs.unbind(-1)
             return config.step_size * sign * torch.exp(config.step_size * magnitude)
         case NominalHeadConfig():
+            assert directions is not None
             bound = config.max_log_scale
             factor = torch.exp(bound * torch.tanh(outputs[..., 0] / bound))
             mixed = (outputs[..., 1:].movedim(-1, 0) * directions.steps).sum(0)

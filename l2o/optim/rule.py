@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from l2o.graph import NeuralGraph
 from l2o.nets import build_net
 
-from .config import NominalHeadConfig, RuleConfig
-from .directions import find_directions
+from .config import (
+    LogSignFeaturesConfig,
+    NominalHeadConfig,
+    PaperHeadConfig,
+    RuleConfig,
+)
+from .directions import Directions, find_directions
 from .features import build_features
 from .head import apply_head, num_outputs
 from .state import ParameterState, advance_parameter_state, init_parameter_state
@@ -78,6 +83,10 @@ class Rule(AbstractRule):
         super().__init__()
         self.config = RuleConfig() if config is None else config
         self.step_size = self.config.head.step_size
+        self.uses_directions = not (
+            isinstance(self.config.features, LogSignFeaturesConfig)
+            and isinstance(self.config.head, PaperHeadConfig)
+        )
         self.features = build_features(self.config.features)
         self.net = build_net(
             self.config.net,
@@ -112,9 +121,11 @@ class Rule(AbstractRule):
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
         theta = next(self.parameters())
-        features, contexts, directions = {}, {}, {}
+        features, contexts = {}, {}
+        directions: dict[str, Directions | None] = dict.fromkeys(params)
         for name, param in params.items():
-            directions[name] = find_directions(grads[name], state[name])
+            if self.uses_directions:
+                directions[name] = find_directions(grads[name], state[name])
             entry, context = self.features(
                 param, grads[name], state[name], directions[name]
             )
