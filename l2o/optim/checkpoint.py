@@ -91,7 +91,8 @@ def load_rule(name_or_path: str | Path) -> Rule:
         raise ValueError(
             f"load_rule cannot understand the configuration in {path}: {error}"
         ) from error
-    rule = Rule(config)
+    with torch.device("meta"):  # no random numbers are drawn for weights that wait
+        rule = Rule(config)
     expected = {name: tuple(item.shape) for name, item in rule.state_dict().items()}
     found = {name: tuple(item.shape) for name, item in theta.items()}
     if expected != found:
@@ -106,7 +107,7 @@ def load_rule(name_or_path: str | Path) -> Rule:
             f"{found.get(differing[0])} instead of {expected.get(differing[0])}. "
             "The file belongs to another configuration; write it again with save_rule."
         )
-    rule.load_state_dict(theta)
+    rule.load_state_dict(theta, assign=True)
     return rule
 
 

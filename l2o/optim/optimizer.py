@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.graph.infer import neural_graph
+from l2o.graph.infer import graph_from_shapes
 
 from .checkpoint import load_rule
 from .rule import AbstractRule, State
@@ -165,11 +165,21 @@ class NeuralGraphOpt(Optimizer):
 
         Args:
             state_dict: what `state_dict` returned; left unchanged.
+
+        Raises:
+            ValueError: if it is another optimizer's, or its groups differ.
         """
+        expected = self.rule.init_state({"": self._owned()[0]})[""].keys()
+        for key, item in state_dict["state"].items():
+            if item.keys() != expected:
+                raise ValueError(
+                    "NeuralGraphOpt needs a state that its rule saved, with "
+                    f"{sorted(expected)}; got {sorted(item)} for parameter {key}. Load the checkpoint of a run "
+                    "with this optimizer, or start without its optimizer state."
+                )
         super().load_state_dict(state_dict)
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
-        owned = [param for group in self.param_groups for param in group["params"]]
-        for key, param in zip(saved, owned, strict=True):
+        for key, param in zip(saved, self._owned(), strict=True):
             # torch casts averages to the parameter's dtype; they must stay wide.
             if key in state_dict["state"]:
                 self.state[param] = {
@@ -206,9 +216,14 @@ class NeuralGraphOpt(Optimizer):
 
     def _prepare_rule(self, rule: str | Path | AbstractRule) -> AbstractRule:
         """Load the rule if need be; learn its device."""
-        device = self.param_groups[0]["params"][0].device
-        if not isinstance(rule, AbstractRule):
+        device = self._owned()[0].device
+        if isinstance(rule, str | Path):
             rule = load_rule(rule).to(device)
+        if not isinstance(rule, AbstractRule):
+            raise TypeError(
+                "NeuralGraphOpt needs a rule by name, by path or as an object; got "
+                f"{rule!r}. Pass for example rule='ng-gnn' or rule=Rule()."
+            )
         theta = next(rule.parameters(), None)
         if theta is not None and theta.device != device:
             raise ValueError(
@@ -225,7 +240,8 @@ class NeuralGraphOpt(Optimizer):
             _check_device(name, tensor, self._device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self._given_graph is None:
-            graph = neural_graph(tensors if self._has_names else tensors.values())
+            known = "names and shapes" if self._has_names else "shapes"
+            graph = graph_from_shapes(shapes, source=f"parameter {known}")
         elif self._given_graph.shapes == shapes:
             graph = self._given_graph
         else:
@@ -240,13 +256,29 @@ class NeuralGraphOpt(Optimizer):
         self._names = {tensor: name for name, tensor in tensors.items()}
         self._step = torch.compile(learned_step) if self._is_compiled else learned_step
 
+    def _owned(self) -> list[Tensor]:
+        """Return the parameters of all groups; at least one."""
+        owned = [param for group in self.param_groups for param in group["params"]]
+        if not owned:
+            raise ValueError(
+                "NeuralGraphOpt needs at least one parameter; got only empty groups. "
+                "Did you pass a generator that was already used?"
+            )
+        return owned
+
     @property
     def _has_names(self) -> bool:
-        return self._model is not None or "param_names" in self.param_groups[0]
+        """Whether every parameter has a name of its own."""
+        names = self._given_names()
+        is_named = bool(names) and len(set(names)) == len(names)
+        return self._model is not None or is_named
+
+    def _given_names(self) -> list[str]:
+        return [n for group in self.param_groups for n in group.get("param_names", ())]
 
     def _named_tensors(self) -> dict[str, Tensor]:
         """Return every tensor that the rule reads; empty ones have nothing to read."""
-        owned = [param for group in self.param_groups for param in group["params"]]
+        owned = self._owned()
         if self._model is not None:
             named = dict(self._model.named_parameters())
             known = set(named.values())
@@ -258,8 +290,7 @@ class NeuralGraphOpt(Optimizer):
                     "whose parameters these are, or leave `model` out."
                 )
         elif self._has_names:
-            names = [n for group in self.param_groups for n in group["param_names"]]
-            named = dict(zip(names, owned, strict=True))
+            named = dict(zip(self._given_names(), owned, strict=True))
         else:
             named = {str(index): param for index, param in enumerate(owned)}
         return {name: tensor for name, tensor in named.items() if tensor.numel()}

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
@@ -142,13 +141,3 @@ class Rule(AbstractRule):
     def num_weights(self) -> int:
         """Number of entries of theta."""
         return sum(weight.numel() for weight in self.parameters())
-
-
-def detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the same values without their autograd history."""
-    return {name: tensor.detach() for name, tensor in tensors.items()}
-
-
-def zeros_for(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a zero tensor for each parameter."""
-    return {name: torch.zeros_like(param) for name, param in params.items()}

@@ -69,7 +69,6 @@ class TestRoundTrip:
         save_rule(rule, tmp_path / "rule.safetensors")
         assert read_provenance(tmp_path / "rule.safetensors") == {"license": "MIT"}
 
-    @pytest.mark.xfail(strict=True, reason="theta is drawn before it is overwritten")
     def test_loading_draws_from_no_one_elses_generator(self, path):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
