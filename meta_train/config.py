@@ -8,8 +8,29 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from l2o import PRESETS, RuleConfig
+from l2o.nets.config import check_positive
 
 _STRICT = {"extra": "forbid"}
+
+
+def _check_share(owner: str, **values: float) -> None:
+    """Raise unless every value is above zero and at most 1."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(
+                f"{owner} {name} must be above zero and at most 1; got {name}={value}. "
+                "Choose a share, for example 0.5, or 1 for the whole."
+            )
+
+
+def _check_not_negative(owner: str, **values: int | float) -> None:
+    """Raise unless every value is zero or above."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(
+                f"{owner} {name} must not be negative; got {name}={value}. "
+                "Choose a positive value, or 0 for none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +48,9 @@ class TaskConfig:
     weight: float = 1.0
     """Relative frequency among the unrolls."""
 
+    def __post_init__(self) -> None:
+        check_positive("TaskConfig", batch_size=self.batch_size, weight=self.weight)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OneStepConfig:
@@ -37,6 +61,9 @@ class OneStepConfig:
     kind: Literal["one_step"] = "one_step"
     replay: float = 1.0
     """Share of the inner steps that are differentiated, drawn at random."""
+
+    def __post_init__(self) -> None:
+        _check_share("OneStepConfig", replay=self.replay)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +85,15 @@ class FirstOrderConfig:
     """Share of the inner steps that are differentiated, drawn at random."""
     objective: Literal["mean", "log"] = "log"
     """Mean loss of the window, or its logarithm, which weighs late training more."""
+
+    def __post_init__(self) -> None:
+        check_positive("FirstOrderConfig", window=self.window)
+        _check_share(
+            "FirstOrderConfig",
+            tail=self.tail,
+            discount=self.discount,
+            replay=self.replay,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +121,20 @@ class ImitationConfig:
     replay: float = 0.1
     """Share of the inner steps that are differentiated, drawn at random."""
 
+    def __post_init__(self) -> None:
+        _check_not_negative(
+            "ImitationConfig",
+            matrix_rate=self.matrix_rate,
+            vector_rate=self.vector_rate,
+        )
+        check_positive(
+            "ImitationConfig",
+            warmup=self.warmup,
+            decay_steps=self.decay_steps,
+            decay_power=self.decay_power,
+        )
+        _check_share("ImitationConfig", replay=self.replay)
+
 
 EstimatorConfig: TypeAlias = OneStepConfig | FirstOrderConfig | ImitationConfig
 
@@ -104,11 +154,25 @@ class MetaOptimizerConfig:
     weight_decay: float = 1e-4
     """Decay of theta."""
     warmup: int = 20
-    """Outer steps of linear warm-up."""
+    """Outer steps of linear warm-up; 0 for none."""
     final_lr_share: float = 0.0
     """Learning rate at the last outer step over the peak; between them a cosine."""
     clip_norm: float | None = 1.0
     """Largest norm of a meta-gradient; None for no clipping."""
+
+    def __post_init__(self) -> None:
+        check_positive("MetaOptimizerConfig", lr=self.lr)
+        _check_not_negative(
+            "MetaOptimizerConfig", weight_decay=self.weight_decay, warmup=self.warmup
+        )
+        if not 0 <= self.final_lr_share <= 1:
+            raise ValueError(
+                "MetaOptimizerConfig final_lr_share must be from 0 to 1; got "
+                f"final_lr_share={self.final_lr_share}. Choose 0 to decay to nothing, "
+                "or 1 for no decay."
+            )
+        if self.clip_norm is not None:
+            check_positive("MetaOptimizerConfig", clip_norm=self.clip_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +189,14 @@ class ValidationConfig:
     """Seeds of the validation networks and batches."""
     task: TaskConfig = TaskConfig()
     """What is trained."""
+
+    def __post_init__(self) -> None:
+        check_positive("ValidationConfig", every=self.every, steps=self.steps)
+        if not self.seeds:
+            raise ValueError(
+                "ValidationConfig seeds must hold at least one seed; got seeds=(). "
+                "Add one, for example 9001."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +239,18 @@ class MetaTrainConfig:
     """Which copy of FashionMNIST; `full` fails where it is absent."""
 
     def __post_init__(self) -> None:
+        check_positive(
+            "MetaTrainConfig",
+            outer_steps=self.outer_steps,
+            num_tasks=self.num_tasks,
+            steps_per_outer=self.steps_per_outer,
+            checkpoint_minutes=self.checkpoint_minutes,
+        )
+        if not self.tasks:
+            raise ValueError(
+                "MetaTrainConfig tasks must hold at least one inner problem; got "
+                "tasks=(). Add one, for example {name: fashion-cnn}."
+            )
         low, high = self.unroll
         if not 1 <= low <= high:
             raise ValueError(
@@ -185,12 +269,6 @@ class MetaTrainConfig:
                 f"estimator's window; got {self.steps_per_outer} for a window of "
                 f"{window}. Change one of them."
             )
-        for name in ("outer_steps", "num_tasks", "steps_per_outer"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"MetaTrainConfig {name} must be at least 1; got "
-                    f"{getattr(self, name)}. Choose a positive number."
-                )
 
     @property
     def rule_config(self) -> RuleConfig:

@@ -10,7 +10,7 @@ class JsonLines:
 
     Args:
         path: the file; created with its folder.
-        keep: keep existing records while `keep(record)` holds; None keeps nothing.
+        last_step: keep the existing records up to this outer step; None keeps nothing.
     """
 
     def __init__(self, path: Path, *, last_step: int | None = None) -> None:

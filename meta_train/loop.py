@@ -21,6 +21,7 @@ from .config import (
     save_config,
 )
 from .estimators import add_meta_gradient
+from .interrupt import StopRequest
 from .log import JsonLines
 from .provenance import provenance
 from .resume import load_checkpoint, save_checkpoint
@@ -42,7 +43,8 @@ class MetaTrainer:
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
         FileNotFoundError: if there is nothing to resume.
-        ValueError: if the checkpoint belongs to another configuration.
+        ValueError: if the checkpoint belongs to another configuration, or the file of
+            `init` holds another rule than the configured one.
     """
 
     def __init__(
@@ -85,24 +87,33 @@ class MetaTrainer:
     ) -> None:
         """Run to the last outer step, or until a limit is reached.
 
-        A checkpoint is written before returning, also on an interrupt.
+        Checkpoints are taken between outer steps only: before the first, every
+        `checkpoint_minutes` and before returning. SIGINT (Ctrl-C) and SIGTERM stop the
+        run after the outer step in progress, its validation included. After any other
+        end, a second signal among them, the last checkpoint stands; continue with a new
+        trainer and `resume=True`.
 
         Args:
             max_minutes: wall time of this call; None for no limit.
             until: outer step to stop after; None for the configuration's last one.
+
+        Raises:
+            KeyboardInterrupt: if a signal came.
         """
-        stop = self.config.outer_steps
-        stop = stop if until is None else min(stop, until)
+        last = self.config.outer_steps
+        last = last if until is None else min(last, until)
         start = saved = time.monotonic()
         before = self.seconds
         bar = tqdm(
-            total=stop,
+            total=last,
             initial=self.outer_step,
             desc=self.config.name,
             disable=None,
         )
-        try:
-            while self.outer_step < stop:
+        with StopRequest() as stop, bar:
+            if not self.checkpoint_path.exists():
+                self.save()
+            while self.outer_step < last and not stop.is_made:
                 self.meta_step()
                 now = time.monotonic()
                 self.seconds = before + now - start
@@ -112,9 +123,9 @@ class MetaTrainer:
                     saved = now
                 if max_minutes is not None and now - start > 60 * max_minutes:
                     break
-        finally:
-            bar.close()
             self.save()
+        if stop.is_made:
+            raise KeyboardInterrupt
 
     def meta_step(self) -> None:
         """Advance every inner run, move theta once, validate when it is time."""
@@ -196,11 +207,19 @@ class MetaTrainer:
         return {name: getattr(self, name) for name in names}
 
     def _initial_rule(self) -> Rule:
+        wanted = self.config.rule_config
         if self.config.init is not None:
-            return load_rule(self.config.init)
+            rule = load_rule(self.config.init)
+            if rule.config != wanted:
+                raise ValueError(
+                    "MetaTrainConfig init must name a file of the configured rule; got "
+                    f"init={self.config.init!r}, which holds {rule.config}, for rule="
+                    f"{wanted}. Set rule to what the file holds, or name another file."
+                )
+            return rule
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.config.seed)
-            return Rule(self.config.rule_config)
+            return Rule(wanted)
 
     def _build_task(self, config: TaskConfig) -> Task:
         data = load_fashion_mnist("train", source=self.config.data)

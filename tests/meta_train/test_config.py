@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from meta_train.config import (
 )
 
 SHIPPED = sorted(Path(meta_train.__file__).parent.glob("configs/**/*.yaml"))
+
+POSITIVE = r"above zero; got .*\. Choose a positive value\."
+SHARE = r"at most 1; got .*\. Choose a share"
+NOT_NEGATIVE = r"not be negative; got .*\. Choose a positive value, or 0"
 
 
 def write(path, values):
@@ -131,9 +136,15 @@ class TestValues:
             ({"unroll": [0, 100]}, r"unroll=\(0, 100\)\. Swap or raise"),
             ({"rule": "defualt"}, r"rule='defualt'"),
             ({"steps_per_outer": 30}, r"got 30 for a window of 20\. Change one"),
-            ({"outer_steps": 0}, r"outer_steps must be at least 1; got 0"),
-            ({"num_tasks": 0}, r"num_tasks must be at least 1; got 0"),
-            ({"steps_per_outer": 0}, r"steps_per_outer must be at least 1; got 0"),
+            (
+                {"outer_steps": 0},
+                r"outer_steps must be above zero; got outer_steps=0\.",
+            ),
+            ({"num_tasks": 0}, r"num_tasks must be above zero; got num_tasks=0\."),
+            (
+                {"steps_per_outer": 0},
+                r"steps_per_outer must be above zero; got steps_per_outer=0\.",
+            ),
             ({"seed": "pony"}, "seed: Input should be a valid integer"),
             ({"tasks": [{"image_size": 8}]}, r"tasks\.0\.image_size: Input should be"),
             ({"tasks": [{"name": "pony"}]}, r"tasks\.0\.name: Input should be"),
@@ -148,32 +159,79 @@ class TestValues:
         with pytest.raises(ValueError, match=message):
             parse_config({"name": "a", **values}, origin="here")
 
-    @pytest.mark.xfail(strict=True, reason="not checked")
+    @pytest.mark.parametrize(
+        ("values", "key", "message"),
+        [
+            *(
+                ({"estimator": {"kind": kind, "replay": value}}, "replay", SHARE)
+                for kind in ("one_step", "first_order", "imitation")
+                for value in (0.0, -0.5, 1.5, math.nan)
+            ),
+            *(
+                ({"estimator": {"kind": "first_order", key: value}}, key, SHARE)
+                for key in ("tail", "discount")
+                for value in (0.0, 1.5)
+            ),
+            ({"estimator": {"kind": "first_order", "window": 0}}, "window", POSITIVE),
+            ({"estimator": {"kind": "first_order", "window": -5}}, "window", POSITIVE),
+            *(
+                ({"estimator": {"kind": "imitation", key: 0}}, key, POSITIVE)
+                for key in ("warmup", "decay_steps", "decay_power")
+            ),
+            *(
+                ({"estimator": {"kind": "imitation", key: -0.5}}, key, NOT_NEGATIVE)
+                for key in ("matrix_rate", "vector_rate")
+            ),
+            ({"tasks": []}, "tasks", r"at least one inner .* tasks=\(\)\. Add one"),
+            *(
+                ({"tasks": [{"weight": value}]}, "weight", POSITIVE)
+                for value in (0.0, -1.0, math.nan)
+            ),
+            ({"tasks": [{"batch_size": 0}]}, "batch_size", POSITIVE),
+            ({"validation": {"every": 0}}, "every", POSITIVE),
+            ({"validation": {"steps": 0}}, "steps", POSITIVE),
+            ({"validation": {"seeds": []}}, "seeds", r"at least one .*\(\)\. Add one"),
+            ({"validation": {"task": {"batch_size": 0}}}, "batch_size", POSITIVE),
+            ({"meta_optimizer": {"lr": -1.0}}, "lr", POSITIVE),
+            ({"meta_optimizer": {"lr": 0.0}}, "lr", POSITIVE),
+            ({"meta_optimizer": {"warmup": -1}}, "warmup", NOT_NEGATIVE),
+            ({"meta_optimizer": {"weight_decay": -1}}, "weight_decay", NOT_NEGATIVE),
+            ({"meta_optimizer": {"clip_norm": -1.0}}, "clip_norm", POSITIVE),
+            ({"meta_optimizer": {"clip_norm": 0.0}}, "clip_norm", POSITIVE),
+            *(
+                (
+                    {"meta_optimizer": {"final_lr_share": value}},
+                    "final_lr_share",
+                    r"from 0 to 1; got final_lr_share=.*\. Choose 0 to decay",
+                )
+                for value in (-0.1, 1.1)
+            ),
+            ({"checkpoint_minutes": -1.0}, "checkpoint_minutes", POSITIVE),
+            ({"checkpoint_minutes": 0.0}, "checkpoint_minutes", POSITIVE),
+        ],
+        ids=lambda value: str(value) if isinstance(value, dict) else "",
+    )
+    def test_a_value_out_of_range_is_named(self, values, key, message):
+        match = rf"here is no configuration.*Config {key} must .*{message}"
+        with pytest.raises(ValueError, match=match):
+            parse_config({"name": "a", **values}, origin="here")
+
     @pytest.mark.parametrize(
         "values",
         [
-            {"estimator": {"kind": "one_step", "replay": 0.0}},
-            {"estimator": {"kind": "first_order", "replay": 1.5}},
-            {"estimator": {"kind": "first_order", "window": 0}},
-            {"estimator": {"kind": "first_order", "window": -5}},
-            {"estimator": {"kind": "imitation", "warmup": 0}},
-            {"estimator": {"kind": "imitation", "decay_steps": 0.0}},
-            {"tasks": []},
-            {"tasks": [{"weight": -1.0}]},
-            {"tasks": [{"batch_size": 0}]},
-            {"validation": {"every": 0}},
-            {"validation": {"steps": 0}},
-            {"validation": {"seeds": []}},
-            {"meta_optimizer": {"lr": -1.0}},
-            {"meta_optimizer": {"warmup": -1}},
-            {"meta_optimizer": {"clip_norm": -1.0}},
-            {"checkpoint_minutes": -1.0},
+            {"estimator": {"kind": "one_step", "replay": 1.0}},
+            {"estimator": {"kind": "first_order", "window": 1, "discount": 1.0}},
+            {"estimator": {"kind": "imitation", "warmup": 1, "matrix_rate": 0.0}},
+            {"meta_optimizer": {"warmup": 0, "weight_decay": 0.0, "clip_norm": None}},
+            {"meta_optimizer": {"final_lr_share": 0.0}},
+            {"meta_optimizer": {"final_lr_share": 1.0}},
+            {"validation": {"every": 1, "steps": 1, "seeds": [0]}},
+            {"checkpoint_minutes": math.inf},
         ],
         ids=str,
     )
-    def test_a_value_out_of_range_is_named(self, values):
-        with pytest.raises(ValueError, match="here is no configuration"):
-            parse_config({"name": "a", **values}, origin="here")
+    def test_the_ends_of_a_range_are_allowed(self, values):
+        assert parse_config({"name": "a", **values}, origin="here").name == "a"
 
     def test_a_rule_written_out_is_read(self):
         config = parse_config(
