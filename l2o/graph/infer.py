@@ -4,7 +4,11 @@ Shapes prove the wiring of a plain chain (a multi-layer perceptron, or a
 convolutional network with a pooled or flattened head) and of little else. One weight
 that does not fit the chain proves that the network branches somewhere, and then every
 connection is in doubt: all weights become isolated blocks and say so in
-`NeuralGraph.unplaced`. Nothing is guessed.
+`NeuralGraph.unplaced`.
+
+Two things look like a chain and need not be one, and only a trace of the network could
+tell: parallel square layers of one width, and a vector without a name that follows a
+weight without a bias.
 """
 
 import itertools

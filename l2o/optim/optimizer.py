@@ -174,8 +174,9 @@ class NeuralGraphOpt(Optimizer):
             if item.keys() != expected:
                 raise ValueError(
                     "NeuralGraphOpt needs a state that its rule saved, with "
-                    f"{sorted(expected)}; got {sorted(item)} for parameter {key}. Load the checkpoint of a run "
-                    "with this optimizer, or start without its optimizer state."
+                    f"{sorted(expected)}; got {sorted(item)} for parameter {key}. Load "
+                    "the checkpoint of a run with this rule, or start without its "
+                    "optimizer state."
                 )
         super().load_state_dict(state_dict)
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]
