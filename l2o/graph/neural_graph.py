@@ -93,7 +93,7 @@ class NeuralGraph:
             if a shape contradicts its groups.
 
     Example:
-        >>> import l2o
+        >>> import l2o, torch
         >>> graph = l2o.neural_graph(torch.nn.Linear(3, 2))
         >>> [(group.role, group.size) for group in graph.groups]
         [('input', 3), ('output', 2)]

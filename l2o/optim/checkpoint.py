@@ -162,7 +162,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            theta = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            theta = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(
             f"load_rule needs a whole safetensors file; got {path}, which cannot be "

@@ -108,7 +108,7 @@ class NeuralGraphOpt(Optimizer):
 
     @override
     @torch.no_grad()
-    def step(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride] - torch overloads it
         self, closure: Callable[[], float | Tensor] | None = None
     ) -> float | Tensor | None:
         """Update the parameters in place from their gradients.
