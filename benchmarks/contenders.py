@@ -19,15 +19,15 @@ ADAM_LR = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """One optimizer: Adam with a learning rate, or a rule as it was meta-trained."""
+    """One optimizer: Adam, a rule as it was meta-trained, or the rules' teacher."""
 
     name: str
-    """`adam`, or the rule as the user named it."""
+    """`adam`, `teacher`, or the rule as the user named it."""
     lr: float | None = None
-    """Adam's learning rate; None for a rule."""
+    """Adam's learning rate; None for the others."""
     rule: dict[str, Any] | None = None
     """What identifies the rule: `sha256` of its file, kind of network, commit that
-    made it; None for Adam."""
+    made it; None for Adam and for the teacher."""
 
     @property
     def label(self) -> str:
@@ -38,6 +38,10 @@ class Contender:
         """Build the optimizer of one network."""
         if self.lr is not None:
             return torch.optim.Adam(model.parameters(), lr=self.lr)
+        if self.rule is None:
+            from meta_train.teacher import Teacher  # needs the extra [train]
+
+            return NeuralGraphOpt(model.parameters(), rule=Teacher())
         return NeuralGraphOpt(model.parameters(), rule=self.name)
 
 
@@ -52,6 +56,11 @@ def adam(lr: float) -> Contender:
             f"adam needs a finite learning rate above zero; got lr={lr}. Try 0.01."
         )
     return Contender(name="adam", lr=lr)
+
+
+def teacher() -> Contender:
+    """Return the hand-designed optimizer that the shipped rules imitated."""
+    return Contender(name="teacher")
 
 
 def learned(name_or_path: str) -> Contender:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .contenders import Contender, adam, learned
+from .contenders import Contender, adam, learned, teacher
 from .trials import RESULTS, DataChoice, Trial, config_values, run_trials, use_threads
 
 SEEDS = (101, 102, 103, 104, 105)
@@ -21,6 +21,8 @@ class FashionConfig:
 
     rules: tuple[str, ...] = ("ng-gnn", "ff")
     """Shipped rules, or paths of rule files."""
+    with_teacher: bool = True
+    """Whether the hand-designed optimizer that the rules imitated runs, too."""
     adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
     """Learning rates of Adam; each is tested with all seeds."""
     seeds: tuple[int, ...] = SEEDS
@@ -63,6 +65,7 @@ def run_fashion(config: FashionConfig, announce: Callable[[str], object]) -> Non
 def fashion_trials(config: FashionConfig) -> list[Trial]:
     """Return every run: the rules, the choice of Adam's learning rate, Adam."""
     rules = [learned(rule) for rule in config.rules]
+    rules += [teacher()] if config.with_teacher else []
     adams = [adam(lr) for lr in config.adam_lrs]
     tested = [_final(config, item, seed) for item in rules for seed in config.seeds]
     chosen = [

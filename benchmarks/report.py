@@ -166,7 +166,7 @@ def _fashion_table(rows: list[Row]) -> str:
             for mark, lr in (("chosen", chosen), ("best on test", best))
             if group.lr is not None and group.lr == lr
         ]
-        kind = "adam" if group.rule is None else group.rule["kind"]
+        kind = group.optimizer if group.rule is None else group.rule["kind"]
         is_paper = is_paper_setting and (kind != "adam" or "chosen" in marks)
         validation = validated.get(group.lr) if group.lr is not None else None
         lines.append(

@@ -24,8 +24,10 @@ class Group:
     @property
     def label(self) -> str:
         """A short name; of a rule also the beginning of its file's checksum."""
-        if self.rule is None:
+        if self.lr is not None:
             return f"Adam, lr {self.lr:g}"
+        if self.rule is None:
+            return self.optimizer
         return f"{self.optimizer} ({self.rule['sha256'][:8]})"
 
     @property

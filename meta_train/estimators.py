@@ -6,13 +6,11 @@ Features and state are constants in all of them: no derivative flows from one in
 step's update into the next one's input.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
 
-from l2o.optim.directions import ADAM, WHITENED, find_directions
 from l2o.optim.rule import Params
 
 from .config import (
@@ -21,6 +19,7 @@ from .config import (
     ImitationConfig,
     OneStepConfig,
 )
+from .teacher import Teacher
 from .unroll import InnerRun, Record, replay
 
 _SMALLEST_LOSS = 1e-3
@@ -119,16 +118,14 @@ def _imitation(
     records: list[Record] = []
     cotangents: list[Params] = []
     losses: list[float] = []
+    teacher = Teacher(config, step_size=run.bound.rule.step_size)
     for _ in range(steps):
         record = run.step()
+        targets = teacher(run.bound.graph, record.params, record.grads, record.state)
         cotangents.append(
             {
-                name: _relative_error(run.params[name] - param, target)
-                for (name, param), target in zip(
-                    record.params.items(),
-                    _teacher_updates(config, run, record),
-                    strict=True,
-                )
+                name: _relative_error(run.params[name] - param, targets[name])
+                for name, param in record.params.items()
             }
         )
         records.append(record)
@@ -137,21 +134,6 @@ def _imitation(
             break
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)
     return Progress(losses)
-
-
-def _teacher_updates(
-    config: ImitationConfig, run: InnerRun, record: Record
-) -> Iterator[Tensor]:
-    """Yield the teacher's update of every parameter."""
-    warm = min(1.0, run.position / config.warmup)
-    decay = 1 + (run.position / config.decay_steps) ** config.decay_power
-    rate = run.bound.rule.step_size * warm / decay
-    for name, param in record.params.items():
-        directions = find_directions(record.grads[name], record.state[name]).steps
-        if param.ndim < 2:
-            yield -rate * config.vector_rate * directions[ADAM]
-        else:
-            yield -rate * config.matrix_rate * directions[WHITENED]
 
 
 def _relative_error(update: Tensor, target: Tensor) -> Tensor:

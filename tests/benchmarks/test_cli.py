@@ -39,20 +39,22 @@ def test_an_unknown_verb_is_a_usage_error(capsys):
 def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     assert main(fashion_arguments(rule_file, path)) == 0
-    assert "[3/3] Adam, lr 0.01, seed 101: test accuracy" in capsys.readouterr().out
+    assert "[4/4] Adam, lr 0.01, seed 101: test accuracy" in capsys.readouterr().out
     rows = read_rows(path)
-    assert [(row["seed"], row["held_out_split"]) for row in rows] == [
-        (101, "test"),
-        (9001, "validation"),
-        (101, "test"),
+    assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
+        (rule_file, 101, "test"),
+        ("teacher", 101, "test"),
+        ("adam", 9001, "validation"),
+        ("adam", 101, "test"),
     ]
-    assert rows[1]["train_split"] == "train"
+    assert rows[2]["train_split"] == "train"
     before = path.read_bytes()
     assert main(fashion_arguments(rule_file, path)) == 0
     assert path.read_bytes() == before
     assert main(["report", "fashion", "--results", str(path)]) == 0
     text = capsys.readouterr().out
     assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
+    assert "| teacher " in text
     assert str(tmp_path / "fashion.png") in text
 
 

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from l2o import NeuralGraphOpt
+from l2o.optim.directions import whiten
+from meta_train.config import ImitationConfig
+from meta_train.teacher import Teacher
+
+CONFIG = ImitationConfig(
+    matrix_rate=0.5, vector_rate=2.0, warmup=4, decay_steps=10.0, decay_power=2.0
+)
+
+
+def first_update(shape, steps=1):
+    """Return the teacher's update after `steps` equal gradients, and the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    param = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    grad = torch.randn(shape, generator=generator, dtype=torch.float64)
+    optimizer = NeuralGraphOpt([param], rule=Teacher(CONFIG, step_size=0.1))
+    for _ in range(steps):
+        before = param.detach().clone()
+        param.grad = grad.clone()
+        optimizer.step()
+    return param.detach() - before, grad
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(1, 0.25 / 1.01), (6, 1 / 1.36)])
+def test_vectors_follow_adam_on_the_schedule(steps, rate):
+    update, grad = first_update((5,), steps)
+    assert_close(update, -0.1 * rate * 2.0 * grad.sign(), rtol=1e-6, atol=0)
+
+
+def test_matrices_follow_the_whitened_momentum():
+    update, grad = first_update((4, 3, 2))
+    expected = whiten(grad.flatten(1)).reshape(grad.shape)
+    assert_close(update, -0.1 * 0.25 / 1.01 * 0.5 * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_law_can_fail():
+    update, grad = first_update((4, 3))
+    with pytest.raises(AssertionError):
+        assert_close(update, -0.1 * 0.25 / 1.01 * 0.5 * grad, rtol=1e-2, atol=0)
+
+
+def test_whitening_evens_out_singular_values():
+    matrix = torch.randn(6, 40, generator=torch.Generator().manual_seed(1)).double()
+    before = torch.linalg.svdvals(matrix * torch.arange(1, 7)[:, None])
+    after = torch.linalg.svdvals(whiten(matrix * torch.arange(1, 7)[:, None]))
+    assert before[0] / before[-1] > 4
+    assert after[0] / after[-1] < 1.8
