@@ -1,3 +1,4 @@
+import signal
 from functools import cache
 
 import pytest
@@ -52,3 +53,15 @@ def tiny():
         return parse_config({**values, **changes}, origin="the tests")
 
     return build
+
+
+@pytest.fixture(autouse=True)
+def signals_that_arrive():
+    """Let SIGINT and SIGTERM through, which a background job may have to ignore."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

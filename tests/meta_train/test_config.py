@@ -40,7 +40,7 @@ class TestFiles:
         assert config.outer_steps > 0
 
     def test_some_are_shipped(self):
-        assert {"ng-gnn", "ff"} <= {path.stem for path in SHIPPED}
+        assert {"ng-gnn-imitation", "ff-imitation"} <= {path.stem for path in SHIPPED}
 
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_saving_and_loading_is_identity(self, path, tmp_path):
