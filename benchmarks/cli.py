@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from l2o import load_rule, neural_graph, read_provenance, shipped_rules
+from optimizees import build_task, load_fashion_mnist
 from optimizees.data.download import Progress, download, verify
 from optimizees.data.layouts import DatasetName, require
 
@@ -17,7 +18,7 @@ from .fashion import FashionConfig, run_fashion
 from .long import LongConfig, run_long
 from .report import report_fashion, report_long, report_step_cost
 from .step_cost import StepCostConfig, run_step_cost
-from .trials import RESULTS
+from .trials import RESULTS, DataChoice, use_threads
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
 _EXTRAS = ("matplotlib", "pydantic", "tabulate", "tqdm", "tyro", "yaml")
@@ -128,6 +129,43 @@ def graph(factory: str, /) -> None:
     print(neural_graph(model).describe())
 
 
+def validate_rules(
+    rules: tuple[str, ...],
+    /,
+    *,
+    seeds: tuple[int, ...] = (9001, 9002),
+    steps: int = 1000,
+    batch_size: int = 128,
+    data: DataChoice = "auto",
+    threads: int = 1,
+) -> None:
+    """Measure rules on the validation images, as meta-training selects them.
+
+    Args:
+        rules: shipped rules, or paths of rule files.
+        seeds: of initial weights and batches.
+        steps: of each run, on the paper's FashionMNIST network.
+        batch_size: images a batch.
+        data: which copy of FashionMNIST.
+        threads: CPU threads.
+    """
+    from meta_train.selection import validate
+    from meta_train.unroll import RuleOnGraph
+
+    use_threads(threads)
+    train = load_fashion_mnist("train", source=data)
+    images = load_fashion_mnist("validation", source=data)
+    task = build_task("fashion-cnn", train, batch_size)
+    for name in rules:
+        bound = RuleOnGraph(load_rule(name), task, compile=False)
+        result = validate(task, bound, images, seeds=seeds, steps=steps)
+        print(
+            f"{name}: validation accuracy {result.accuracy:.2%}, loss "
+            f"{result.loss:.4f}, training loss {result.train_loss:.4f} "
+            f"(n = {len(seeds)}, {steps} steps, {images.source})"
+        )
+
+
 def rules() -> None:
     """List the rules that come with the library, and how they were made."""
     for name in shipped_rules():
@@ -159,6 +197,7 @@ def _run(arguments: list[str]) -> None:
     data.command(name="verify")(data_verify)
     app.command(name="graph")(graph)
     app.command(name="rules")(rules)
+    app.command(name="validate")(validate_rules)
     match app.cli(prog="l2o", description=_DESCRIPTION, args=arguments):
         case DemoConfig() as config:
             run_demo(config)

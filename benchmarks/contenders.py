@@ -3,15 +3,14 @@
 import hashlib
 import math
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from l2o import NeuralGraphOpt, load_rule, read_provenance, shipped_rules
+from l2o import NeuralGraphOpt, load_rule, read_provenance
+from l2o.optim.checkpoint import rule_path
 
 ADAM_LR = 1e-2
 """Adam's learning rate with the best validation accuracy in the fashion benchmark."""
@@ -72,16 +71,8 @@ def learned(name_or_path: str) -> Contender:
     """
     kind = load_rule(name_or_path).config.net.kind
     rule = {
-        "sha256": hashlib.sha256(_rule_file(name_or_path).read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
         "kind": kind,
         "commit": read_provenance(name_or_path).get("commit", "unknown"),
     }
     return Contender(name=name_or_path, rule=rule)
-
-
-def _rule_file(name_or_path: str) -> Path:
-    """Return the file that `load_rule` reads."""
-    if name_or_path in shipped_rules():
-        weights = resources.files("l2o.optim") / "weights"
-        return Path(str(weights / f"{name_or_path}.safetensors"))
-    return Path(name_or_path)

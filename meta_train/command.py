@@ -24,7 +24,7 @@ def meta_train(
     """Meta-train a rule as a YAML file says.
 
     Args:
-        config: the run, for example meta_train/configs/ng-gnn.yaml.
+        config: the run, for example meta_train/configs/ff-imitation.yaml.
         folder: where the run is kept; by default runs/ and the run's name.
         resume: continue the run in the folder, bit for bit.
         threads: CPU threads; by default all cores.

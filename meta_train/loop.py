@@ -2,16 +2,16 @@
 
 import math
 import time
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from l2o import Rule
 from l2o.optim.checkpoint import load_rule, save_rule
-from optimizees import Task, build_task, load_fashion_mnist
+from optimizees import ImageData, Task, build_task, load_fashion_mnist
 
 from .config import (
     MetaOptimizerConfig,
@@ -222,10 +222,20 @@ class MetaTrainer:
             return Rule(wanted)
 
     def _build_task(self, config: TaskConfig) -> Task:
-        data = load_fashion_mnist("train", source=self.config.data)
+        return build_task(config.name, self._read("train", config), config.batch_size)
+
+    @cached_property
+    def _images(self) -> ImageData:
+        """The validation images, read once."""
+        return self._read("validation", self.config.validation.task)
+
+    def _read(
+        self, split: Literal["train", "validation"], config: TaskConfig
+    ) -> ImageData:
+        data = load_fashion_mnist(split, source=self.config.data)
         if config.image_size != 28:
             data = data.pooled(config.image_size)
-        return build_task(config.name, data.to(self.device), config.batch_size)
+        return data.to(self.device)
 
     def _bound(self, config: TaskConfig) -> RuleOnGraph:
         """Return the rule on the task's graph; tasks of equal shapes share it."""
@@ -273,13 +283,10 @@ class MetaTrainer:
     def _validate(self) -> None:
         settings = self.config.validation
         task = self._task(settings.task)
-        images = load_fashion_mnist("validation", source=self.config.data)
-        if settings.task.image_size != 28:
-            images = images.pooled(settings.task.image_size)
         result = validate(
             task,
             self._bound(settings.task),
-            images.to(self.device),
+            self._images,
             seeds=settings.seeds,
             steps=settings.steps,
         )

@@ -8,8 +8,7 @@ from typing_extensions import override
 
 from l2o import AbstractRule, NeuralGraph
 from l2o.optim.directions import ADAM, WHITENED, find_directions
-from l2o.optim.rule import State
-from l2o.optim.state import advance_parameter_state, init_parameter_state
+from l2o.optim.state import State, advance_state, init_state
 
 from .config import ImitationConfig
 
@@ -44,15 +43,12 @@ class Teacher(AbstractRule):
     @override
     def init_state(self, params: Mapping[str, Tensor]) -> State:
         """Return zero momenta."""
-        return {name: init_parameter_state(param) for name, param in params.items()}
+        return init_state(params)
 
     @override
     def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
         """Return the momenta after one more gradient; others stay as they are."""
-        return {
-            name: advance_parameter_state(item, grads[name]) if name in grads else item
-            for name, item in state.items()
-        }
+        return advance_state(state, grads)
 
     @override
     def forward(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
-from l2o.optim.rule import Params, State
+from l2o.optim.rule import Params
+from l2o.optim.state import State
 from optimizees import Task
 
 Updates: TypeAlias = Callable[

@@ -63,6 +63,32 @@ def save_rule(
     write_whole(Path(path), save(theta, metadata))
 
 
+def rule_path(name_or_path: str | Path) -> Path:
+    """Return the file that `load_rule` reads.
+
+    Args:
+        name_or_path: as for `load_rule`.
+
+    Raises:
+        FileNotFoundError: if it is neither a shipped rule nor a file.
+    """
+    names = shipped_rules()
+    if str(name_or_path) in names:
+        return Path(
+            str(
+                resources.files("l2o.optim") / "weights" / f"{name_or_path}.safetensors"
+            )
+        )
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load_rule needs a shipped rule {names} or a rule file; got "
+            f"{str(name_or_path)!r}, which is neither. Check the spelling, or write "
+            "the file with save_rule."
+        )
+    return path
+
+
 def load_rule(name_or_path: str | Path) -> Rule:
     """Return a shipped rule by its name, or a rule from a file.
 
@@ -83,7 +109,7 @@ def load_rule(name_or_path: str | Path) -> Rule:
         >>> rule.config.net.kind
         'ng_gnn'
     """
-    path = _find(name_or_path)
+    path = rule_path(name_or_path)
     metadata, theta = _read(path)
     try:
         config = rule_config_from_values(json.loads(metadata["config"]))
@@ -113,7 +139,7 @@ def load_rule(name_or_path: str | Path) -> Rule:
 
 def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
     """Return how a rule's theta came about, as `save_rule` was told."""
-    metadata, _ = _read(_find(name_or_path))
+    metadata, _ = _read(rule_path(name_or_path))
     return {
         **json.loads(metadata.get("provenance", "{}")),
         "license": metadata.get("license", "unknown"),
@@ -138,24 +164,6 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
-
-
-def _find(name_or_path: str | Path) -> Path:
-    names = shipped_rules()
-    if str(name_or_path) in names:
-        return Path(
-            str(
-                resources.files("l2o.optim") / "weights" / f"{name_or_path}.safetensors"
-            )
-        )
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load_rule needs a shipped rule {names} or a rule file; got "
-            f"{str(name_or_path)!r}, which is neither. Check the spelling, or write "
-            "the file with save_rule."
-        )
-    return path
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -13,7 +13,8 @@ from l2o.graph import NeuralGraph
 from l2o.graph.infer import graph_from_shapes
 
 from .checkpoint import load_rule
-from .rule import AbstractRule, State
+from .rule import AbstractRule
+from .state import State
 from .step import Hyper, learned_step
 
 
@@ -157,7 +158,7 @@ class NeuralGraphOpt(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or the groups and states of a checkpoint."""
         super().__setstate__(state)
-        self._step = torch.compile(learned_step) if self._is_compiled else learned_step
+        self._prepare_step()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -255,6 +256,9 @@ class NeuralGraphOpt(Optimizer):
         self._graph = graph
         self._tensors = tensors
         self._names = {tensor: name for name, tensor in tensors.items()}
+        self._prepare_step()
+
+    def _prepare_step(self) -> None:
         self._step = torch.compile(learned_step) if self._is_compiled else learned_step
 
     def _owned(self) -> list[Tensor]:

@@ -18,10 +18,9 @@ from .config import (
 from .directions import Directions, find_directions
 from .features import build_features
 from .head import apply_head, num_outputs
-from .state import ParameterState, advance_parameter_state, init_parameter_state
+from .state import State, advance_state, init_state
 
 Params: TypeAlias = dict[str, Tensor]
-State: TypeAlias = dict[str, ParameterState]
 
 
 class AbstractRule(nn.Module, ABC):
@@ -102,14 +101,11 @@ class Rule(AbstractRule):
 
     def init_state(self, params: Mapping[str, Tensor]) -> State:
         """Return zero momenta, in each parameter's shape, dtype and device."""
-        return {name: init_parameter_state(param) for name, param in params.items()}
+        return init_state(params)
 
     def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
         """Return the momenta after one more gradient; others stay as they are."""
-        return {
-            name: advance_parameter_state(item, grads[name]) if name in grads else item
-            for name, item in state.items()
-        }
+        return advance_state(state, grads)
 
     def forward(
         self,

@@ -6,12 +6,14 @@ correction, in the parameter's shape. So a checkpoint depends on neither the rul
 features nor the graph.
 """
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 ParameterState: TypeAlias = dict[str, Tensor]
+State: TypeAlias = dict[str, ParameterState]
 
 MOMENTUM_DECAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 """Decays of the gradient averages (Kofinas et al., 2024, section 4.3)."""
@@ -53,6 +55,19 @@ def advance_parameter_state(state: ParameterState, grad: Tensor) -> ParameterSta
         "momenta": decays * momenta + (1 - decays) * grad,
         "second_moment": SECOND_MOMENT_DECAY * second
         + (1 - SECOND_MOMENT_DECAY) * grad * grad,
+    }
+
+
+def init_state(params: Mapping[str, Tensor]) -> State:
+    """Return zero momenta, in each parameter's shape, dtype and device."""
+    return {name: init_parameter_state(param) for name, param in params.items()}
+
+
+def advance_state(state: State, grads: Mapping[str, Tensor]) -> State:
+    """Return the momenta after one more gradient; others stay as they are."""
+    return {
+        name: advance_parameter_state(item, grads[name]) if name in grads else item
+        for name, item in state.items()
     }
 
 

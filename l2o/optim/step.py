@@ -8,7 +8,8 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
-from .rule import AbstractRule, Params, State
+from .rule import AbstractRule, Params
+from .state import State
 
 
 @dataclass(frozen=True, slots=True)

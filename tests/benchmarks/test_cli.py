@@ -8,7 +8,16 @@ from benchmarks import cli
 from benchmarks.cli import main
 from benchmarks.trials import read_rows
 
-VERBS = ("demo", "meta-train", "benchmark", "report", "data", "graph", "rules")
+VERBS = (
+    "demo",
+    "meta-train",
+    "benchmark",
+    "report",
+    "data",
+    "graph",
+    "rules",
+    "validate",
+)
 EXTRAS = ("tyro", "pydantic", "yaml", "matplotlib", "tabulate")
 
 
@@ -56,6 +65,17 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
     assert "| teacher " in text
     assert str(tmp_path / "fashion.png") in text
+
+
+def test_validate_measures_rules(rule_file, capsys):
+    few = ("--seeds", "9001", "--steps", "2", "--batch-size", "4", "--data", "embedded")
+    assert main(["validate", rule_file, rule_file, *few]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert first.startswith(f"{rule_file}: validation accuracy ")
+    assert "(n = 1, 2 steps, FashionMNIST (embedded" in first
+    assert main(["validate", "no-such-rule", *few]) == 1
+    assert "Check the spelling" in capsys.readouterr().err
 
 
 def test_long_runs_and_reports(tmp_path, rule_file, capsys):
