@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo test lint format
+.PHONY: setup zoo demo test lint format
 
 setup: $(INSTALLED)
 
@@ -14,6 +14,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -c constraints.txt -e '.[train,benchmarks,dev]'
 	@touch $@
+
+zoo: setup
+	$(BIN)/pip install -c constraints.txt -e '.[zoo]'
 
 demo: setup
 	$(BIN)/l2o demo
