@@ -8,6 +8,10 @@ from .optim.checkpoint import save_rule as save_rule
 from .optim.checkpoint import shipped_rules as shipped_rules
 from .optim.config import PRESETS as PRESETS
 from .optim.config import RuleConfig as RuleConfig
+from .optim.hub import from_pretrained as from_pretrained
+from .optim.hub import push_to_hub as push_to_hub
+from .optim.hub import save_pretrained as save_pretrained
+from .optim.model_card import model_card as model_card
 from .optim.optimizer import NeuralGraphOpt as NeuralGraphOpt
 from .optim.rule import AbstractRule as AbstractRule
 from .optim.rule import Rule as Rule

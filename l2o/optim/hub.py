@@ -1,0 +1,220 @@
+"""Rules that people share: a folder, or a repository of the Hugging Face hub."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .checkpoint import load_rule, read_provenance, save_rule, write_whole
+from .model_card import model_card
+from .rule import Rule
+
+RULE_FILE = "rule.safetensors"
+"""The name of the rule's file in a folder or a repository."""
+
+
+def from_pretrained(
+    repo_or_folder: str | Path,
+    *,
+    filename: str = RULE_FILE,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Rule:
+    """Return a rule that somebody shared.
+
+    Only the one safetensors file is fetched and nothing in it is executed. An existing
+    folder wins over a repository of the same name.
+
+    Args:
+        repo_or_folder: a folder that `save_pretrained` wrote, or a repository
+            `owner/name` of the hub.
+        filename: the rule's file there.
+        revision: branch, tag or commit of the repository; None is its main branch.
+            Name a commit where results must stay the same.
+        token: for private repositories; None uses the one that `hf auth login` kept.
+        cache_dir: where downloads are kept; None is the hub's own cache.
+        local_files_only: whether to read the cache and never the network.
+
+    Returns:
+        The rule, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, repository, revision or file.
+        ImportError: if the hub is asked and `huggingface_hub` is not installed.
+        ValueError: if the file is no rule, or a file is given for a folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = save_pretrained("ff", tempfile.mkdtemp())
+        >>> from_pretrained(folder).config.net.kind
+        'ff'
+    """
+    place = Path(repo_or_folder)
+    if place.is_file():
+        raise ValueError(
+            f"from_pretrained needs a folder or a repository; got the file {place}. "
+            "Load a single file with load_rule."
+        )
+    if place.is_dir():
+        path = place / filename
+        if not path.is_file():
+            found = sorted(item.name for item in place.glob("*.safetensors"))
+            raise FileNotFoundError(
+                f"from_pretrained needs the file {filename!r} in {place}; got a folder "
+                f"with the rule files {found}. Pass filename=, or write the folder "
+                "with save_pretrained."
+            )
+        return load_rule(path)
+    hub = _hub("from_pretrained")
+    try:
+        path = hub.HfApi(token=token).hf_hub_download(
+            str(repo_or_folder),
+            filename,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+    except hub.errors.HFValidationError as error:
+        raise FileNotFoundError(
+            "from_pretrained needs an existing folder or a repository owner/name; got "
+            f"{str(repo_or_folder)!r}, which is neither. Check the spelling."
+        ) from error
+    except hub.errors.LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"from_pretrained needs {filename!r} of {repo_or_folder} in the cache or a "
+            f"network to fetch it; got neither ({_first_line(error)}). Connect once, "
+            "or copy the folder and pass its path."
+        ) from error
+    except (
+        hub.errors.RepositoryNotFoundError,
+        hub.errors.RevisionNotFoundError,
+        hub.errors.EntryNotFoundError,
+    ) as error:
+        raise FileNotFoundError(
+            f"from_pretrained needs {filename!r} at revision {revision or 'main'!r} of "
+            f"the repository {repo_or_folder}; got the answer {_first_line(error)!r}. "
+            "Check name, revision and filename, or pass token= if it is private."
+        ) from error
+    return load_rule(Path(path))
+
+
+def save_pretrained(
+    rule: Rule | str | Path,
+    folder: str | Path,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    repo_id: str | None = None,
+) -> Path:
+    """Write a folder that can be shared: the rule's file and its model card.
+
+    Args:
+        rule: the rule; or, as for `load_rule`, a shipped name or a path, whose
+            provenance goes along.
+        folder: where to write; made if it does not exist.
+        provenance: added to what is known, key by key. `tried`, `results` and
+            `limits` are prose for the card.
+        repo_id: what the card tells readers to load; None is the folder's name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: if `rule` names neither a shipped rule nor a file.
+        OSError: if the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = save_pretrained("ff", tempfile.mkdtemp(),
+        ...                          provenance={"limits": "Images only."})
+        >>> sorted(path.name for path in folder.iterdir())
+        ['README.md', 'rule.safetensors']
+    """
+    folder = Path(folder)
+    known: dict[str, Any] = {}
+    if not isinstance(rule, Rule):
+        known = read_provenance(rule)
+        rule = load_rule(rule)
+    known |= dict(provenance or {})
+    card = model_card(
+        rule, repo_id=repo_id or folder.name, filename=RULE_FILE, provenance=known
+    )
+    save_rule(rule, folder / RULE_FILE, provenance=known)
+    write_whole(folder / "README.md", card.encode())
+    return folder
+
+
+def push_to_hub(
+    rule: Rule | str | Path,
+    repo_id: str,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    private: bool = False,
+    token: str | None = None,
+    commit_message: str = "Add a rule",
+) -> str:
+    """Upload a rule and its model card to a repository of the hub.
+
+    Args:
+        rule: as for `save_pretrained`.
+        repo_id: `owner/name`; the repository is made if it does not exist.
+        provenance: as for `save_pretrained`.
+        private: whether a repository that is made now is hidden from others.
+        token: one that may write; None uses the one that `hf auth login` kept.
+        commit_message: of the commit in the repository.
+
+    Returns:
+        The address of the commit. Its hash is a `revision` for `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: if `rule` names neither a shipped rule nor a file.
+        ImportError: if `huggingface_hub` is not installed.
+        PermissionError: if the hub does not let this token write there.
+        ValueError: if `repo_id` is not a name that the hub takes.
+
+    Example:
+        >>> push_to_hub("runs/mine/best.safetensors", "me/my-rule",
+        ...             provenance={"limits": "..."})  # doctest: +SKIP
+    """
+    hub = _hub("push_to_hub")
+    api = hub.HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(rule, folder, provenance=provenance, repo_id=repo_id)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message
+            )
+        except hub.errors.HFValidationError as error:
+            raise ValueError(
+                f"push_to_hub needs a repository owner/name; got {repo_id!r}. "
+                f"{_first_line(error)}"
+            ) from error
+        except hub.errors.HfHubHTTPError as error:
+            if error.response.status_code not in (401, 403):
+                raise
+            raise PermissionError(
+                f"push_to_hub needs a token that may write to {repo_id}; got the "
+                f"answer {error.response.status_code}. Log in with `hf auth login`, or "
+                "pass token=."
+            ) from error
+    return str(commit.commit_url)
+
+
+def _hub(caller: str) -> ModuleType:
+    """Import the optional package, or say how to get it."""
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise ImportError(
+            f"{caller} needs the package huggingface_hub to reach the hub; got none. "
+            "Install it with pip install 'l2o[hub]', or pass an existing folder."
+        ) from error
+    return huggingface_hub
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,140 @@
+"""Sharing rules: through a folder, and through a hub on this machine."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from l2o import (
+    PRESETS,
+    NeuralGraphOpt,
+    from_pretrained,
+    push_to_hub,
+    read_provenance,
+    save_pretrained,
+)
+
+REPOSITORY = "someone/a-rule"
+PROVENANCE = {"data": "eight digits", "inner_steps": 12_000, "limits": "Digits only."}
+
+
+@pytest.fixture
+def rule(random_rule):
+    return random_rule(PRESETS["default-ff"], dtype=torch.float32)
+
+
+def assert_same_rule(found, expected):
+    assert found.config == expected.config
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight)
+
+
+class TestFolder:
+    def test_a_rule_comes_back_with_its_provenance(self, rule, tmp_path):
+        folder = save_pretrained(rule, tmp_path / "mine", provenance=PROVENANCE)
+        assert_same_rule(from_pretrained(folder), rule)
+        assert_same_rule(from_pretrained(str(folder)), rule)
+        known = read_provenance(folder / "rule.safetensors")
+        assert known == {**PROVENANCE, "license": "MIT"}
+        assert "Digits only." in (folder / "README.md").read_text()
+
+    def test_a_rule_file_brings_its_provenance(self, tmp_path):
+        folder = save_pretrained("ff", tmp_path, provenance={"limits": "Told later."})
+        known = read_provenance(folder / "rule.safetensors")
+        assert known == {**read_provenance("ff"), "limits": "Told later."}
+
+    def test_another_file_name(self, rule, tmp_path):
+        save_pretrained(rule, tmp_path)
+        (tmp_path / "rule.safetensors").rename(tmp_path / "best.safetensors")
+        assert_same_rule(from_pretrained(tmp_path, filename="best.safetensors"), rule)
+        with pytest.raises(FileNotFoundError, match=r"\['best.*Pass filename="):
+            from_pretrained(tmp_path)
+
+    def test_a_file_is_no_folder(self, rule, tmp_path):
+        folder = save_pretrained(rule, tmp_path)
+        with pytest.raises(ValueError, match="Load a single file with load_rule"):
+            from_pretrained(folder / "rule.safetensors")
+
+    def test_a_file_of_another_format(self, tmp_path):
+        (tmp_path / "rule.safetensors").write_text("<html>not found</html>")
+        with pytest.raises(ValueError, match="copy or download it again"):
+            from_pretrained(tmp_path)
+
+    def test_it_trains(self, rule, tmp_path):
+        model = nn.Linear(3, 2)
+        before = model.weight.detach().clone()
+        shared = from_pretrained(save_pretrained(rule, tmp_path))
+        optimizer = NeuralGraphOpt(model.parameters(), rule=shared)
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        assert (model.weight != before).all()
+
+    def test_without_the_package_a_folder_will_do(self, rule, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+        assert_same_rule(from_pretrained(save_pretrained(rule, tmp_path)), rule)
+        with pytest.raises(ImportError, match=r"pip install 'l2o\[hub\]'"):
+            from_pretrained(REPOSITORY)
+        with pytest.raises(ImportError, match="push_to_hub needs the package"):
+            push_to_hub(rule, REPOSITORY)
+
+
+class TestHub:
+    def test_what_is_pushed_can_be_pulled(self, hub, rule):
+        address = push_to_hub(rule, REPOSITORY, provenance=PROVENANCE)
+        assert address.startswith(f"{hub.address}/{REPOSITORY}/commit/")
+        assert_same_rule(from_pretrained(REPOSITORY), rule)
+        commit = address.rsplit("/", 1)[-1]
+        assert_same_rule(from_pretrained(REPOSITORY, revision=commit), rule)
+        card = hub.repositories[REPOSITORY]["README.md"].decode()
+        assert f'l2o.from_pretrained("{REPOSITORY}")' in card
+        assert "Digits only." in card
+
+    def test_what_was_pulled_once_needs_no_network(self, hub, rule):
+        push_to_hub(rule, REPOSITORY)
+        from_pretrained(REPOSITORY)
+        hub.repositories.clear()
+        assert_same_rule(from_pretrained(REPOSITORY, local_files_only=True), rule)
+
+    def test_what_was_never_pulled_does(self, hub):
+        with pytest.raises(FileNotFoundError, match="Connect once, or copy the folder"):
+            from_pretrained(REPOSITORY, local_files_only=True)
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            {"repo_or_folder": "someone/else"},
+            {"repo_or_folder": REPOSITORY, "filename": "best.safetensors"},
+            {"repo_or_folder": REPOSITORY, "revision": "v9"},
+        ],
+        ids=["repository", "file", "revision"],
+    )
+    def test_what_is_not_there(self, hub, rule, place):
+        push_to_hub(rule, REPOSITORY)
+        with pytest.raises(FileNotFoundError, match="Check name, revision and file"):
+            from_pretrained(**place)
+
+    def test_what_is_no_name(self, hub, rule):
+        with pytest.raises(FileNotFoundError, match="Check the spelling"):
+            from_pretrained("./no/such/folder")
+        with pytest.raises(ValueError, match=r"owner/name; got 'a b'"):
+            push_to_hub(rule, "a b")
+        assert not hub.asked
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_token_that_may_not_write(self, hub, rule, status):
+        hub.refuses_with = status
+        with pytest.raises(PermissionError, match=f"{status}.*hf auth login"):
+            push_to_hub(rule, REPOSITORY)
+
+    def test_other_refusals_are_the_hubs(self, hub, rule):
+        errors = pytest.importorskip("huggingface_hub.errors")
+        hub.refuses_with = 422
+        with pytest.raises(errors.HfHubHTTPError):
+            push_to_hub(rule, REPOSITORY)
+
+    @pytest.mark.parametrize("private", [True, False])
+    def test_a_repository_can_be_private(self, hub, rule, private):
+        push_to_hub(rule, REPOSITORY, private=private)
+        wanted = hub.repositories[REPOSITORY]["private"]
+        assert (wanted.get("visibility") == "private") == private
