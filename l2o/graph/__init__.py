@@ -5,6 +5,11 @@ from .layout import from_blocks as from_blocks
 from .layout import to_blocks as to_blocks
 from .neural_graph import NeuralGraph as NeuralGraph
 from .neural_graph import NeuronGroup as NeuronGroup
+from .neural_graph import Neurons as Neurons
 from .neural_graph import NodeParameter as NodeParameter
+from .neural_graph import Operation as Operation
+from .neural_graph import Symmetry as Symmetry
+from .neural_graph import Tie as Tie
 from .neural_graph import Unplaced as Unplaced
+from .neural_graph import View as View
 from .neural_graph import WeightBlock as WeightBlock

@@ -20,9 +20,12 @@ from torch import Tensor, nn
 from .neural_graph import (
     NeuralGraph,
     NeuronGroup,
+    Neurons,
     NodeParameter,
     Role,
+    Symmetry,
     Unplaced,
+    View,
     WeightBlock,
 )
 
@@ -168,6 +171,11 @@ class _Builder:
             groups=tuple(self.groups),
             blocks=tuple(self.blocks),
             node_parameters=tuple(self.nodes),
+            symmetries=tuple(
+                Symmetry((self._all(index),))
+                for index, group in enumerate(self.groups)
+                if group.role == "hidden"
+            ),
             unplaced=tuple(
                 Unplaced(parameter=name, reason=loose[name])
                 for name in self.shapes
@@ -191,14 +199,14 @@ class _Builder:
             )
             self._join(weight, source, target, tuple(kernel))
             if bias is not None:
-                self.nodes.append(NodeParameter(parameter=bias, group=target))
+                self._attach(bias, target)
             source = target
 
     def _isolate(self, name: str) -> None:
         shape = self.shapes[name]
         if len(shape) < 2:
             group = self._group(name, math.prod(shape), "isolated", 0.5)
-            self.nodes.append(NodeParameter(parameter=name, group=group))
+            self._attach(name, group)
             return
         target = self._group(f"{name} (dim 0)", shape[0], "isolated", 0.5)
         source = self._group(f"{name} (dim 1)", shape[1], "isolated", 0.5)
@@ -209,6 +217,17 @@ class _Builder:
         self.groups.append(group)
         return len(self.groups) - 1
 
+    def _all(self, group: int) -> Neurons:
+        return Neurons(group, range(self.groups[group].size))
+
     def _join(self, name: str, source: int, target: int, cells: Shape) -> None:
-        block = WeightBlock(parameter=name, source=source, target=target, cells=cells)
-        self.blocks.append(block)
+        ends = self._all(source), self._all(target)
+        view = View.contiguous(1, len(ends[1]), len(ends[0]), *cells)
+        self.blocks.append(
+            WeightBlock(parameter=name, source=ends[0], target=ends[1], view=view)
+        )
+
+    def _attach(self, name: str, group: int) -> None:
+        neurons = self._all(group)
+        view = View.contiguous(len(neurons))
+        self.nodes.append(NodeParameter(parameter=name, neurons=neurons, view=view))

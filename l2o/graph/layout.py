@@ -1,6 +1,11 @@
-"""Parameter tensors to dense blocks `[target, source, cell]` and back, exactly."""
+"""Parameter tensors to dense blocks and back, exactly.
+
+A block is an affine view of its parameter, so reshaping, narrowing and permuting reach
+it without a copy; only odd strides need an index.
+"""
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .neural_graph import NeuralGraph
+from .neural_graph import NeuralGraph, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +21,13 @@ class Blocks:
     """Values laid on a neural graph, with any trailing feature axes.
 
     Attributes:
-        edges: for each of `graph.blocks`, a tensor `[target, source, cell, *features]`.
-        nodes: for each of `graph.groups`, a tensor `[neuron, *features]`, or None
-            where the group has no node parameter.
+        edges: for each of `graph.blocks`, aliases included, a tensor
+            `[part, target, source, cell, *features]`.
+        nodes: for each of `graph.node_parameters`, `[neuron, cell, *features]`.
     """
 
     edges: tuple[Tensor, ...]
-    nodes: tuple[Tensor | None, ...]
+    nodes: tuple[Tensor, ...]
 
 
 def to_blocks(graph: NeuralGraph, tensors: Mapping[str, Tensor]) -> Blocks:
@@ -35,34 +40,164 @@ def to_blocks(graph: NeuralGraph, tensors: Mapping[str, Tensor]) -> Blocks:
     Returns:
         Views of `tensors` where strides allow; autograd passes through.
     """
-    edges = []
-    for block in graph.blocks:
-        tensor = tensors[block.parameter]
-        features = tensor.shape[len(graph.shapes[block.parameter]) :]
-        target, source = graph.groups[block.target], graph.groups[block.source]
-        edges.append(
-            tensor.reshape(target.size, source.size, block.num_cells, *features)
-        )
-    nodes: list[Tensor | None] = [None] * len(graph.groups)
-    for node in graph.node_parameters:
-        tensor = tensors[node.parameter]
-        features = tensor.shape[len(graph.shapes[node.parameter]) :]
-        nodes[node.group] = tensor.reshape(graph.groups[node.group].size, *features)
-    return Blocks(tuple(edges), tuple(nodes))
+    edges = tuple(
+        _take(tensors[block.parameter], graph.shapes[block.parameter], block.view, 3)
+        for block in graph.blocks
+    )
+    nodes = tuple(
+        _take(tensors[node.parameter], graph.shapes[node.parameter], node.view, 1)
+        for node in graph.node_parameters
+    )
+    return Blocks(edges, nodes)
 
 
 def from_blocks(graph: NeuralGraph, blocks: Blocks) -> dict[str, Tensor]:
-    """Return each parameter's own tensor; the exact inverse of `to_blocks`."""
-    found = {}
+    """Return each parameter's own tensor; the exact inverse of `to_blocks`.
+
+    What `blocks` holds for aliases is ignored.
+    """
+    pieces: dict[str, list[tuple[View, Tensor]]] = {name: [] for name in graph.shapes}
     for block, tensor in zip(graph.blocks, blocks.edges, strict=True):
-        shape = graph.shapes[block.parameter]
-        found[block.parameter] = tensor.reshape(*shape, *tensor.shape[3:])
-    for node in graph.node_parameters:
-        tensor = blocks.nodes[node.group]
-        assert tensor is not None
-        shape = graph.shapes[node.parameter]
-        found[node.parameter] = tensor.reshape((*shape, *tensor.shape[1:]))
-    return {name: found[name] for name in graph.shapes}
+        if not block.is_alias:
+            whole = tensor.reshape(*block.view.shape, *tensor.shape[4:])
+            pieces[block.parameter].append((block.view, whole))
+    for node, tensor in zip(graph.node_parameters, blocks.nodes, strict=True):
+        whole = tensor.reshape(*node.view.shape, *tensor.shape[2:])
+        pieces[node.parameter].append((node.view, whole))
+    return {name: _put(graph.shapes[name], found) for name, found in pieces.items()}
+
+
+def _take(tensor: Tensor, shape: tuple[int, ...], view: View, lead: int) -> Tensor:
+    """Return the entries of `view`, all axes after the first `lead` made one.
+
+    Args:
+        tensor: `[*shape, *features]`.
+        shape: the parameter's own shape.
+        view: which of its entries.
+        lead: number of axes before the cells.
+    """
+    features = tensor.shape[len(shape) :]
+    wanted = (*view.shape[:lead], math.prod(view.shape[lead:]), *features)
+    numel = math.prod(shape)
+    if view.numel == numel and view == View.contiguous(*view.shape):
+        return tensor.reshape(wanted)
+    cut = _find_cut(view, numel)
+    if cut is None:
+        flat = tensor.reshape(numel, *features)
+        return flat[_entries(view, tensor.device)].reshape(wanted)
+    tensor = tensor.reshape(*cut.grid, *features)
+    for axis, (start, length) in enumerate(zip(cut.starts, cut.lengths, strict=True)):
+        tensor = torch.narrow(tensor, axis, start, length)
+    tensor = tensor.reshape(*(view.shape[axis] for axis in cut.order), *features)
+    return _permuted(tensor, _inverse(cut.order)).reshape(wanted)
+
+
+def _put(shape: tuple[int, ...], pieces: list[tuple[View, Tensor]]) -> Tensor:
+    """Return the parameter whose views the pieces are: inverse of `_take`.
+
+    Args:
+        shape: the parameter's own shape.
+        pieces: views that hold every entry once, with `[*view.shape, *features]`.
+    """
+    (first, tensor), numel = pieces[0], math.prod(shape)
+    features = tensor.shape[len(first.shape) :]
+    if first.numel == numel and first == View.contiguous(*first.shape):
+        return tensor.reshape((*shape, *features))
+    cuts = [_find_cut(view, numel) for view, _ in pieces]
+    axis = _seam(cuts)
+    if axis is None:
+        places = torch.cat([_entries(view, tensor.device) for view, _ in pieces])
+        order = torch.empty_like(places)
+        order[places] = torch.arange(numel, device=tensor.device)
+        flat = [item.reshape(view.numel, *features) for view, item in pieces]
+        return torch.cat(flat)[order].reshape((*shape, *features))
+    bands = [
+        (cut.starts[axis], _permuted(item, cut.order).reshape(*cut.lengths, *features))
+        for cut, (_, item) in zip(cuts, pieces, strict=True)
+        if cut is not None
+    ]
+    bands.sort(key=operator.itemgetter(0))
+    joined = bands[0][1] if len(bands) == 1 else torch.cat([b for _, b in bands], axis)
+    return joined.reshape((*shape, *features))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A view as a box in a grid: reshape to `grid`, narrow each axis, permute."""
+
+    grid: tuple[int, ...]
+    """Shape of the flat parameter for which the view is a box."""
+    starts: tuple[int, ...]
+    """Where the box starts on each axis of the grid."""
+    lengths: tuple[int, ...]
+    """How long it is there."""
+    order: tuple[int, ...]
+    """The view's axes from the largest stride to the smallest."""
+
+
+def _find_cut(view: View, numel: int) -> _Cut | None:
+    """Return how to reach a view without an index, or None if there is no way."""
+    order = sorted(
+        range(len(view.shape)),
+        # An axis of length one may stand anywhere: last, so that it splits no run.
+        key=lambda axis: (view.shape[axis] == 1, -view.strides[axis]),
+    )
+    runs: list[tuple[int, int]] = []  # (length, stride), neighbours in memory made one
+    for axis in order:
+        length, stride = view.shape[axis], view.strides[axis]
+        if length == 1:
+            continue
+        if runs and runs[-1][1] == length * stride:
+            length *= runs.pop()[0]
+        runs.append((length, stride))
+    if not runs or runs[-1][1] != 1:
+        runs.append((1, 1))
+    outer, rest = numel, view.offset
+    grid, starts = [], []
+    for length, stride in runs:
+        extent, remainder = divmod(outer, stride) if stride > 0 else (0, 1)
+        start, rest = divmod(rest, max(stride, 1))
+        if remainder or start + length > extent:
+            return None
+        grid.append(extent)
+        starts.append(start)
+        outer = stride
+    lengths = tuple(length for length, _ in runs)
+    return _Cut(tuple(grid), tuple(starts), lengths, tuple(order))
+
+
+def _seam(cuts: list[_Cut | None]) -> int | None:
+    """Return the axis along which the boxes, joined, fill one grid, if there is one."""
+    first = cuts[0]
+    if first is None or any(cut is None or cut.grid != first.grid for cut in cuts):
+        return None
+    for axis in range(len(first.grid)):
+        others_whole = all(
+            cut is not None and cut.lengths[other] == extent
+            for cut in cuts
+            for other, extent in enumerate(first.grid)
+            if other != axis
+        )
+        if others_whole:
+            return axis
+    return None
+
+
+def _entries(view: View, device: torch.device) -> Tensor:
+    """Return the number in the flat parameter of each entry of a view, flattened."""
+    index = torch.full((), view.offset, dtype=torch.int64, device=device)
+    for length, stride in zip(view.shape, view.strides, strict=True):
+        index = index[..., None] + stride * torch.arange(length, device=device)
+    return index.flatten()
+
+
+def _permuted(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Permute the first axes; the feature axes behind them stay."""
+    return tensor.permute(*order, *range(len(order), tensor.ndim))
+
+
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def pad_cells(tensor: Tensor, cells: tuple[int, ...], size: tuple[int, ...]) -> Tensor:

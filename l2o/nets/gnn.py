@@ -1,20 +1,30 @@
 """NG-GNN: message passing over a neural graph, on dense blocks.
 
 A block is a full bipartite piece of the graph, so its edge states form one tensor
-`[target, source, width]`, both end states enter by broadcasting, and messages are
-reduced over one of its axes: no index, no gather, no scatter.
+`[part, target, source, width]`, both end states enter by broadcasting, and messages are
+reduced over one of its axes. Only neurons, of which there are far fewer than edges, are
+gathered and scattered.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
+from math import log, prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
+from l2o.graph import NeuralGraph, from_blocks, to_blocks
 from l2o.graph.encodings import encode_positions
 from l2o.graph.layout import pad_cells
+from l2o.graph.stacks import (
+    EdgeStack,
+    Stacked,
+    Stacks,
+    find_stacks,
+    stack_values,
+    unstack_values,
+)
 
 from .config import NGGNNConfig
 from .feed_forward import FeedForward, build_activation
@@ -28,13 +38,13 @@ _TYPICAL_LOG_DEGREE = log(32.0)
 
 @dataclass(frozen=True, slots=True)
 class GraphState:
-    """Node states `[neuron, width]` a group, edge states `[target, source, width]`.
+    """Node states `[neuron, width]`, edge states `[part, target, source, width]`.
 
-    `edges[d][b]` is block b's state for direction d. Where both directions share one
+    `edges[d][k]` is stack k's state for direction d. Where both directions share one
     state, `edges` has one entry.
     """
 
-    nodes: tuple[Tensor, ...]
+    nodes: Tensor
     edges: tuple[tuple[Tensor, ...], ...]
 
 
@@ -82,78 +92,108 @@ class MessageLayer(nn.Module):
         self.edge_target = nn.Linear(width, width)
         self.edge_out = nn.Linear(width, width)
 
-    def forward(self, graph: NeuralGraph, state: GraphState) -> GraphState:
+    def forward(self, stacks: Stacks, state: GraphState) -> GraphState:
         """Return the next states; shapes stay."""
-        inbox: list[list[Tensor]] = [[] for _ in graph.groups]
-        for index, block in enumerate(graph.blocks):
-            target, source = state.nodes[block.target], state.nodes[block.source]
-            along = self._messages(0, state.edges[0][index], target[:, None], source)
-            against = self._messages(1, state.edges[-1][index], source, target[:, None])
-            inbox[block.target].append(along)
-            inbox[block.source].append(against.transpose(0, 1))
-        nodes = tuple(
-            self._update_node(node, messages)
-            for node, messages in zip(state.nodes, inbox, strict=True)
-        )
-        edges = tuple(
-            tuple(
-                self._update_edge(
-                    edge, nodes[block.source], nodes[block.target][:, None]
-                )
-                if direction == 0
-                else self._update_edge(
-                    edge, nodes[block.target][:, None], nodes[block.source]
-                )
-                for edge, block in zip(states, graph.blocks, strict=True)
-            )
-            for direction, states in enumerate(state.edges)
-        )
-        return GraphState(nodes, edges)
+        inbox = _Inbox(stacks)
+        receive = [layer(state.nodes) for layer in self.from_receiver]
+        send = [layer(state.nodes) for layer in self.from_sender]
+        for stack, along, against in zip(
+            stacks.edges, state.edges[0], state.edges[-1], strict=True
+        ):
+            ends = _targets(receive[0], stack) + _sources(send[0], stack)
+            inbox.add(stack.target, self._messages(0, along, ends), axis=2)
+            ends = _sources(receive[-1], stack) + _targets(send[-1], stack)
+            inbox.add(stack.source, self._messages(-1, against, ends), axis=1)
+        nodes = self._update_nodes(state.nodes, inbox.reduce(state.nodes))
+        own, other = self.edge_source(nodes), self.edge_target(nodes)
+        edges = []
+        for direction, states in enumerate(state.edges):
+            updated = []
+            for stack, edge in zip(stacks.edges, states, strict=True):
+                if direction == 0:
+                    ends = _sources(own, stack) + _targets(other, stack)
+                else:
+                    ends = _targets(own, stack) + _sources(other, stack)
+                updated.append(self._update_edge(edge, ends))
+            edges.append(tuple(updated))
+        return GraphState(nodes, tuple(edges))
 
-    def _messages(
-        self, direction: int, edge: Tensor, receiver: Tensor, sender: Tensor
-    ) -> Tensor:
-        """Return `[target, source, width]`, whichever end receives."""
-        index = direction % len(self.scale_shift)
-        scale, shift = self.scale_shift[index](edge).chunk(2, dim=-1)
-        ends = self.from_receiver[index](receiver) + self.from_sender[index](sender)
+    def _messages(self, way: int, edge: Tensor, ends: Tensor) -> Tensor:
+        """Return `[part, target, source, width]`, whichever end receives."""
+        scale, shift = self.scale_shift[way](edge).chunk(2, dim=-1)
         return scale * ends + shift
 
-    def _update_node(self, node: Tensor, messages: list[Tensor]) -> Tensor:
-        reduced = _reduce(node, messages)
-        update = self.mix(self.update(torch.cat([node, reduced], dim=-1)))
+    def _update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
+        update = self.mix(self.update(torch.cat([nodes, reduced], dim=-1)))
         if self.is_residual:
-            return self.norm(node + self.activation(update))
+            return self.norm(nodes + self.activation(update))
         return update if self.is_last else self.activation(self.norm(update))
 
-    def _update_edge(self, edge: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        hidden = (
-            self.edge_own(edge) + self.edge_source(source) + self.edge_target(target)
-        )
-        update = self.edge_out(self.activation(hidden))
+    def _update_edge(self, edge: Tensor, ends: Tensor) -> Tensor:
+        update = self.edge_out(self.activation(self.edge_own(edge) + ends))
         return edge + update if self.is_residual else update
 
 
-def _reduce(node: Tensor, messages: list[Tensor]) -> Tensor:
-    """Return mean, min, max and deviation of all messages, plain and amplified.
+class _Inbox:
+    """Messages of all stacks, reduced a neuron: mean, min, max and deviation."""
 
-    Args:
-        node: `[neuron, width]`, for its shape where there is no message.
-        messages: tensors `[neuron, neighbour, width]`.
+    def __init__(self, stacks: Stacks) -> None:
+        self.degree = stacks.degree
+        self.neurons: list[Tensor] = []
+        self.sums: list[Tensor] = []
+        self.lows: list[Tensor] = []
 
-    Returns:
-        `[neuron, 8 * width]`; zeros for a group that no block touches.
-    """
-    degree = sum(message.shape[1] for message in messages)
-    if degree == 0:
-        return node.new_zeros(*node.shape[:-1], _NUM_REDUCTIONS * node.shape[-1])
-    mean = torch.stack([message.sum(1) for message in messages]).sum(0) / degree
-    square = torch.stack([message.square().sum(1) for message in messages]).sum(0)
-    low = torch.stack([message.amin(1) for message in messages]).amin(0)
-    high = torch.stack([message.amax(1) for message in messages]).amax(0)
-    deviation = ((square / degree - mean.square()).relu() + 1e-5).sqrt()
-    plain = torch.cat([mean, low, high, deviation], dim=-1)
-    return torch.cat([plain, plain * (log(degree + 1) / _TYPICAL_LOG_DEGREE)], dim=-1)
+    def add(self, neurons: Tensor, messages: Tensor, *, axis: int) -> None:
+        """Take the messages of one stack.
+
+        Args:
+            neurons: `[part, receiver]`.
+            messages: `[part, target, source, width]`.
+            axis: the senders' axis.
+        """
+        total, square = messages.sum(axis), messages.square().sum(axis)
+        low, high = messages.amin(axis), messages.amax(axis)
+        self.neurons.append(neurons.flatten())
+        self.sums.append(torch.cat([total, square], dim=-1).flatten(0, 1))
+        self.lows.append(torch.cat([low, -high], dim=-1).flatten(0, 1))
+
+    def reduce(self, nodes: Tensor) -> Tensor:
+        """Return the four, plain and amplified by degree.
+
+        Args:
+            nodes: `[neuron, width]`, for its shape and type.
+
+        Returns:
+            `[neuron, 8 * width]`; zeros for a neuron that no edge touches.
+        """
+        if not self.neurons:
+            return nodes.new_zeros(len(nodes), _NUM_REDUCTIONS * nodes.shape[-1])
+        index, sums, lows = (
+            torch.cat(items) for items in (self.neurons, self.sums, self.lows)
+        )
+        empty = nodes.new_zeros(len(nodes), sums.shape[-1])
+        degree = self.degree.to(nodes.dtype)[:, None]
+        total = torch.index_add(empty, 0, index, sums) / degree.clamp_min(1)
+        mean, square = total.chunk(2, dim=-1)
+        low, high = torch.scatter_reduce(
+            empty, 0, index[:, None].expand_as(lows), lows, "amin", include_self=False
+        ).chunk(2, dim=-1)
+        deviation = ((square - mean.square()).relu() + 1e-5).sqrt() * (degree > 0)
+        plain = torch.cat([mean, low, -high, deviation], dim=-1)
+        amplifier = torch.log(degree + 1) / _TYPICAL_LOG_DEGREE
+        return torch.cat([plain, plain * amplifier], dim=-1)
+
+
+def _targets(nodes: Tensor, stack: EdgeStack) -> Tensor:
+    """Return each edge's target, to broadcast: `[part, target, 1, width]`."""
+    found = nodes.index_select(0, stack.target.flatten())
+    return found.reshape(*stack.target.shape, 1, -1)
+
+
+def _sources(nodes: Tensor, stack: EdgeStack) -> Tensor:
+    """Return each edge's source, to broadcast: `[part, 1, source, width]`."""
+    found = nodes.index_select(0, stack.source.flatten())
+    return found.reshape(len(stack.source), 1, stack.source.shape[1], -1)
 
 
 class NGGNNNet(nn.Module):
@@ -216,9 +256,13 @@ class NGGNNNet(nn.Module):
 
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read a block of this graph."""
+        like = self.edge_in.weight
+        stacks = find_stacks(graph, like.device)
+        _positions(graph, self.config.width, like)
         if self._grid is not None:
-            for block in graph.blocks:
-                pad_cells(torch.zeros(1, 1, block.num_cells), block.cells, self._grid)
+            for stack in (*stacks.edges, *stacks.nodes):
+                cell = torch.zeros(1, 1, prod(stack.cells))
+                pad_cells(cell, stack.cells, self._grid)
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
@@ -238,44 +282,42 @@ class NGGNNNet(nn.Module):
             features: `[*shape, num_features]` for every parameter.
             contexts: `[num_context]` for every parameter.
         """
-        laid = to_blocks(graph, features)
-        state = self._encode(graph, laid, contexts)
+        stacks = find_stacks(graph, self.edge_in.weight.device)
+        values = stack_values(stacks, to_blocks(graph, features))
+        context = torch.stack([contexts[name] for name in graph.shapes])
+        state = self._encode(graph, stacks, values, context)
         for layer in self.layers:
-            state = layer(graph, state)
-        return from_blocks(graph, self._read(graph, laid, contexts, state))
+            state = layer(stacks, state)
+        outputs = self._read(stacks, values, context, state)
+        return from_blocks(graph, unstack_values(graph, stacks, outputs))
 
     def _encode(
-        self, graph: NeuralGraph, laid: Blocks, contexts: Mapping[str, Tensor]
+        self, graph: NeuralGraph, stacks: Stacks, values: Stacked, context: Tensor
     ) -> GraphState:
-        positions = encode_positions(graph, self.config.width, self.edge_in.weight)
-        owner = {node.group: node.parameter for node in graph.node_parameters}
-        nodes = []
-        for index, group in enumerate(graph.groups):
-            node = positions[index].expand(group.size, -1)
-            values = laid.nodes[index]
-            if values is not None:
-                summary = self.node_in(self._summary(values[:, None, None], ())[:, 0])
-                summary = summary + self._context(contexts[owner[index]], 0)
-                node = node + self.node_mix(summary)
-            nodes.append(node)
-        edges: list[list[Tensor]] = []
-        for block, values in zip(graph.blocks, laid.edges, strict=True):
-            context = self._context(contexts[block.parameter], 1)
+        """Return the states before the first message."""
+        like = self.edge_in.weight
+        nodes = _positions(graph, self.config.width, like)
+        shared = self._shared(context)
+        for stack, value in zip(stacks.nodes, values.nodes, strict=True):
+            summary = self.node_in(self._summary(value[:, None, None], stack.cells))
+            summary = summary[:, 0, 0] + shared[0].index_select(0, stack.owner)
+            nodes = nodes.index_add(0, stack.neurons, self.node_mix(summary))
+        edges = []
+        for stack, value in zip(stacks.edges, values.edges, strict=True):
+            extra = shared[1].index_select(0, stack.owner)[:, None, None]
             states = [
-                self.edge_mix(self.edge_in(summary) + context)
-                for summary in self._directed(self._summary(values, block.cells))
+                self.edge_mix(self.edge_in(summary) + extra)
+                for summary in self._directed(self._summary(value, stack.cells))
             ]
             edges.append(states)
-        return GraphState(
-            tuple(nodes),
-            tuple(zip(*edges, strict=True)) if edges else ((),),
-        )
+        return GraphState(nodes, tuple(zip(*edges, strict=True)) if edges else ((),))
 
     def _summary(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
-        """Fold the cell axis of `[target, source, cell, feature]` into channels."""
-        if self._grid is not None:
-            return pad_cells(values, cells, self._grid).flatten(2)
-        return torch.cat([values.mean(2), values.abs().mean(2)], dim=-1)
+        """Fold the cell axis of `[..., source, cell, feature]` into channels."""
+        if self._grid is None:
+            return torch.cat([values.mean(-2), values.abs().mean(-2)], dim=-1)
+        padded = pad_cells(values.flatten(0, 1), cells, self._grid).flatten(2)
+        return padded.unflatten(0, values.shape[:2])
 
     def _directed(self, summary: Tensor) -> list[Tensor]:
         """Return the input of each edge state: one, or one a direction."""
@@ -287,38 +329,49 @@ class NGGNNNet(nn.Module):
             torch.cat([none, summary, summary], dim=-1),
         ]
 
-    def _context(self, context: Tensor, part: int) -> Tensor | float:
+    def _shared(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a tensor adds to its nodes and edges: `[tensor + 1, width]`.
+
+        The last row is for ties, which have no tensor.
+        """
         if self.context_in is None:
-            return 0.0
-        return self.context_in(context).chunk(2, dim=-1)[part]
+            none = context.new_zeros(len(context) + 1, self.config.width)
+            return none, none
+        nodes, edges = F.pad(self.context_in(context), (0, 0, 0, 1)).chunk(2, dim=-1)
+        return nodes, edges
 
     def _read(
-        self,
-        graph: NeuralGraph,
-        laid: Blocks,
-        contexts: Mapping[str, Tensor],
-        state: GraphState,
-    ) -> Blocks:
-        edges = tuple(
-            self.entry(
-                values,
-                contexts[block.parameter],
-                self.edge_out(edge)[:, :, None],
-            )
-            for block, values, edge in zip(
-                graph.blocks, laid.edges, state.edges[0], strict=True
-            )
+        self, stacks: Stacks, values: Stacked, context: Tensor, state: GraphState
+    ) -> Stacked:
+        """Return the outputs of every entry that a stack owns."""
+        edges = []
+        for stack, value, edge in zip(
+            stacks.edges, values.edges, state.edges[0], strict=True
+        ):
+            owned = slice(stack.num_owned)
+            shared = context.index_select(0, stack.owner[owned])[:, None, None, None]
+            structure = self.edge_out(edge[owned])[..., None, :]
+            edges.append(self.entry(value[owned], shared, structure))
+        nodes = []
+        for stack, value in zip(stacks.nodes, values.nodes, strict=True):
+            shared = context.index_select(0, stack.owner)[:, None]
+            node = state.nodes.index_select(0, stack.neurons)
+            nodes.append(self.entry(value, shared, self.node_out(node)[:, None]))
+        return Stacked(tuple(edges), tuple(nodes))
+
+
+def _positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:
+    """Return the encoding of every neuron, `[neuron, width]`; computed once."""
+    key = ("positions", width, like.dtype, like.device)
+    if key not in graph.derived:
+        groups = encode_positions(graph, width, like.detach())
+        graph.derived[key] = torch.cat(
+            [
+                item.expand(group.size, -1)
+                for item, group in zip(groups, graph.groups, strict=True)
+            ]
         )
-        nodes: list[Tensor | None] = [None] * len(graph.groups)
-        for item in graph.node_parameters:
-            values = laid.nodes[item.group]
-            assert values is not None
-            nodes[item.group] = self.entry(
-                values,
-                contexts[item.parameter],
-                self.node_out(state.nodes[item.group]),
-            )
-        return Blocks(edges, tuple(nodes))
+    return graph.derived[key]
 
 
 def _read_out(width: int) -> nn.Sequential:

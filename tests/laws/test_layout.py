@@ -57,18 +57,18 @@ def test_the_round_trip_is_exact(graph, features):
 
 def test_every_entry_has_one_place(graph):
     blocks = to_blocks(graph, numbered(graph))
-    nodes = [item for item in blocks.nodes if item is not None]
-    placed = torch.cat([item.flatten() for item in (*blocks.edges, *nodes)])
+    placed = torch.cat([item.flatten() for item in (*blocks.edges, *blocks.nodes)])
     assert torch.equal(placed.sort().values, torch.arange(graph.num_parameters))
 
 
-def test_blocks_have_the_sizes_of_their_groups(graph):
+def test_blocks_have_the_sizes_of_their_neurons(graph):
     blocks = to_blocks(graph, numbered(graph, (5,)))
     for block, edges in zip(graph.blocks, blocks.edges, strict=True):
-        sizes = [graph.groups[index].size for index in (block.target, block.source)]
-        assert list(edges.shape) == [*sizes, block.num_cells, 5]
-    for group, nodes in zip(graph.groups, blocks.nodes, strict=True):
-        assert nodes is None or list(nodes.shape) == [group.size, 5]
+        parts = block.parts
+        sizes = [len(block.target) // parts, len(block.source) // parts]
+        assert list(edges.shape) == [parts, *sizes, block.num_cells, 5]
+    for node, values in zip(graph.node_parameters, blocks.nodes, strict=True):
+        assert list(values.shape) == [len(node.neurons), node.num_cells, 5]
 
 
 def test_the_law_can_fail():
@@ -76,7 +76,7 @@ def test_the_law_can_fail():
     tensors = numbered(graph)
     blocks = to_blocks(graph, tensors)
     swapped = tuple(
-        edges.transpose(1, 2).reshape(edges.shape) for edges in blocks.edges
+        edges.transpose(2, 3).reshape(edges.shape) for edges in blocks.edges
     )
     with pytest.raises(AssertionError):
         assert_round_trip(graph, tensors, Blocks(swapped, blocks.nodes))

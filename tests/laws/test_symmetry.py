@@ -106,31 +106,30 @@ class TestHiddenNeurons:
 class OffsetBiases(NGGNNNet):
     """The released fault: biases read the nodes from the first input on."""
 
-    def _read(self, graph, laid, contexts, state):
-        nodes = torch.cat(state.nodes).roll(graph.groups[0].size, dims=0)
-        sizes = [group.size for group in graph.groups]
-        state = GraphState(tuple(nodes.split(sizes)), state.edges)
-        return super()._read(graph, laid, contexts, state)
+    def _read(self, stacks, values, context, state):
+        inputs = stacks.edges[0].source.numel()
+        state = GraphState(state.nodes.roll(inputs, dims=0), state.edges)
+        return super()._read(stacks, values, context, state)
 
 
 class OffByOneWeights(NGGNNNet):
     """The released fault of NG-T: every weight reads the neighbouring edge."""
 
-    def _read(self, graph, laid, contexts, state):
+    def _read(self, stacks, values, context, state):
         edges = tuple(
-            tuple(edge.roll(1, dims=1) for edge in way) for way in state.edges
+            tuple(edge.roll(1, dims=2) for edge in way) for way in state.edges
         )
-        return super()._read(graph, laid, contexts, GraphState(state.nodes, edges))
+        state = GraphState(state.nodes, edges)
+        return super()._read(stacks, values, context, state)
 
 
 class OffByOneGroup(NGGNNNet):
-    """Biases read the layer before theirs (layers of one size, or it would raise)."""
+    """Biases of the second layer of six read the first."""
 
-    def _read(self, graph, laid, contexts, state):
-        nodes = [state.nodes[0], state.nodes[1], state.nodes[1], state.nodes[3]]
-        return super()._read(
-            graph, laid, contexts, GraphState(tuple(nodes), state.edges)
-        )
+    def _read(self, stacks, values, context, state):
+        nodes = torch.cat([state.nodes[:9], state.nodes[3:9], state.nodes[15:]])
+        state = GraphState(nodes, state.edges)
+        return super()._read(stacks, values, context, state)
 
 
 class Numbered(FeedForwardNet):
@@ -216,7 +215,7 @@ class TestTheLawCanFail:
         lay, collect = gnn.to_blocks, gnn.from_blocks
 
         def swapped(graph, edges):
-            last, (target, source, cells, *_) = edges[-1], edges[-1].shape
+            last, (_, target, source, cells, *_) = edges[-1], edges[-1].shape
             other = last.reshape(target, cells, source, -1).transpose(1, 2)
             return *edges[:-1], other.reshape(last.shape)
 

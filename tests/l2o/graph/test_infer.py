@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from l2o import neural_graph
+from l2o.graph import Neurons, Symmetry
 from optimizees import MLP, cifar_cnn, fashion_cnn
 
 
@@ -12,13 +13,13 @@ def sizes(graph):
 
 def wiring(graph):
     return [
-        (block.parameter, block.source, block.target, block.cells)
+        (block.parameter, block.source.group, block.target.group, block.cells)
         for block in graph.blocks
     ]
 
 
 def owners(graph):
-    return {node.parameter: node.group for node in graph.node_parameters}
+    return {node.parameter: node.neurons.group for node in graph.node_parameters}
 
 
 class TestChains:
@@ -29,6 +30,13 @@ class TestChains:
         assert owners(graph) == {"0.bias": 1, "2.bias": 2}
         assert graph.placed_share == 1.0
         assert not graph.unplaced
+
+    def test_hidden_neurons_are_exchangeable(self):
+        graph = neural_graph(MLP((4, 8, 6, 3)))
+        assert graph.symmetries == (
+            Symmetry((Neurons(1, range(8)),)),
+            Symmetry((Neurons(2, range(6)),)),
+        )
 
     def test_a_pooled_cnn_is_placed_whole(self):
         graph = neural_graph(fashion_cnn())

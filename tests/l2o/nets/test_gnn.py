@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from l2o import PRESETS, Rule, neural_graph
+from l2o.graph.stacks import find_stacks
 from l2o.nets import NGGNNConfig
 from l2o.nets.gnn import GraphState, MessageLayer, NGGNNNet
 
@@ -39,31 +40,38 @@ def graph():
     )
 
 
-def random_state(config, graph, seed=0):
+@pytest.fixture
+def stacks(graph):
+    return find_stacks(graph, torch.device("cpu"))
+
+
+def random_state(config, stacks, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    nodes = tuple(draw(group.size, config.width) for group in graph.groups)
     edges = tuple(
-        tuple(
-            draw(
-                graph.groups[block.target].size,
-                graph.groups[block.source].size,
-                config.width,
-            )
-            for block in graph.blocks
-        )
+        tuple(draw(*stack.shape, config.width) for stack in stacks.edges)
         for _ in range(1 if config.directions == "own" else 2)
     )
-    return GraphState(nodes, edges)
+    return GraphState(draw(len(stacks.degree), config.width), edges)
 
 
-def edge_by_edge(layer, graph, state):
+def single_edges(stacks):
+    """Return (stack, part, i, j), target and source of every edge."""
+    return [
+        ((index, part, i, j), int(target), int(source))
+        for index, stack in enumerate(stacks.edges)
+        for part in range(stack.shape[0])
+        for i, target in enumerate(stack.target[part])
+        for j, source in enumerate(stack.source[part])
+    ]
+
+
+def edge_by_edge(layer, stacks, state):
     """The same layer in loops over single neurons and edges."""
     along, against = 0, len(layer.scale_shift) - 1
-    forward, backward = state.edges[0], state.edges[-1]
 
     def message(which, edge, receiver, sender):
         scale, shift = layer.scale_shift[which](edge).chunk(2)
@@ -71,63 +79,52 @@ def edge_by_edge(layer, graph, state):
         return scale * ends + shift
 
     inbox = {}
-    for index, block in enumerate(graph.blocks):
-        for i in range(graph.groups[block.target].size):
-            for j in range(graph.groups[block.source].size):
-                target = state.nodes[block.target][i]
-                source = state.nodes[block.source][j]
-                inbox.setdefault((block.target, i), []).append(
-                    message(along, forward[index][i, j], target, source)
-                )
-                inbox.setdefault((block.source, j), []).append(
-                    message(against, backward[index][i, j], source, target)
-                )
+    for (index, *place), target, source in single_edges(stacks):
+        ends = state.nodes[target], state.nodes[source]
+        forward, backward = (
+            way[index][tuple(place)] for way in (state.edges[0], state.edges[-1])
+        )
+        inbox.setdefault(target, []).append(message(along, forward, *ends))
+        inbox.setdefault(source, []).append(message(against, backward, *ends[::-1]))
     nodes = []
-    for index, group in enumerate(graph.groups):
-        rows = []
-        for i in range(group.size):
-            node = state.nodes[index][i]
-            if (index, i) in inbox:
-                received = torch.stack(inbox[index, i])
-                variance = received.var(0, correction=0)
-                plain = torch.cat(
-                    [
-                        received.mean(0),
-                        received.min(0).values,
-                        received.max(0).values,
-                        (variance + 1e-5).sqrt(),
-                    ]
-                )
-                amplified = plain * math.log(len(received) + 1) / math.log(32)
-                reduced = torch.cat([plain, amplified])
-            else:
-                reduced = torch.zeros(8 * len(node), dtype=node.dtype)
-            update = layer.mix(layer.update(torch.cat([node, reduced])))
-            if layer.is_residual:
-                rows.append(layer.norm(node + layer.activation(update)))
-            elif layer.is_last:
-                rows.append(update)
-            else:
-                rows.append(layer.activation(layer.norm(update)))
-        nodes.append(torch.stack(rows))
-    edges = []
-    for direction, states in enumerate(state.edges):
-        updated = []
-        for edge, block in zip(states, graph.blocks, strict=True):
-            new = torch.empty_like(edge)
-            for i in range(edge.shape[0]):
-                for j in range(edge.shape[1]):
-                    ends = nodes[block.source][j], nodes[block.target][i]
-                    source, target = ends if direction == 0 else ends[::-1]
-                    hidden = (
-                        layer.edge_own(edge[i, j])
-                        + layer.edge_source(source)
-                        + layer.edge_target(target)
-                    )
-                    new[i, j] = layer.edge_out(layer.activation(hidden))
-            updated.append(edge + new if layer.is_residual else new)
-        edges.append(tuple(updated))
-    return GraphState(tuple(nodes), tuple(edges))
+    for number, node in enumerate(state.nodes):
+        if number in inbox:
+            received = torch.stack(inbox[number])
+            variance = received.var(0, correction=0)
+            plain = torch.cat(
+                [
+                    received.mean(0),
+                    received.min(0).values,
+                    received.max(0).values,
+                    (variance + 1e-5).sqrt(),
+                ]
+            )
+            amplified = plain * math.log(len(received) + 1) / math.log(32)
+            reduced = torch.cat([plain, amplified])
+        else:
+            reduced = torch.zeros(8 * len(node), dtype=node.dtype)
+        update = layer.mix(layer.update(torch.cat([node, reduced])))
+        if layer.is_residual:
+            nodes.append(layer.norm(node + layer.activation(update)))
+        elif layer.is_last:
+            nodes.append(update)
+        else:
+            nodes.append(layer.activation(layer.norm(update)))
+    edges = [[torch.empty_like(edge) for edge in states] for states in state.edges]
+    for (index, *place), target, source in single_edges(stacks):
+        for direction, states in enumerate(state.edges):
+            ends = nodes[source], nodes[target]
+            first, second = ends if direction == 0 else ends[::-1]
+            old = states[index][tuple(place)]
+            hidden = (
+                layer.edge_own(old)
+                + layer.edge_source(first)
+                + layer.edge_target(second)
+            )
+            new = layer.edge_out(layer.activation(hidden))
+            new = old + new if layer.is_residual else new
+            edges[direction][index][tuple(place)] = new
+    return GraphState(torch.stack(nodes), tuple(tuple(way) for way in edges))
 
 
 def assert_same_state(found, expected):
@@ -143,20 +140,20 @@ class TestMessageLayer:
             torch.manual_seed(0)
             return MessageLayer(config, is_last=request.param).double()
 
-    def test_it_is_what_loops_over_edges_compute(self, layer, config, graph):
-        state = random_state(config, graph)
+    def test_it_is_what_loops_over_edges_compute(self, layer, config, stacks):
+        state = random_state(config, stacks)
         with torch.no_grad():
-            found, expected = layer(graph, state), edge_by_edge(layer, graph, state)
+            found, expected = layer(stacks, state), edge_by_edge(layer, stacks, state)
         assert_same_state(found, expected)
 
-    def test_the_comparison_can_fail(self, layer, config, graph):
-        state = random_state(config, graph)
+    def test_the_comparison_can_fail(self, layer, config, stacks):
+        state = random_state(config, stacks)
         turned = GraphState(
             state.nodes,
-            tuple(tuple(edge.flip(0) for edge in way) for way in state.edges),
+            tuple(tuple(edge.flip(1) for edge in way) for way in state.edges),
         )
         with torch.no_grad():
-            found, expected = layer(graph, state), edge_by_edge(layer, graph, turned)
+            found, expected = layer(stacks, state), edge_by_edge(layer, stacks, turned)
         with pytest.raises(AssertionError):
             assert_same_state(found, expected)
 
@@ -206,9 +203,9 @@ class TestInputs:
             CONFIGS["default"], num_features=3, num_context=0, num_outputs=2
         ).double()
         generator = torch.Generator().manual_seed(0)
-        values = torch.randn(2, 3, 9, 3, generator=generator, dtype=torch.float64)
+        values = torch.randn(1, 2, 3, 9, 3, generator=generator, dtype=torch.float64)
         torch.testing.assert_close(
-            net._summary(values, (3, 3)), net._summary(values.flip(2), (3, 3))
+            net._summary(values, (3, 3)), net._summary(values.flip(3), (3, 3))
         )
 
     def test_cells_with_equal_features_get_equal_updates(self, rule):
