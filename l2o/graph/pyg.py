@@ -165,8 +165,8 @@ def _ends(block: WeightBlock, offsets: list[int]) -> Tensor:
 
 def _repeat(values: Sequence[int], counts: Sequence[int]) -> Tensor:
     """Return each value as often as its count says."""
-    long = {"dtype": torch.long}
-    return torch.tensor(values, **long).repeat_interleave(torch.tensor(counts, **long))
+    counted = torch.tensor(counts, dtype=torch.long)
+    return torch.tensor(values, dtype=torch.long).repeat_interleave(counted)
 
 
 def _slots(graph: NeuralGraph) -> list[int]:
