@@ -15,5 +15,7 @@ from .optim.model_card import model_card as model_card
 from .optim.optimizer import NeuralGraphOpt as NeuralGraphOpt
 from .optim.rule import AbstractRule as AbstractRule
 from .optim.rule import Rule as Rule
+from .optim.safety import SafetyConfig as SafetyConfig
+from .optim.safety import guarded_step as guarded_step
 from .optim.step import Hyper as Hyper
 from .optim.step import learned_step as learned_step

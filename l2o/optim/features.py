@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .config import FeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
 from .directions import NUM_DIRECTIONS, Directions
-from .state import MOMENTUM_DECAYS, ParameterState, column, rms
+from .state import MOMENTUM_DECAYS, ParameterState, column, constant, rms
 
 _LIMIT = 5.0
 """Features are clipped to this magnitude."""
@@ -64,7 +64,7 @@ class LogSignFeatures:
 
 def _log_sign(values: Tensor, p: float = 10.0) -> Tensor:
     """Return `[2n, *shape]` from `[n, *shape]`: magnitudes, then signs."""
-    floor = torch.exp(torch.tensor(-p, dtype=values.dtype, device=values.device))
+    floor = constant([-p], values).exp().squeeze(0)
     size = values.abs()
     is_large = size >= floor
     magnitude = torch.where(is_large, size.clamp_min(floor).log() / p, -1.0)
@@ -111,8 +111,8 @@ class ScaleFreeFeatures:
         signal = rms(ratios).flatten().log()
         weight = rms(param[None]).flatten().log()
         logs = torch.cat([signal, weight]).clamp(-2 * _LIMIT, _LIMIT) / 2
-        size = param.new_tensor([log(param.numel()) / 10, min(param.ndim, 4) / 4])
-        scales = param.new_tensor(self.time_scales)
+        size = constant([log(param.numel()) / 10, min(param.ndim, 4) / 4], param)
+        scales = constant(self.time_scales, param)
         clock = torch.tanh((step.to(param.dtype) - 1) / scales - 1)
         return torch.cat([logs, size, clock])
 

@@ -1,6 +1,7 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,33 @@ from typing_extensions import override
 from l2o.graph import NeuralGraph
 from l2o.graph.infer import graph_from_shapes
 
-from .checkpoint import load_rule
+from .checkpoint import load_rule, rule_hash
+from .checks import (
+    BETAS,
+    check_device,
+    check_gradient,
+    check_group,
+    check_settings,
+    listed_params,
+    warn_of_betas,
+)
+from .diagnostics import Diagnostics, Tally
+from .distributed import gathered, spread_like
+from .resume import check_saved_state, paired, restored_state
 from .rule import AbstractRule
+from .safety import SafetyConfig, guarded_step
 from .state import State
 from .step import Hyper, learned_step
+
+_SAFETY = SafetyConfig()
+
+
+_COPIED = (
+    *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
+    *("_graph", "_has_warned", "_is_compiled", "_is_ready", "_model", "_names"),
+    *("_safety", "_tally", "_tensors"),
+)
+"""Attributes that a deep copy or a pickle of the optimizer carries."""
 
 
 class NeuralGraphOpt(Optimizer):
@@ -30,6 +54,7 @@ class NeuralGraphOpt(Optimizer):
         lr: multiplier of the rule's updates, dimensionless; 1 is as meta-trained.
         weight_decay: decoupled decay in AdamW's convention; a step shrinks a
             parameter by the factor `1 - lr * rule.step_size * weight_decay`.
+        maximize: whether to climb instead of descend.
         rule: the name of a shipped rule, the path of a rule file, or a rule. A rule
             object must lie on the parameters' device; it is shared, not copied.
         model: the module that owns the parameters. Its names tell more about the
@@ -39,6 +64,8 @@ class NeuralGraphOpt(Optimizer):
             they have none).
         compile: whether `torch.compile` fuses the step: a minute or more at the first
             step, about twice as fast from then on.
+        safety: when a step is skipped or an update clipped; `diagnostics` tells how
+            often. None takes every step as the rule proposes it.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
@@ -64,25 +91,31 @@ class NeuralGraphOpt(Optimizer):
         lr: float = 1.0,
         weight_decay: float = 0.0,
         *,
+        maximize: bool = False,
         rule: str | Path | AbstractRule = "ng-gnn",
         model: nn.Module | None = None,
         graph: NeuralGraph | None = None,
         compile: bool = False,
+        safety: SafetyConfig | None = _SAFETY,
     ) -> None:
-        _check_not_negative(lr=lr, weight_decay=weight_decay)
-        params = [params] if isinstance(params, dict) else list(params)
-        if not params:
-            raise ValueError(
-                "NeuralGraphOpt needs at least one parameter; got an empty list. "
-                "Did you pass a generator that was already used, or a model without "
-                "parameters?"
-            )
+        check_settings(lr=lr, weight_decay=weight_decay)
+        params = listed_params(params)
         self._model = model
         self._given_graph = graph
         self._is_compiled = compile
+        self._safety = safety
         self._is_ready = False
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self._has_warned = False
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "betas": BETAS,
+        }
+        super().__init__(params, defaults)
         self.rule = self._prepare_rule(rule)
+        self._tally = Tally((), self._device, (safety or _SAFETY).max_update)
+        self._write_rule_hash()
         self._set_graph()
         self._is_ready = True
 
@@ -100,7 +133,7 @@ class NeuralGraphOpt(Optimizer):
         """
         super().add_param_group(param_group)
         try:
-            self._check_group(self.param_groups[-1])
+            check_group(self.param_groups[-1])
             if self._is_ready:
                 self._set_graph()
         except (TypeError, ValueError):
@@ -134,14 +167,43 @@ class NeuralGraphOpt(Optimizer):
         grads, hyper, state = self._gather()
         if not grads:
             return loss
+        params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
         with torch.autocast(device_type=self._device.type, enabled=False):
-            new_params, new_state = self._step(
-                self.rule, self._graph, self._tensors, grads, state, hyper
+            new_params, new_state, *reports = self._step(
+                self.rule, self._graph, params, grads, state, hyper
             )
+        for report in reports:
+            self._tally.add(report)
         for name in grads:
-            self._tensors[name].copy_(new_params[name])
-            self.state[self._tensors[name]] = new_state[name]
+            param = self._tensors[name]
+            param.copy_(spread_like(new_params[name], param))
+            self.state[param] = {
+                key: spread_like(value, param) for key, value in new_state[name].items()
+            }
         return loss
+
+    def diagnostics(self) -> Diagnostics:
+        """Return what the safety net skipped and clipped, and the last sizes.
+
+        Reading waits for the device; the steps themselves never do.
+
+        Raises:
+            ValueError: if the optimizer was built with `safety=None`.
+
+        Example:
+            >>> model = torch.nn.Linear(3, 2)
+            >>> optimizer = NeuralGraphOpt(model.parameters())
+            >>> model(torch.full((1, 3), float("nan"))).sum().backward()
+            >>> optimizer.step()
+            >>> optimizer.diagnostics().skipped
+            1
+        """
+        if self._safety is None:
+            raise ValueError(
+                "NeuralGraphOpt.diagnostics needs the safety net; got safety=None. "
+                "Build the optimizer without that argument."
+            )
+        return self._tally.read()
 
     def __repr__(self) -> str:
         """Show the groups, the rule and where the graph comes from."""
@@ -152,13 +214,26 @@ class NeuralGraphOpt(Optimizer):
         return f"{super().__repr__()}\n{head}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all that a copy needs; the compiled step is made again."""
-        return {key: item for key, item in vars(self).items() if key != "_step"}
+        """Return all that a copy needs.
+
+        As with every optimizer of torch, hooks stay behind, and so does what others
+        hang on it (a scheduler wraps `step`). The compiled step is made again.
+        """
+        return {key: item for key, item in vars(self).items() if key in _COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or the groups and states of a checkpoint."""
         super().__setstate__(state)
+        for group in self.param_groups:
+            for name in ("maximize", "betas", "rule_hash"):  # newer than some files
+                group.setdefault(name, self.defaults[name])
         self._prepare_step()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Return groups and states; each group names the rule by its `rule_hash`."""
+        self._write_rule_hash()
+        return super().state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -168,26 +243,30 @@ class NeuralGraphOpt(Optimizer):
             state_dict: what `state_dict` returned; left unchanged.
 
         Raises:
-            ValueError: if it is another optimizer's, or its groups differ.
+            ValueError: if it is another optimizer's or another rule's, or its groups
+                or shapes differ.
         """
-        expected = self.rule.init_state({"": self._owned()[0]})[""].keys()
-        for key, item in state_dict["state"].items():
-            if item.keys() != expected:
-                raise ValueError(
-                    "NeuralGraphOpt needs a state that its rule saved, with "
-                    f"{sorted(expected)}; got {sorted(item)} for parameter {key}. Load "
-                    "the checkpoint of a run with this rule, or start without its "
-                    "optimizer state."
-                )
-        super().load_state_dict(state_dict)
-        saved = [key for group in state_dict["param_groups"] for key in group["params"]]
-        for key, param in zip(saved, self._owned(), strict=True):
-            # torch casts averages to the parameter's dtype; they must stay wide.
-            if key in state_dict["state"]:
-                self.state[param] = {
-                    name: value.to(param.device, copy=True)
-                    for name, value in state_dict["state"][key].items()
-                }
+        saved: dict[str, Any] = {}
+
+        def check(_: Optimizer, found: dict[str, Any]) -> None:
+            saved.update(found)
+            check_saved_state(found, self.rule, rule_hash(self.rule), self._owned())
+
+        def widen(_: Optimizer) -> None:
+            """Undo that torch casts averages to the parameter's dtype."""
+            for _, param, item in paired(saved, self._owned()):
+                self.state[param] = restored_state(item, self.rule, param)
+
+        # The last before and the first after, so that the user's hooks see the rest.
+        hooks = (
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(widen, prepend=True),
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _gather(self) -> tuple[dict[str, Tensor], dict[str, Hyper], State]:
         """Collect gradients, settings and state by name."""
@@ -195,25 +274,27 @@ class NeuralGraphOpt(Optimizer):
         hyper: dict[str, Hyper] = {}
         state: State = {}
         for group in self.param_groups:
+            if tuple(group["betas"]) != BETAS and not self._has_warned:
+                self._has_warned = True
+                warn_of_betas(group["betas"])
             lr = group["lr"]
-            if self._is_compiled and not isinstance(lr, Tensor):
-                lr = torch.tensor(lr, device=self._device)
+            if isinstance(lr, Tensor):
+                lr = lr.reshape(())
+            elif self._is_compiled:
+                lr = torch.full((), lr, device=self._device)
             item = Hyper(lr=lr, weight_decay=group["weight_decay"])
             for param in group["params"]:
                 name = self._names.get(param)
                 if param.grad is None or name is None:
                     continue
-                if param.grad.layout != torch.strided:
-                    raise TypeError(
-                        "NeuralGraphOpt needs dense gradients; got one of layout "
-                        f"{param.grad.layout} for {name!r}. Build the embedding with "
-                        "sparse=False."
-                    )
-                _check_device(name, param, self._device)
-                grads[name] = param.grad
+                check_gradient(name, param.grad)
+                check_device(name, param, self._device)
+                grad = gathered(param.grad)
+                grads[name] = -grad if group["maximize"] else grad
                 hyper[name] = item
-                if param in self.state:
-                    state[name] = self.state[param]
+                if self.state.get(param):
+                    known = self.state[param].items()
+                    state[name] = {key: gathered(value) for key, value in known}
         return grads, hyper, state
 
     def _prepare_rule(self, rule: str | Path | AbstractRule) -> AbstractRule:
@@ -235,11 +316,17 @@ class NeuralGraphOpt(Optimizer):
         self._device = device
         return rule
 
+    def _write_rule_hash(self) -> None:
+        """Let each group, new ones included, tell which rule its state belongs to."""
+        number = rule_hash(self.rule)
+        for group in (self.defaults, *self.param_groups):
+            group["rule_hash"] = number
+
     def _set_graph(self) -> None:
         """Name every tensor and find the graph that they form."""
         tensors = self._named_tensors()
         for name, tensor in tensors.items():
-            _check_device(name, tensor, self._device)
+            check_device(name, tensor, self._device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self._given_graph is None:
             known = "names and shapes" if self._has_names else "shapes"
@@ -256,10 +343,15 @@ class NeuralGraphOpt(Optimizer):
         self._graph = graph
         self._tensors = tensors
         self._names = {tensor: name for name, tensor in tensors.items()}
+        self._tally = self._tally.renamed(tensors)
         self._prepare_step()
 
     def _prepare_step(self) -> None:
-        self._step = torch.compile(learned_step) if self._is_compiled else learned_step
+        if self._safety is None:
+            step = learned_step
+        else:
+            step = partial(guarded_step, safety=self._safety)
+        self._step = torch.compile(step) if self._is_compiled else step
 
     def _owned(self) -> list[Tensor]:
         """Return the parameters of all groups; at least one."""
@@ -299,32 +391,3 @@ class NeuralGraphOpt(Optimizer):
         else:
             named = {str(index): param for index, param in enumerate(owned)}
         return {name: tensor for name, tensor in named.items() if tensor.numel()}
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        _check_not_negative(lr=group["lr"], weight_decay=group["weight_decay"])
-        names = group.get("param_names", range(len(group["params"])))
-        for name, param in zip(names, group["params"], strict=True):
-            if not param.is_floating_point():
-                raise TypeError(
-                    "NeuralGraphOpt needs real floating-point parameters; got dtype "
-                    f"{param.dtype} for parameter {name!r}. Leave it out, or convert "
-                    "it (torch.view_as_real for complex ones)."
-                )
-
-
-def _check_not_negative(**values: float | Tensor) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(
-                f"NeuralGraphOpt {name} must be zero or above; got {name}={value}. "
-                + ("1.0 is as meta-trained." if name == "lr" else "0.0 means none.")
-            )
-
-
-def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
-    if tensor.device != device:
-        raise ValueError(
-            f"NeuralGraphOpt needs all parameters on {device}, where its rule lies; "
-            f"got {name!r} on {tensor.device}. Move the model before you build the "
-            "optimizer, and use one optimizer a device."
-        )

@@ -6,7 +6,7 @@ correction, in the parameter's shape. So a checkpoint depends on neither the rul
 features nor the graph.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -71,10 +71,15 @@ def advance_state(state: State, grads: Mapping[str, Tensor]) -> State:
     }
 
 
+def constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return `values` as a tensor of `like`'s dtype on its device, without waiting."""
+    host = torch.tensor(values, dtype=like.dtype, device="cpu")
+    return host.to(like.device, non_blocking=True)
+
+
 def column(values: tuple[float, ...], like: Tensor) -> Tensor:
     """Return `values` along a first axis that broadcasts against `like`."""
-    column = torch.tensor(values, dtype=like.dtype, device=like.device)
-    return column.reshape(-1, *[1] * (like.ndim - 1))
+    return constant(values, like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def rms(values: Tensor) -> Tensor:

@@ -61,28 +61,75 @@ def learned_step(
         >>> round(new["weight"][0, 0].item(), 4)  # an untrained rule is Adam at 0.01
         0.99
     """
-    wide = {name: _widened(param) for name, param in params.items()}
-    moving = {name: _widened(grads[name]) for name in wide if name in grads}
-    known = {name: state[name] for name in wide if name in state}
-    fresh = {name: param for name, param in wide.items() if name not in state}
-    new_state = rule.advance({**known, **rule.init_state(fresh)}, moving)
+    start = complete_state(rule, params, state)
+    updates, new_state = propose_updates(rule, graph, params, grads, start)
+    new_params = apply_updates(rule, params, updates, hyper)
+    touched = {
+        name: new_state[name] for name in params if name in grads or name in state
+    }
+    return new_params, touched
+
+
+def complete_state(
+    rule: AbstractRule, params: Mapping[str, Tensor], state: State
+) -> State:
+    """Return the state of every parameter, new where `state` lacks it."""
+    fresh = {name: widened(params[name]) for name in params if name not in state}
+    return {
+        **{name: state[name] for name in params if name in state},
+        **rule.init_state(fresh),
+    }
+
+
+def propose_updates(
+    rule: AbstractRule,
+    graph: NeuralGraph,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+) -> tuple[Params, State]:
+    """Ask the rule what to add to each parameter that has a gradient. Pure.
+
+    Args:
+        rule: the learned network.
+        graph: the neural graph of the parameters.
+        params: name to value, for every parameter of the graph.
+        grads: name to gradient, for those that have one.
+        state: of every parameter, as `complete_state` returns it.
+
+    Returns:
+        Updates at `lr = 1` in float32 or wider, one a gradient, and the new state.
+    """
+    wide = {name: widened(param) for name, param in params.items()}
+    moving = {name: widened(grads[name]) for name in wide if name in grads}
+    new_state = rule.advance(state, moving)
     all_grads = {
         name: moving[name] if name in moving else torch.zeros_like(param)
         for name, param in wide.items()
     }
     updates = rule(graph, wide, all_grads, new_state)
-    new_params = {}
-    for name, param in params.items():
-        if name not in moving:
-            new_params[name] = param
-            continue
+    return {name: updates[name] for name in moving}, new_state
+
+
+def apply_updates(
+    rule: AbstractRule,
+    params: Mapping[str, Tensor],
+    updates: Mapping[str, Tensor],
+    hyper: Mapping[str, Hyper] | None,
+) -> Params:
+    """Return the parameters after decay and update, in their own dtype. Pure.
+
+    Those without an update are returned as they came.
+    """
+    new_params = dict(params)
+    for name, update in updates.items():
         item = Hyper() if hyper is None else hyper[name]
         shrink = 1 - item.lr * (rule.step_size * item.weight_decay)
-        new = wide[name] * shrink + item.lr * updates[name]
-        new_params[name] = new.to(param.dtype)
-    kept = {name: new_state[name] for name in new_state if name in moving | known}
-    return new_params, kept
+        new = widened(params[name]) * shrink + item.lr * update
+        new_params[name] = new.to(params[name].dtype)
+    return new_params
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 or wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,95 @@
+"""What `NeuralGraphOpt` refuses in its arguments, and how it says so."""
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
+
+BETAS = (MOMENTUM_DECAYS[ADAM_MOMENTUM], SECOND_MOMENT_DECAY)
+"""The decays of the Adam among the directions. They stand in the groups because
+schedulers that cycle a momentum look for it there; a rule knows no others."""
+
+
+def listed_params(params: Iterable[Any]) -> list[Any]:
+    """Return what was passed as `params` as a list, or raise."""
+    if isinstance(params, dict):
+        return [params]
+    if isinstance(params, Tensor | set | frozenset):
+        raise TypeError(
+            "NeuralGraphOpt's params argument given to the optimizer should be an "
+            f"iterable of Tensors or dicts, in order; got {type(params).__name__}. "
+            "Pass model.parameters() or a list."
+        )
+    found = list(params)
+    if not found:
+        raise ValueError(
+            "NeuralGraphOpt needs at least one parameter; got an empty list. "
+            "Did you pass a generator that was already used, or a model without "
+            "parameters?"
+        )
+    return found
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """Raise if a new group holds a setting or a parameter that cannot be."""
+    check_settings(lr=group["lr"], weight_decay=group["weight_decay"])
+    if tuple(group["betas"]) != BETAS:
+        raise ValueError(
+            f"NeuralGraphOpt has fixed decays, its rule's; got betas={group['betas']}. "
+            "Leave betas out."
+        )
+    names = group.get("param_names", range(len(group["params"])))
+    for name, param in zip(names, group["params"], strict=True):
+        if not param.is_floating_point():
+            raise TypeError(
+                "NeuralGraphOpt needs real floating-point parameters; got dtype "
+                f"{param.dtype} for parameter {name!r}. Leave it out, or convert "
+                "it (torch.view_as_real for complex ones)."
+            )
+
+
+def check_settings(**values: float | Tensor) -> None:
+    """Raise unless every value is one number, zero or above."""
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(
+                f"NeuralGraphOpt: Tensor {name} must be 1-element; got shape "
+                f"{tuple(value.shape)}. Use a group for each setting."
+            )
+        if not value >= 0:
+            raise ValueError(
+                f"NeuralGraphOpt {name} must be zero or above; got {name}={value}. "
+                + ("1.0 is as meta-trained." if name == "lr" else "0.0 means none.")
+            )
+
+
+def check_device(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Raise unless the parameter lies on the rule's device."""
+    if tensor.device != device:
+        raise ValueError(
+            f"NeuralGraphOpt needs all parameters on {device}, where its rule lies; "
+            f"got {name!r} on {tensor.device}. Move the model before you build the "
+            "optimizer, and use one optimizer a device."
+        )
+
+
+def check_gradient(name: str, grad: Tensor) -> None:
+    """Raise if the gradient is sparse."""
+    if grad.layout != torch.strided:
+        raise TypeError(
+            "NeuralGraphOpt needs dense gradients; got one of layout "
+            f"{grad.layout} for {name!r}. Build the embedding with sparse=False."
+        )
+
+
+def warn_of_betas(betas: tuple[float, float]) -> None:
+    """Say that a scheduler cycles what nobody reads."""
+    warnings.warn(
+        f"NeuralGraphOpt has fixed decays, its rule's; betas={betas} changes nothing. "
+        "Pass cycle_momentum=False to the scheduler to say so yourself.",
+        stacklevel=2,
+    )

@@ -1,0 +1,93 @@
+"""What the safety net did, kept on the device and read when asked for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .safety import StepReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """What an optimizer has seen since it was built; checkpoints do not hold it."""
+
+    steps: int
+    """Number of steps with at least one gradient, the skipped ones included."""
+    skipped: int
+    """Number of steps not taken: a gradient or an update was not finite."""
+    clipped: dict[str, int]
+    """Parameter to number of updates that were scaled down to one nominal step."""
+    largest_update: dict[str, float]
+    """Parameter to the largest root mean square of an update so far, at `lr = 1` and
+    before clipping; in nominal steps (units of `rule.step_size`)."""
+    last_update: dict[str, float]
+    """The same of the last step; 0 without a gradient."""
+    last_gradient: dict[str, float]
+    """Parameter to largest magnitude of an entry of its last gradient; 0 without."""
+
+
+class Tally:
+    """Running counts over the reports of guarded steps; adding never waits.
+
+    Args:
+        names: of the parameters.
+        device: where the reports come from.
+        max_update: above how many nominal steps an update is clipped.
+    """
+
+    def __init__(
+        self, names: Iterable[str], device: torch.device, max_update: float
+    ) -> None:
+        self._names = list(names)
+        self._max_update = max_update
+        self._zero = torch.zeros((), device=device)
+        self._steps = 0
+        self._skipped = self._zero
+        # Rows: times clipped, largest update, last update, last gradient.
+        self._table = self._row({}).repeat(4, 1)
+
+    def renamed(self, names: Iterable[str]) -> "Tally":
+        """Return a tally over other parameters; counts stay with their names."""
+        other = Tally(names, self._zero.device, self._max_update)
+        other._steps, other._skipped = self._steps, self._skipped
+        rows = [dict(zip(self._names, row, strict=True)) for row in self._table]
+        other._table = torch.stack([other._row(row) for row in rows])
+        return other
+
+    def add(self, report: StepReport) -> None:
+        """Count one step."""
+        clipped, largest, _, _ = self._table
+        updates = self._row(report.update_sizes)
+        is_clipped = report.is_sound & (updates > self._max_update)
+        finite = updates.nan_to_num(nan=0.0, posinf=0.0)
+        self._steps += 1
+        self._skipped = self._skipped + ~report.is_sound
+        self._table = torch.stack(
+            [
+                clipped + is_clipped,
+                largest.maximum(finite),
+                updates,
+                self._row(report.grad_peaks),
+            ]
+        )
+
+    def read(self) -> Diagnostics:
+        """Copy the counts to the host, which waits for the device."""
+        clipped, largest, updates, gradients = (
+            dict(zip(self._names, row, strict=True)) for row in self._table.tolist()
+        )
+        return Diagnostics(
+            steps=self._steps,
+            skipped=int(self._skipped.item()),
+            clipped={name: int(count) for name, count in clipped.items()},
+            largest_update=largest,
+            last_update=updates,
+            last_gradient=gradients,
+        )
+
+    def _row(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return one number a parameter, zero where there is none."""
+        known = (values.get(name, self._zero) for name in self._names)
+        return torch.stack([self._zero, *(item.to(self._zero) for item in known)])[1:]

@@ -1,0 +1,83 @@
+"""Optimizer states from checkpoints: whether they fit, and at which width."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .distributed import gathered, is_sharded, spread_like
+from .rule import AbstractRule
+from .state import ParameterState
+from .step import widened
+
+
+def check_saved_state(
+    saved: Mapping[str, Any], rule: AbstractRule, hash_: int, params: Sequence[Tensor]
+) -> None:
+    """Raise ValueError unless `saved` can go on with this rule and these parameters.
+
+    Args:
+        saved: a state dictionary.
+        rule: the rule that is to go on.
+        hash_: its `rule_hash`. A group of `saved` without one fits every rule.
+        params: the optimizer's parameters, in order.
+    """
+    for group in saved["param_groups"]:
+        if group.get("rule_hash", hash_) != hash_:
+            raise ValueError(
+                "NeuralGraphOpt needs a state of its own rule; got rule_hash "
+                f"{group['rule_hash']} instead of {hash_}. Build the optimizer with "
+                "the rule of the checkpoint; to go on with another on purpose, delete "
+                "rule_hash from the checkpoint's param_groups."
+            )
+    for key, param, item in paired(saved, params):
+        expected = {name: value.shape for name, value in _template(rule, param).items()}
+        found = {name: torch.Size(getattr(v, "shape", ())) for name, v in item.items()}
+        if found != expected:
+            raise ValueError(
+                "NeuralGraphOpt needs a state that its rule saved, with "
+                f"{_listed(expected)}; got {_listed(found)} for parameter {key}. Load "
+                "the checkpoint of a run with this rule and model, or start without "
+                "its optimizer state."
+            )
+
+
+def restored_state(
+    item: Mapping[str, Any], rule: AbstractRule, param: Tensor
+) -> ParameterState:
+    """Return a copy of one parameter's saved state, as wide as the rule keeps it.
+
+    Args:
+        item: the saved state, whole or sharded; numbers may stand for 0-d tensors.
+        rule: the rule that is to go on.
+        param: the parameter, whole or sharded.
+    """
+    restored = {}
+    for name, like in _template(rule, param).items():
+        value = torch.as_tensor(item[name])
+        if is_sharded(value) and not is_sharded(param):
+            value = gathered(value)
+        value = value.to(device=param.device, dtype=like.dtype, copy=True)
+        restored[name] = value if is_sharded(value) else spread_like(value, param)
+    return restored
+
+
+def paired(
+    saved: Mapping[str, Any], params: Sequence[Tensor]
+) -> list[tuple[Any, Tensor, Mapping[str, Any]]]:
+    """Return key, parameter and saved state, where there is one."""
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    pairs = zip(keys, params, strict=False)  # torch itself compares the lengths
+    states = saved["state"]
+    return [(key, param, states[key]) for key, param in pairs if states.get(key)]
+
+
+def _template(rule: AbstractRule, param: Tensor) -> ParameterState:
+    """Return a state with the right shapes and widths, and no values."""
+    empty = torch.empty(param.shape, dtype=param.dtype, device="meta")
+    return rule.init_state({"": widened(empty)})[""]
+
+
+def _listed(shapes: Mapping[str, torch.Size]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))
