@@ -19,3 +19,4 @@ from .optim.safety import SafetyConfig as SafetyConfig
 from .optim.safety import guarded_step as guarded_step
 from .optim.step import Hyper as Hyper
 from .optim.step import learned_step as learned_step
+from .optim.theta import with_theta as with_theta
