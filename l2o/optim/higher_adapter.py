@@ -6,7 +6,7 @@ differentiable by itself. The adapter is for code that is written on `higher` al
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,9 +37,10 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
     `with_theta` takes it, for a theta that is itself computed. Overrides of `lr` and
     `weight_decay` may be tensors with a gradient too.
 
-    Parameters that the rule reads and the optimizer does not train are read where the
-    functional model has them. The graph is the one the optimizer has when the context
-    is entered.
+    It takes each step as the rule proposes it, without the safety net, since a skipped
+    step has no derivative. Parameters that the rule reads and the optimizer does not
+    train are read where the functional model has them. The graph is the one that the
+    optimizer has when the context is entered.
 
     Args:
         other: the optimizer; its state is copied, its rule and graph are shared.
@@ -107,7 +108,7 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
                             for key, value in self.state[index][place].items()
                         }
 
-    def _update(self, grouped_grads: list[list[Tensor | None]], **_: Any) -> None:
+    def _update(self, grouped_grads: list[list[Tensor]], **_: Any) -> None:
         """Take one step; `higher` has put the fast weights into the groups."""
         params = self._read_only_params()
         grads: dict[str, Tensor] = {}
@@ -121,9 +122,10 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
                     continue
                 params[name] = group["params"][place]
                 places[name] = index, place
-                grad = grouped_grads[index][place]
+                grad: Tensor | None = grouped_grads[index][place]
                 if grad is not None:
-                    grads[name], hyper[name] = grad, item
+                    grads[name] = -grad if group["maximize"] else grad
+                    hyper[name] = item
                 if self.state[index][place]:
                     state[name] = self.state[index][place]
         if not grads:
@@ -142,9 +144,16 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
                 self.state[index][place] = new_state[name]
 
     def _read_only_params(self) -> dict[str, Tensor]:
+        """Return what the rule reads beside the trained parameters, as it is now."""
         if not self._read_only:
             return {}
-        fast = self._fmodel.fast_params
+        fast = None if self._fmodel is None else self._fmodel.fast_params
+        if fast is None:
+            raise ValueError(
+                "DifferentiableNeuralGraphOpt needs the functional model to read the "
+                f"parameters {sorted(self._read_only)}, which it does not train; got "
+                "none. Pass fmodel=, or build the optimizer without model=."
+            )
         return {name: fast[place] for name, place in self._read_only.items()}
 
 
@@ -158,4 +167,5 @@ def register_with_higher(kind: type[NeuralGraphOpt] = NeuralGraphOpt) -> None:
     Example:
         >>> register_with_higher()
     """
-    higher.register_optim(kind, DifferentiableNeuralGraphOpt)
+    # Its annotation asks for an instance; its code, rightly, for the class.
+    higher.register_optim(cast(Any, kind), DifferentiableNeuralGraphOpt)

@@ -235,14 +235,29 @@ class TestInnerLoop:
         slopes = torch.autograd.grad(loss, list(rule.parameters()), allow_unused=True)
         assert all(slope is None for slope in slopes)
 
-    def test_groups_and_parameters_that_rest(self, innerloop_ctx, problem, rule):
-        """The rule reads the first layer, which is not trained."""
-        first, *others = problem.model.parameters()
-        optimizer = NeuralGraphOpt(
-            [{"params": others[:1], "lr": 0.5}, {"params": others[1:]}],
-            rule=rule,
-            model=problem.model,
-        )
+    @pytest.fixture
+    def partial_optimizer(self, problem, rule):
+        """Build one that reads the first layer and does not train it."""
+        _, *others = problem.model.parameters()
+        groups = [
+            {"params": others[:1], "lr": 0.5, "maximize": True},
+            {"params": others[1:]},
+        ]
+        return NeuralGraphOpt(groups, rule=rule, model=problem.model)
+
+    def test_it_needs_the_model_to_read_what_rests(
+        self, higher, innerloop_ctx, problem, partial_optimizer
+    ):
+        params = list(problem.model.parameters())
+        inner_loop = higher.get_diff_optim(partial_optimizer, params)
+        loss = loss_of(problem.model(problem.batches[0][0]), problem.batches[0][1])
+        with pytest.raises(ValueError, match="Pass fmodel=, or build the optimizer"):
+            inner_loop.step(loss, params=params)
+
+    def test_groups_and_parameters_that_rest(
+        self, innerloop_ctx, problem, partial_optimizer
+    ):
+        first, optimizer = next(problem.model.parameters()), partial_optimizer
         found = unroll_in_higher(innerloop_ctx, problem, optimizer)
         before = first.detach().clone()
         *inner, (inputs, targets) = problem.batches
