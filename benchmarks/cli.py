@@ -1,20 +1,18 @@
 """The command line `l2o`: one verb for each thing that the library can do."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
-from l2o import load_rule, neural_graph, read_provenance, shipped_rules
+from l2o import load_rule, read_provenance, shipped_rules
 from optimizees import build_task, load_fashion_mnist
 from optimizees.data.download import Progress, download, verify
 from optimizees.data.layouts import DatasetName, require
 
 from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
+from .graph_command import graph
 from .long import LongConfig, run_long
 from .report import report_fashion, report_long, report_step_cost
 from .step_cost import StepCostConfig, run_step_cost
@@ -118,17 +116,6 @@ def data_verify(name: DatasetName, /, *, root: Path | None = None) -> None:
         )
 
 
-def graph(factory: str, /) -> None:
-    """Describe the neural graph of a model.
-
-    Args:
-        factory: MODULE:FUNCTION that builds it, for example
-            optimizees:fashion_cnn; found from the working directory, too.
-    """
-    model = _build_model(factory)
-    print(neural_graph(model).describe())
-
-
 def validate_rules(
     rules: tuple[str, ...],
     /,
@@ -207,29 +194,6 @@ def _run(arguments: list[str]) -> None:
             run_long(config, print)
         case StepCostConfig() as config:
             run_step_cost(config, print)
-
-
-def _build_model(factory: str) -> nn.Module:
-    """Import what `factory` names and call it."""
-    module_name, _, name = factory.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-        build = getattr(module, name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            "graph needs MODULE:FUNCTION, both importable from here; got "
-            f"{factory!r} ({error}). Try optimizees:fashion_cnn."
-        ) from error
-    finally:
-        sys.path.pop(0)
-    model = build()
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"graph needs a function that returns a torch.nn.Module; got "
-            f"{type(model).__name__} from {factory!r}. Return the model itself."
-        )
-    return model
 
 
 def _show_progress() -> Progress | None:
