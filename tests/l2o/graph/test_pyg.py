@@ -4,64 +4,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from l2o.graph import (
-    NeuralGraph,
-    NeuronGroup,
-    Neurons,
-    NodeParameter,
-    Tie,
-    View,
-    WeightBlock,
-)
+from l2o.graph import NeuralGraph, NeuronGroup, Neurons, NodeParameter, View
 from l2o.graph.pyg import EDGE_TYPES, NODE_TYPES, from_pyg, to_pyg
-
-
-def group(name, size, role="hidden"):
-    return NeuronGroup(name=name, size=size, role=role)
-
-
-@pytest.fixture
-def graph():
-    """Inputs, two convolutions (the second in two groups), a residual, tied outputs."""
-    a, b, c, d = (Neurons(k, range(size)) for k, size in enumerate((2, 4, 4, 2)))
-    return NeuralGraph(
-        shapes={"conv": (4, 2, 3), "grouped": (4, 2), "bias": (4,), "table": (2, 5)},
-        groups=(
-            group("inputs", 2, "input"),
-            *(group("first", 4), group("second", 4)),
-            group("outputs", 2, "output"),
-        ),
-        blocks=(
-            WeightBlock(
-                parameter="conv",
-                source=a,
-                target=b,
-                view=View.contiguous(1, 4, 2, 3),
-            ),
-            WeightBlock(
-                parameter="grouped",
-                source=b,
-                target=Neurons(2, (3, 1, 0, 2)),
-                view=View.contiguous(2, 2, 2),
-            ),
-            WeightBlock(
-                parameter="conv",
-                source=c,
-                target=d,
-                view=View((1, 2, 4, 3), (24, 3, 6, 1)),
-                is_alias=True,
-            ),
-        ),
-        node_parameters=(
-            NodeParameter(parameter="bias", neurons=c, view=View.contiguous(4)),
-            NodeParameter(
-                parameter="table",
-                neurons=Neurons(2, range(1, 4, 2)),
-                view=View.contiguous(2, 5),
-            ),
-        ),
-        ties=(Tie(kind="residual", source=b, target=c),),
-    )
 
 
 @pytest.fixture
@@ -166,7 +110,7 @@ def test_a_graph_without_parameters_of_one_kind():
     neurons = Neurons(0, range(3))
     graph = NeuralGraph(
         shapes={"bias": (3,)},
-        groups=(group("alone", 3, "isolated"),),
+        groups=(NeuronGroup(name="alone", size=3, role="isolated"),),
         blocks=(),
         node_parameters=(
             NodeParameter(parameter="bias", neurons=neurons, view=View.contiguous(3)),
