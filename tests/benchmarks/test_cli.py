@@ -123,32 +123,6 @@ def test_meta_train_is_handed_on(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("l2o meta-train: load_config needs")
 
 
-def test_graph_describes_a_model(capsys):
-    assert main(["graph", "optimizees:fashion_cnn"]) == 0
-    assert "14,378 parameters" in capsys.readouterr().out
-
-
-def test_graph_finds_modules_in_the_working_directory(tmp_path, capsys, monkeypatch):
-    source = "from torch import nn\n\ndef build():\n    return nn.Linear(3, 2)\n"
-    (tmp_path / "a_model_of_mine.py").write_text(source)
-    monkeypatch.chdir(tmp_path)
-    before = list(sys.path)
-    assert main(["graph", "a_model_of_mine:build"]) == 0
-    assert "8 parameters" in capsys.readouterr().out
-    assert sys.path == before
-
-
-@pytest.mark.parametrize("name", ["optimizees", "optimizees:none", "no_such:build"])
-def test_graph_needs_something_to_import(name, capsys):
-    assert main(["graph", name]) == 1
-    assert "Try optimizees:fashion_cnn" in capsys.readouterr().err
-
-
-def test_graph_needs_a_model(capsys):
-    assert main(["graph", "builtins:dict"]) == 1
-    assert "Return the model itself" in capsys.readouterr().err
-
-
 def test_rules_shows_how_they_were_made(capsys, monkeypatch, rule_file):
     monkeypatch.setattr(cli, "shipped_rules", lambda: [rule_file])
     assert main(["rules"]) == 0
