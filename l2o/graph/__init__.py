@@ -13,3 +13,5 @@ from .neural_graph import Tie as Tie
 from .neural_graph import Unplaced as Unplaced
 from .neural_graph import View as View
 from .neural_graph import WeightBlock as WeightBlock
+from .symmetry import permute_parameters as permute_parameters
+from .symmetry import random_permutations as random_permutations

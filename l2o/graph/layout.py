@@ -41,11 +41,15 @@ def to_blocks(graph: NeuralGraph, tensors: Mapping[str, Tensor]) -> Blocks:
         Views of `tensors` where strides allow; autograd passes through.
     """
     edges = tuple(
-        _take(tensors[block.parameter], graph.shapes[block.parameter], block.view, 3)
+        take_view(
+            tensors[block.parameter], graph.shapes[block.parameter], block.view, lead=3
+        )
         for block in graph.blocks
     )
     nodes = tuple(
-        _take(tensors[node.parameter], graph.shapes[node.parameter], node.view, 1)
+        take_view(
+            tensors[node.parameter], graph.shapes[node.parameter], node.view, lead=1
+        )
         for node in graph.node_parameters
     )
     return Blocks(edges, nodes)
@@ -64,10 +68,14 @@ def from_blocks(graph: NeuralGraph, blocks: Blocks) -> dict[str, Tensor]:
     for node, tensor in zip(graph.node_parameters, blocks.nodes, strict=True):
         whole = tensor.reshape(*node.view.shape, *tensor.shape[2:])
         pieces[node.parameter].append((node.view, whole))
-    return {name: _put(graph.shapes[name], found) for name, found in pieces.items()}
+    return {
+        name: put_views(graph.shapes[name], found) for name, found in pieces.items()
+    }
 
 
-def _take(tensor: Tensor, shape: tuple[int, ...], view: View, lead: int) -> Tensor:
+def take_view(
+    tensor: Tensor, shape: tuple[int, ...], view: View, *, lead: int
+) -> Tensor:
     """Return the entries of `view`, all axes after the first `lead` made one.
 
     Args:
@@ -92,8 +100,8 @@ def _take(tensor: Tensor, shape: tuple[int, ...], view: View, lead: int) -> Tens
     return _permuted(tensor, _inverse(cut.order)).reshape(wanted)
 
 
-def _put(shape: tuple[int, ...], pieces: list[tuple[View, Tensor]]) -> Tensor:
-    """Return the parameter whose views the pieces are: inverse of `_take`.
+def put_views(shape: tuple[int, ...], pieces: list[tuple[View, Tensor]]) -> Tensor:
+    """Return the parameter whose views the pieces are: inverse of `take_view`.
 
     Args:
         shape: the parameter's own shape.

@@ -13,8 +13,8 @@ from .state import (
     TINY,
     ParameterState,
     column,
-    rms,
 )
+from .whitening import look_ahead, whiten
 
 NUM_DIRECTIONS = 2 + len(MOMENTUM_DECAYS)
 """Gradient, momenta, whitened momentum."""
@@ -22,10 +22,6 @@ ADAM = 1 + ADAM_MOMENTUM
 """Which direction is Adam's."""
 WHITENED = NUM_DIRECTIONS - 1
 """Which direction is the whitened momentum."""
-
-_WHITENING = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
-_WHITENING_STEPS = 5
 
 
 class Directions(NamedTuple):
@@ -38,12 +34,16 @@ class Directions(NamedTuple):
     """`[*shape]`: root of the second moment, in units of the gradient."""
 
 
-def find_directions(grad: Tensor, state: ParameterState) -> Directions:
+def find_directions(
+    grad: Tensor, state: ParameterState, white: Tensor | None = None
+) -> Directions:
     """Return the directions of one parameter, this step's gradient included.
 
     Args:
         grad: `[*shape]`.
         state: after this gradient.
+        white: the whitened momentum, `[*shape]`. None whitens the tensor as one matrix,
+            or takes Adam's direction for a vector.
     """
     # A parameter that never had a gradient is at step 0, where 1 - decay**0 is zero.
     step = state["step"].to(state["momenta"].dtype).clamp_min(1)
@@ -51,37 +51,8 @@ def find_directions(grad: Tensor, state: ParameterState) -> Directions:
     root = (state["second_moment"] / (1 - SECOND_MOMENT_DECAY**step) + TINY).sqrt()
     root = root + ADAM_EPS
     ratios = state["momenta"] / ((1 - decays**step) * root)
-    if grad.ndim < 2:
+    if white is None and grad.ndim < 2:
         white = ratios[ADAM_MOMENTUM]
-    else:
-        decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
-        ahead = decay * state["momenta"][ADAM_MOMENTUM] + (1 - decay) * grad
-        white = whiten(ahead.flatten(1)).reshape(grad.shape)
+    elif white is None:
+        white = whiten(look_ahead(grad, state).flatten(1)).reshape(grad.shape)
     return Directions(torch.cat([(grad / root)[None], ratios, white[None]]), root)
-
-
-def whiten(matrix: Tensor) -> Tensor:
-    """Return the matrix with its singular values near one another, at unit scale.
-
-    A few Newton-Schulz steps; rows and columns may be permuted before or after.
-
-    Args:
-        matrix: `[row, column]`.
-
-    Returns:
-        `[row, column]` with a root mean square of 1; zero where `matrix` is zero.
-
-    Reference:
-        Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
-        networks", https://kellerjordan.github.io/posts/muon/. We fix the root mean
-        square instead of the largest singular value.
-    """
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    white = matrix.T if is_tall else matrix
-    white = white / (white.square().sum() + TINY).sqrt()
-    first, second, third = _WHITENING
-    for _ in range(_WHITENING_STEPS):
-        gram = white @ white.T
-        white = first * white + (second * gram + third * gram @ gram) @ white
-    white = white.T if is_tall else white
-    return white / rms(white[None])[0]

@@ -19,6 +19,7 @@ from .directions import Directions, find_directions
 from .features import build_features
 from .head import apply_head, num_outputs
 from .state import State, advance_state, init_state
+from .whitening import whiten_momenta
 
 Params: TypeAlias = dict[str, Tensor]
 
@@ -118,9 +119,12 @@ class Rule(AbstractRule):
         theta = next(self.parameters())
         features, contexts = {}, {}
         directions: dict[str, Directions | None] = dict.fromkeys(params)
+        white = whiten_momenta(graph, grads, state) if self.uses_directions else {}
         for name, param in params.items():
             if self.uses_directions:
-                directions[name] = find_directions(grads[name], state[name])
+                directions[name] = find_directions(
+                    grads[name], state[name], white.get(name)
+                )
             entry, context = self.features(
                 param, grads[name], state[name], directions[name]
             )

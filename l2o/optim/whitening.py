@@ -1,0 +1,145 @@
+"""Whitened momenta: matrices with all singular values near one another."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from l2o.graph import NeuralGraph, View, WeightBlock
+from l2o.graph.layout import put_views, take_view
+
+from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
+_STEPS = 5
+
+_SMALL = 2**18
+"""Matrices of at most so many entries are whitened together with others like them."""
+
+
+def whiten(matrix: Tensor) -> Tensor:
+    """Return the matrix with its singular values near one another, at unit scale.
+
+    A few Newton-Schulz steps; rows and columns may be permuted before or after.
+
+    Args:
+        matrix: `[*batch, row, column]`.
+
+    Returns:
+        As `matrix`, each with a root mean square of 1; zero where it is zero.
+
+    Reference:
+        Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
+        networks", https://kellerjordan.github.io/posts/muon/. We fix the root mean
+        square instead of the largest singular value.
+    """
+    is_tall = matrix.shape[-2] > matrix.shape[-1]
+    white = matrix.mT if is_tall else matrix
+    white = white / (white.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
+    first, second, third = _COEFFICIENTS
+    for _ in range(_STEPS):
+        gram = white @ white.mT
+        white = first * white + (second * gram + third * gram @ gram) @ white
+    white = white.mT if is_tall else white
+    return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
+
+
+def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
+    """Return Nesterov's look ahead on Adam's momentum.
+
+    Args:
+        grad: `[*shape]`.
+        state: after this gradient.
+    """
+    decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
+    return decay * state["momenta"][ADAM_MOMENTUM] + (1 - decay) * grad
+
+
+def whiten_momenta(
+    graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
+) -> dict[str, Tensor]:
+    """Return the whitened look ahead of every parameter that is a matrix or a kernel.
+
+    A matrix is one linear map: rows and columns may be permuted, each alike for all
+    entries. So packed projections are whitened one by one, and the parts of a grouped
+    convolution too; otherwise renumbering the neurons of one part would change all.
+
+    Args:
+        graph: the neural graph of the parameters.
+        grads: name to gradient, for every parameter of the graph.
+        state: name to state, after these gradients.
+
+    Returns:
+        Name to `[*shape]`, for parameters of two axes or more.
+    """
+    views = _matrix_views(graph)
+    matrices: dict[tuple[str, int], Tensor] = {}
+    for name, shape in graph.shapes.items():
+        if len(shape) < 2:
+            continue
+        ahead = look_ahead(grads[name], state[name])
+        for index, view in enumerate(views.get(name, ())):
+            piece = take_view(ahead, shape, view, lead=3).flatten(2)
+            matrices[name, index] = piece
+        if name not in views:
+            matrices[name, 0] = ahead.flatten(1)[None]
+    white = _whiten_all(matrices)
+    found = {}
+    for name, shape in graph.shapes.items():
+        if name in views:
+            pieces = [
+                (view, white[name, index].reshape(view.shape))
+                for index, view in enumerate(views[name])
+            ]
+            found[name] = put_views(shape, pieces)
+        elif len(shape) >= 2:
+            found[name] = white[name, 0].reshape(shape)
+    return found
+
+
+def _whiten_all(
+    matrices: Mapping[tuple[str, int], Tensor],
+) -> dict[tuple[str, int], Tensor]:
+    """Whiten each `[part, row, column]`; small ones of one shape together."""
+    alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
+    white = {}
+    for key, matrix in matrices.items():
+        if math.prod(matrix.shape[1:]) > _SMALL:
+            white[key] = whiten(matrix)
+        else:
+            alike[tuple(matrix.shape[1:])].append(key)
+    for keys in alike.values():
+        sizes = [len(matrices[key]) for key in keys]
+        joined = whiten(torch.cat([matrices[key] for key in keys]))
+        white.update(zip(keys, joined.split(sizes), strict=True))
+    return white
+
+
+def _matrix_views(graph: NeuralGraph) -> dict[str, tuple[View, ...]]:
+    """Return, for parameters that hold several matrices, the view of each.
+
+    Those that are one matrix, rows along the first axis, are left out.
+    """
+    key = "matrix views"
+    if key not in graph.derived:
+        blocks: defaultdict[str, list[WeightBlock]] = defaultdict(list)
+        for block in graph.blocks:
+            if not block.is_alias:
+                blocks[block.parameter].append(block)
+        graph.derived[key] = {
+            name: tuple(block.view for block in found)
+            for name, found in blocks.items()
+            if len(graph.shapes[name]) >= 2 and _is_several(found)
+        }
+    return graph.derived[key]
+
+
+def _is_several(blocks: list[WeightBlock]) -> bool:
+    """Whether a parameter's blocks are more than one linear map."""
+    if any(block.parts > 1 for block in blocks):
+        # A norm's scale or a depthwise kernel has a row a part: one matrix.
+        return any(block.view.shape[1:3] != (1, 1) for block in blocks)
+    return len({block.target for block in blocks}) > 1

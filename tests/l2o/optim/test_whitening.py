@@ -1,0 +1,122 @@
+import pytest
+import torch
+from torch import nn
+
+from l2o import neural_graph
+from l2o.graph import NeuralGraph, NeuronGroup, Neurons, View, WeightBlock
+from l2o.optim.state import advance_state, init_state
+from l2o.optim.whitening import look_ahead, whiten, whiten_momenta
+
+
+class TestWhiten:
+    def draw(self, *shape):
+        generator = torch.Generator().manual_seed(1)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    @pytest.mark.parametrize("shape", [(4, 4), (3, 8), (8, 3), (1, 5), (5, 1), (1, 1)])
+    def test_it_brings_singular_values_together(self, shape):
+        rows, columns = shape
+        matrix = self.draw(rows, columns)
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        spread = torch.linspace(1.0, 0.05, len(values), dtype=torch.float64)
+        found = whiten(left @ (spread[:, None] * right))
+        assert found.square().mean().sqrt() == pytest.approx(1.0)
+        # The quintic sends 0.05 and 1 to between 0.7 and 1.2 of one another's scale.
+        after = torch.linalg.svdvals(found)
+        assert after.max() / after.min() < 2
+
+    def test_it_keeps_the_singular_vectors(self):
+        matrix = self.draw(3, 5)
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        inner = left.T @ whiten(matrix) @ right.T
+        off = inner - inner.diagonal().diag()
+        assert off.abs().max() < 1e-9
+        assert (inner.diagonal() > 0).all()
+
+    @pytest.mark.parametrize("shape", [(3, 8), (8, 3)])
+    def test_relabelling_rows_and_columns_relabels_it(self, shape):
+        matrix = self.draw(*shape)
+        rows, columns = torch.randperm(shape[0]), torch.randperm(shape[1])
+        torch.testing.assert_close(
+            whiten(matrix[rows][:, columns]),
+            whiten(matrix)[rows][:, columns],
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+    def test_a_batch_is_whitened_one_by_one(self):
+        batch = self.draw(4, 3, 5)
+        one_by_one = torch.stack([whiten(matrix) for matrix in batch])
+        torch.testing.assert_close(whiten(batch), one_by_one, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("scale", [1e-6, 1e6])
+    def test_it_does_not_see_the_scale(self, scale):
+        matrix = self.draw(3, 5)
+        torch.testing.assert_close(
+            whiten(scale * matrix), whiten(matrix), rtol=1e-9, atol=1e-9
+        )
+
+    def test_zero_stays_zero(self):
+        assert not whiten(torch.zeros(3, 5)).any()
+
+
+class TestMomenta:
+    """Which matrices a parameter holds."""
+
+    def found_and_ahead(self, graph):
+        generator = torch.Generator().manual_seed(1)
+        grads = {
+            name: torch.randn(shape, generator=generator, dtype=torch.float64)
+            for name, shape in graph.shapes.items()
+        }
+        state = advance_state(init_state(grads), grads)
+        ahead = {name: look_ahead(grads[name], state[name]) for name in grads}
+        return whiten_momenta(graph, grads, state), ahead
+
+    def test_one_matrix_a_layer_and_none_a_vector(self):
+        graph = neural_graph(
+            nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+        )
+        found, ahead = self.found_and_ahead(graph)
+        assert list(found) == ["0.weight", "1.weight", "2.weight"]
+        for name, white in found.items():
+            torch.testing.assert_close(white, whiten(ahead[name]))
+
+    def test_one_matrix_a_target_or_part(self):
+        """Packed projections, and a grouped convolution."""
+        shapes = {"packed": (8, 3), "grouped": (4, 2, 3), "depthwise": (4, 1, 3)}
+        groups = [
+            NeuronGroup(name=name, size=4, role="hidden") for name in ("a", "b", "c")
+        ]
+
+        def block(name, source, target, view):
+            return WeightBlock(
+                parameter=name,
+                source=Neurons(0, range(source)),
+                target=Neurons(target, range(4)),
+                view=view,
+            )
+
+        graph = NeuralGraph(
+            shapes=shapes,
+            groups=tuple(groups),
+            blocks=(
+                block("packed", 3, 1, View((1, 4, 3), (0, 3, 1), 0)),
+                block("packed", 3, 2, View((1, 4, 3), (0, 3, 1), 12)),
+                block("grouped", 4, 1, View.contiguous(2, 2, 2, 3)),
+                block("depthwise", 4, 1, View.contiguous(4, 1, 1, 3)),
+            ),
+            node_parameters=(),
+        )
+        found, ahead = self.found_and_ahead(graph)
+        expected = {
+            "packed": torch.cat([whiten(half) for half in ahead["packed"].split(4)]),
+            "grouped": torch.cat(
+                [
+                    whiten(half.flatten(1)).unflatten(1, (2, 3))
+                    for half in ahead["grouped"].split(2)
+                ]
+            ),
+            "depthwise": whiten(ahead["depthwise"][:, 0])[:, None],
+        }
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
