@@ -10,6 +10,7 @@ import tyro
 
 from .config import load_config
 from .loop import MetaTrainer
+from .ranks import joined_ranks
 
 
 def meta_train(
@@ -20,8 +21,11 @@ def meta_train(
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
     max_minutes: float | None = None,
     until: int | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Meta-train a rule as a YAML file says.
+
+    Several processes share a run under `torchrun --nproc-per-node N -m meta_train`.
 
     Args:
         config: the run, for example meta_train/configs/ff-imitation.yaml.
@@ -30,13 +34,17 @@ def meta_train(
         threads: CPU threads; by default all cores.
         max_minutes: stop, with a checkpoint, after this many minutes.
         until: stop, with a checkpoint, after this outer step.
+        tensorboard: write the log for TensorBoard, too; needs that package.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     settings = load_config(config)
     home = Path("runs") / settings.name if folder is None else folder
-    trainer = MetaTrainer(settings, home, resume=resume)
-    trainer.train(max_minutes=max_minutes, until=until)
+    with joined_ranks() as ranks:
+        trainer = MetaTrainer(
+            settings, home, resume=resume, ranks=ranks, tensorboard=tensorboard
+        )
+        trainer.train(max_minutes=max_minutes, until=until)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """One run of meta-training as one frozen record; read from YAML, strict both ways."""
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -10,133 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from l2o import PRESETS, RuleConfig
 from l2o.nets.config import check_positive
 
+from .estimator_config import EstimatorConfig, FirstOrderConfig
+from .ranges import check_not_negative
+from .task_config import AnyTaskConfig, TaskConfig
+
 _STRICT = {"extra": "forbid"}
-
-
-def _check_share(owner: str, **values: float) -> None:
-    """Raise unless every value is above zero and at most 1."""
-    for name, value in values.items():
-        if not 0 < value <= 1:
-            raise ValueError(
-                f"{owner} {name} must be above zero and at most 1; got {name}={value}. "
-                "Choose a share, for example 0.5, or 1 for the whole."
-            )
-
-
-def _check_not_negative(owner: str, **values: int | float) -> None:
-    """Raise unless every value is zero or above."""
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(
-                f"{owner} {name} must not be negative; got {name}={value}. "
-                "Choose a positive value, or 0 for none."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """One kind of inner problem."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    name: Literal["fashion-cnn", "fashion-mlp"] = "fashion-cnn"
-    """Model family; the data is FashionMNIST."""
-    image_size: Literal[7, 14, 28] = 28
-    """Pixels a side; below 28 the images are average-pooled."""
-    batch_size: int = 128
-    """Images a batch."""
-    weight: float = 1.0
-    """Relative frequency among the unrolls."""
-
-    def __post_init__(self) -> None:
-        check_positive("TaskConfig", batch_size=self.batch_size, weight=self.weight)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneStepConfig:
-    """The paper's estimator: the loss after one update, on that update's own batch."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    kind: Literal["one_step"] = "one_step"
-    replay: float = 1.0
-    """Share of the inner steps that are differentiated, drawn at random."""
-
-    def __post_init__(self) -> None:
-        _check_share("OneStepConfig", replay=self.replay)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FirstOrderConfig:
-    """Losses on fresh batches up to the window's end, to first order in the updates."""
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    kind: Literal["first_order"] = "first_order"
-    window: int = 20
-    """Inner steps over which an update is judged, at most."""
-    tail: float = 1.0
-    """Share of the window, at its end, whose losses count; a small one judges updates
-    by where they lead."""
-    discount: float = 1.0
-    """Weight of each later loss over the one before it. Below 1 it keeps the meaning of
-    the estimate where training is nearly unstable and gradients alternate in sign."""
-    replay: float = 0.25
-    """Share of the inner steps that are differentiated, drawn at random."""
-    objective: Literal["mean", "log"] = "log"
-    """Mean loss of the window, or its logarithm, which weighs late training more."""
-
-    def __post_init__(self) -> None:
-        check_positive("FirstOrderConfig", window=self.window)
-        _check_share(
-            "FirstOrderConfig",
-            tail=self.tail,
-            discount=self.discount,
-            replay=self.replay,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImitationConfig:
-    """A warm start: the update of a hand-designed optimizer is the target.
-
-    Matrices and kernels follow the whitened momentum, vectors follow Adam. Rates are in
-    units of the head's step size. The rule drives the runs, so it learns on the states
-    that it will meet.
-    """
-
-    __pydantic_config__: ClassVar = _STRICT
-
-    kind: Literal["imitation"] = "imitation"
-    matrix_rate: float = 0.7
-    """Root mean square of a matrix's update at the peak of the schedule."""
-    vector_rate: float = 1.0
-    """Factor of Adam's direction for vectors at the peak of the schedule."""
-    warmup: int = 20
-    """Inner steps of linear warm-up."""
-    decay_steps: float = 400.0
-    """Inner steps after which the decay has halved the rates."""
-    decay_power: float = 1.5
-    """Power of time with which the rates fall in the end."""
-    replay: float = 0.1
-    """Share of the inner steps that are differentiated, drawn at random."""
-
-    def __post_init__(self) -> None:
-        _check_not_negative(
-            "ImitationConfig",
-            matrix_rate=self.matrix_rate,
-            vector_rate=self.vector_rate,
-        )
-        check_positive(
-            "ImitationConfig",
-            warmup=self.warmup,
-            decay_steps=self.decay_steps,
-            decay_power=self.decay_power,
-        )
-        _check_share("ImitationConfig", replay=self.replay)
-
-
-EstimatorConfig: TypeAlias = OneStepConfig | FirstOrderConfig | ImitationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +37,13 @@ class MetaOptimizerConfig:
     """Learning rate at the last outer step over the peak; between them a cosine."""
     clip_norm: float | None = 1.0
     """Largest norm of a meta-gradient; None for no clipping."""
+    average: float | None = None
+    """Decay of an exponential moving average of theta; it is what is validated and
+    saved. None: theta itself."""
 
     def __post_init__(self) -> None:
         check_positive("MetaOptimizerConfig", lr=self.lr)
-        _check_not_negative(
+        check_not_negative(
             "MetaOptimizerConfig", weight_decay=self.weight_decay, warmup=self.warmup
         )
         if not 0 <= self.final_lr_share <= 1:
@@ -173,6 +54,11 @@ class MetaOptimizerConfig:
             )
         if self.clip_norm is not None:
             check_positive("MetaOptimizerConfig", clip_norm=self.clip_norm)
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(
+                "MetaOptimizerConfig average must be from 0 to below 1; got "
+                f"average={self.average}. Choose for example 0.95, or None for none."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +73,8 @@ class ValidationConfig:
     """Inner steps of a validation run."""
     seeds: tuple[int, ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
-    task: TaskConfig = TaskConfig()
-    """What is trained."""
+    tasks: tuple[TaskConfig, ...] = (TaskConfig(),)
+    """What is trained; the mean over all of them counts."""
 
     def __post_init__(self) -> None:
         check_positive("ValidationConfig", every=self.every, steps=self.steps)
@@ -196,6 +82,11 @@ class ValidationConfig:
             raise ValueError(
                 "ValidationConfig seeds must hold at least one seed; got seeds=(). "
                 "Add one, for example 9001."
+            )
+        if not self.tasks:
+            raise ValueError(
+                "ValidationConfig tasks must hold at least one problem; got tasks=(). "
+                "Add one, for example {name: fashion-cnn}."
             )
 
 
@@ -219,11 +110,20 @@ class MetaTrainConfig:
     """Inner problems in flight; each advances in every outer step."""
     steps_per_outer: int = 40
     """Inner steps a problem advances between two updates of theta."""
+    trained: tuple[str, ...] = ("*",)
+    """Which weights of theta move: patterns of names as a shell has them, for example
+    `net.entry.last.*`. The others stay as they were."""
     unroll: tuple[int, int] = (100, 1000)
     """Shortest and longest life of an inner problem, in inner steps; log-uniform."""
-    tasks: tuple[TaskConfig, ...] = (TaskConfig(),)
+    curriculum: int = 0
+    """Outer steps over which the longest life grows from the shortest one to its full
+    length; 0 for the full length at once."""
+    max_offset: float = 0.0
+    """Largest share of a life that passes before theta learns from it; drawn uniformly
+    for each problem, so that windows begin at every age."""
+    tasks: tuple[AnyTaskConfig, ...] = (TaskConfig(),)
     """The kinds of inner problem."""
-    estimator: EstimatorConfig = FirstOrderConfig()
+    estimator: EstimatorConfig = field(default_factory=FirstOrderConfig)
     """How the meta-gradient is found."""
     meta_optimizer: MetaOptimizerConfig = MetaOptimizerConfig()
     """How theta moves."""
@@ -246,6 +146,12 @@ class MetaTrainConfig:
             steps_per_outer=self.steps_per_outer,
             checkpoint_minutes=self.checkpoint_minutes,
         )
+        check_not_negative("MetaTrainConfig", curriculum=self.curriculum)
+        if not 0 <= self.max_offset < 1:
+            raise ValueError(
+                "MetaTrainConfig max_offset must be from 0 to below 1; got "
+                f"max_offset={self.max_offset}. Choose 0 to learn from the first step."
+            )
         if not self.tasks:
             raise ValueError(
                 "MetaTrainConfig tasks must hold at least one inner problem; got "
@@ -308,7 +214,7 @@ def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as error:
-        known = ", ".join(field.name for field in fields(MetaTrainConfig))
+        known = ", ".join(item.name for item in fields(MetaTrainConfig))
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
             for item in error.errors()
@@ -328,8 +234,8 @@ def config_values(config: Any) -> Any:
     """Return a configuration as plain lists and dictionaries."""
     if is_dataclass(config):
         return {
-            field.name: config_values(getattr(config, field.name))
-            for field in fields(config)
+            item.name: config_values(getattr(config, item.name))
+            for item in fields(config)
         }
     if isinstance(config, tuple | list):
         return [config_values(item) for item in config]

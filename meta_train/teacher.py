@@ -10,7 +10,7 @@ from l2o import AbstractRule, NeuralGraph
 from l2o.optim.directions import ADAM, WHITENED, find_directions
 from l2o.optim.state import State, advance_state, init_state
 
-from .config import ImitationConfig
+from .estimator_config import ImitationConfig
 
 
 class Teacher(AbstractRule):

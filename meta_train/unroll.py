@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
 from l2o.optim.rule import Params
@@ -17,8 +19,15 @@ Updates: TypeAlias = Callable[
 ]
 """The rule on one graph: parameters, gradients, state to updates."""
 
-_DIVERGENCE = 3.0
+DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
+
+
+class Progress(NamedTuple):
+    """What an inner problem did while a meta-gradient was taken."""
+
+    losses: list[float]
+    """Loss on each step's fresh batch, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +46,35 @@ class RuleOnGraph:
         self.rule = rule
         self.graph: NeuralGraph = neural_graph(task.init_params(0))
         rule.check(self.graph)
-        self.updates: Updates = (
-            torch.compile(self._updates) if compile else (self._updates)
-        )
+        self._compiled = torch.compile if compile else _as_it_is
+        self.updates: Updates = self._compiled(self._updates)
+        self.lane_step = cache(self._lane_step)
 
     def _updates(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         return self.rule(self.graph, params, grads, state)
+
+    def _lane_step(self, *, stacked: bool) -> Callable[..., tuple[Params, State]]:
+        """Return one step as a function of theta: `(theta, params, grads, state)`.
+
+        Args:
+            stacked: whether every argument has a lane as its first axis.
+        """
+
+        def step(
+            theta: Params, params: Params, grads: Params, state: State
+        ) -> tuple[Params, State]:
+            state = self.rule.advance(state, grads)
+            arguments = (self.graph, params, grads, state)
+            updates = functional_call(self.rule, theta, arguments)
+            return {name: params[name] + updates[name] for name in params}, state
+
+        return self._compiled(vmap(step) if stacked else step)
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 class InnerRun:
@@ -76,7 +106,11 @@ class InnerRun:
     @property
     def has_diverged(self) -> bool:
         """Whether the last loss is far above the first one, or not finite."""
-        return not self.loss <= _DIVERGENCE * self.first_loss
+        return not self.is_sound(self.loss)
+
+    def is_sound(self, loss: float) -> bool:
+        """Whether a loss is finite and not far above the first one."""
+        return loss <= DIVERGENCE * self.first_loss
 
     @property
     def is_over(self) -> bool:
@@ -101,6 +135,33 @@ class InnerRun:
         loss, self.grads = self.task.loss_and_grads(self.params, self.batch)
         self.loss = float(loss)
         return self.loss
+
+    def skip(self, steps: int) -> None:
+        """Take steps from which theta does not learn; fewer if the run ends."""
+        while steps > 0 and not self.is_over:
+            self.step()
+            self.measure()
+            steps -= 1
+
+    def move(
+        self, params: Params, grads: Params, state: State, *, losses: list[float]
+    ) -> None:
+        """Go where a differentiated unroll of this run ended; its graph is let go.
+
+        Args:
+            params: after the last step.
+            grads: on the last batch drawn from `batches`.
+            state: of the rule, the last step's gradient included.
+            losses: one a step, on the batches drawn since.
+        """
+        self.params = {name: param.detach() for name, param in params.items()}
+        self.grads = {name: grad.detach() for name, grad in grads.items()}
+        self.state = {
+            name: {key: item.detach() for key, item in record.items()}
+            for name, record in state.items()
+        }
+        self.loss = losses[-1]
+        self.position += len(losses)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a new run of the same task needs to continue."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from optimizees.activations import build_activation
+from optimizees.norms import NormName, build_norm
 
 
 class ConvNet(nn.Module):
@@ -23,6 +24,7 @@ class ConvNet(nn.Module):
         activation: name for `build_activation`, applied after each convolution.
         head: "pool" averages each channel over the image; "flatten" keeps every pixel.
         image_size: side of the input image in pixels; only "flatten" depends on it.
+        norm: name for `build_norm`, before each activation.
 
     Raises:
         ValueError: if `channels` is empty, if `kernel_size` is even, if `head` is
@@ -43,6 +45,7 @@ class ConvNet(nn.Module):
         activation: str = "relu",
         head: Literal["pool", "flatten"] = "pool",
         image_size: int = 28,
+        norm: NormName = "none",
     ) -> None:
         super().__init__()
         if not channels:
@@ -69,16 +72,18 @@ class ConvNet(nn.Module):
         width = in_channels
         for index, out_channels in enumerate(channels):
             first = index == 0
-            layers += [
+            layers.append(
                 nn.Conv2d(
                     width,
                     out_channels,
                     kernel_size,
                     stride=2 if first else 1,
                     padding=0 if first else kernel_size // 2,
-                ),
-                build_activation(activation),
-            ]
+                )
+            )
+            if norm != "none":
+                layers.append(build_norm(norm, out_channels, is_image=True))
+            layers.append(build_activation(activation))
             width = out_channels
         self.body = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1) if head == "pool" else nn.Identity()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from optimizees.activations import build_activation
+from optimizees.norms import NormName, build_norm
 
 
 class MLP(nn.Module):
@@ -15,12 +16,18 @@ class MLP(nn.Module):
     Args:
         widths: neurons of each layer, inputs first and outputs last; at least two.
         activation: name for `build_activation`.
+        norm: name for `build_norm`, before each activation.
 
     Raises:
         ValueError: if `widths` has fewer than two entries.
     """
 
-    def __init__(self, widths: tuple[int, ...], activation: str = "relu") -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        activation: str = "relu",
+        norm: NormName = "none",
+    ) -> None:
         super().__init__()
         if len(widths) < 2:
             raise ValueError(
@@ -29,8 +36,12 @@ class MLP(nn.Module):
             )
         layers: list[nn.Module] = []
         for source, target in pairwise(widths):
-            layers += [nn.Linear(source, target), build_activation(activation)]
-        self.layers = nn.Sequential(*layers[:-1])
+            layers.append(nn.Linear(source, target))
+            if norm != "none":
+                layers.append(build_norm(norm, target, is_image=False))
+            layers.append(build_activation(activation))
+        last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear))
+        self.layers = nn.Sequential(*layers[: last + 1])
 
     @override
     def forward(self, inputs: Float[Tensor, "B *shape"]) -> Float[Tensor, "B outputs"]:

@@ -138,9 +138,23 @@ class Task:
     """What to train on."""
     batch_size: int
     """Images per batch."""
+    init_scale: float = 1.0
+    """Factor of the initial values of every parameter of two or more axes."""
+    unit_spread: float = 1.0
+    """Each parameter is kept in a unit of its own, drawn log-uniformly between the
+    inverse of this number and this number: the function stays, but gradients and the
+    sizes of good steps change. 1 keeps every unit at 1."""
+    unit_seed: int = 0
+    """Decides the units."""
 
     def __post_init__(self) -> None:
         _check_batch_size("Task", self.batch_size, self.data)
+        if not (self.init_scale > 0 and self.unit_spread >= 1):
+            raise ValueError(
+                "Task needs init_scale above zero and unit_spread of at least 1; got "
+                f"init_scale={self.init_scale}, unit_spread={self.unit_spread}. Leave "
+                "them out to train the network as it is."
+            )
         _ = self._names  # built here, since vmap forbids drawing the initial values
 
     @property
@@ -156,16 +170,21 @@ class Task:
                 stay as they were.
 
         Returns:
-            A fresh network on the data's device.
+            A fresh network on the data's device, in its natural units.
         """
         # torch.manual_seed would also seed the GPUs, which fork_rng leaves out here.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)
             model = self.build_model()
+        if self.init_scale != 1:
+            with torch.no_grad():
+                for param in model.parameters():
+                    if param.ndim > 1:
+                        param.mul_(self.init_scale)
         return model.to(self.device)
 
     def init_params(self, seed: int) -> dict[str, Tensor]:
-        """Return the parameters that `init_model` has for this seed, by name.
+        """Return what `init_model` has for this seed, by name, in the task's units.
 
         Args:
             seed: as for `init_model`.
@@ -174,7 +193,10 @@ class Task:
             Fresh tensors on the data's device that do not require gradients.
         """
         model = self.init_model(seed)
-        return {name: param.detach() for name, param in model.named_parameters()}
+        params = {name: param.detach() for name, param in model.named_parameters()}
+        if self.unit_spread == 1:
+            return params
+        return {name: param / self._units[name] for name, param in params.items()}
 
     def batches(self, seed: int) -> BatchSampler:
         """Return an endless sampler of training batches."""
@@ -281,6 +303,15 @@ class Task:
         """The names of the family's parameters."""
         return {name for name, _ in self._template.named_parameters()}
 
+    @cached_property
+    def _units(self) -> dict[str, float]:
+        """The unit of each parameter: its natural value over the one that is kept."""
+        generator = torch.Generator().manual_seed(self.unit_seed)
+        names = [name for name, _ in self._template.named_parameters()]
+        places = 2 * torch.rand(len(names), generator=generator) - 1
+        units = [self.unit_spread**place for place in places.tolist()]
+        return dict(zip(names, units, strict=True))
+
     def _logits(
         self, params: dict[str, Tensor], batch: Batch
     ) -> Float[Tensor, "B classes"]:
@@ -291,6 +322,8 @@ class Task:
                 "Task needs every parameter of its family and no other; missing or "
                 f"unknown: {different}. Pass params as Task.init_params names them."
             )
+        if self.unit_spread != 1:
+            params = {name: item * self._units[name] for name, item in params.items()}
         dtype = next(iter(params.values())).dtype
         inputs = batch.inputs.to(dtype)
         return torch.func.functional_call(self._template, params, (inputs,))

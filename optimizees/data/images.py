@@ -56,6 +56,36 @@ class ImageData:
             source=f"{self.source}, images {start:,} to {stop - 1:,}",
         )
 
+    def of_classes(self, classes: Sequence[int]) -> "ImageData":
+        """Return the images of some classes, labelled by their place in the list.
+
+        Args:
+            classes: which, each once; `classes[0]` becomes label 0, and so on.
+
+        Returns:
+            A record with its own images, in their order.
+
+        Raises:
+            ValueError: if a class is named twice or has no image.
+        """
+        counts = torch.bincount(self.labels, minlength=max(classes, default=0) + 1)
+        if len(set(classes)) != len(classes) or not all(counts[list(classes)] > 0):
+            raise ValueError(
+                "ImageData.of_classes needs classes that are there, each once; got "
+                f"{tuple(classes)} for images of the classes "
+                f"{torch.unique(self.labels).tolist()}. Choose among those."
+            )
+        places = torch.full_like(counts, -1)
+        places[list(classes)] = torch.arange(len(classes), device=places.device)
+        labels = places[self.labels]
+        is_kept = labels >= 0
+        return replace(
+            self,
+            images=self.images[is_kept],
+            labels=labels[is_kept],
+            source=f"{self.source}, classes {', '.join(map(str, classes))}",
+        )
+
     def pooled(self, size: int) -> "ImageData":
         """Return the images averaged down to `size` x `size` pixels.
 

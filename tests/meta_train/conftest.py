@@ -3,7 +3,7 @@ from functools import cache
 
 import pytest
 
-from meta_train import loop
+from meta_train import shelf
 from meta_train.config import parse_config
 
 TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
@@ -21,13 +21,13 @@ RULES = {
 }
 
 
-load_once = cache(loop.load_fashion_mnist)
+load_once = cache(shelf.load_fashion_mnist)
 
 
 @pytest.fixture(autouse=True)
 def data_is_read_once(monkeypatch):
     """Decompressing the images takes longer than a tiny run."""
-    monkeypatch.setattr(loop, "load_fashion_mnist", load_once)
+    monkeypatch.setattr(shelf, "load_fashion_mnist", load_once)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def tiny():
             "tasks": [TASK, {**TASK, "image_size": 14, "batch_size": 8}],
             "estimator": {"kind": "first_order", "window": 2, "replay": 0.5},
             "meta_optimizer": {"warmup": 2},
-            "validation": {"every": 2, "steps": 3, "seeds": [9001], "task": TASK},
+            "validation": {"every": 2, "steps": 3, "seeds": [9001], "tasks": [TASK]},
             "device": "cpu",
             "compile": False,
             "data": "embedded",

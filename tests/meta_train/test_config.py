@@ -8,17 +8,22 @@ import meta_train
 from l2o import PRESETS
 from l2o.nets import FeedForwardConfig, NGGNNConfig
 from meta_train.config import (
-    FirstOrderConfig,
     MetaOptimizerConfig,
     MetaTrainConfig,
-    OneStepConfig,
-    TaskConfig,
     ValidationConfig,
     config_values,
     load_config,
     parse_config,
     save_config,
 )
+from meta_train.estimator_config import (
+    EvolutionConfig,
+    FirstOrderConfig,
+    OneStepConfig,
+    TBPTTConfig,
+)
+from meta_train.task_config import FamilyConfig, TaskConfig
+from optimizees import Family
 
 SHIPPED = sorted(Path(meta_train.__file__).parent.glob("configs/**/*.yaml"))
 
@@ -50,7 +55,13 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", PRESETS)
     @pytest.mark.parametrize(
-        "estimator", [OneStepConfig(replay=0.5), FirstOrderConfig(objective="mean")]
+        "estimator",
+        [
+            OneStepConfig(replay=0.5),
+            FirstOrderConfig(objective="mean"),
+            TBPTTConfig(second_order=False),
+            EvolutionConfig(kind="pes", sigma=0.1),
+        ],
     )
     def test_so_it_is_with_every_rule_and_estimator(self, name, estimator, tmp_path):
         for rule in (name, PRESETS[name]):
@@ -58,7 +69,11 @@ class TestFiles:
                 name="a",
                 rule=rule,
                 estimator=estimator,
-                tasks=(TaskConfig(weight=0.1), TaskConfig(name="fashion-mlp")),
+                tasks=(
+                    TaskConfig(weight=0.1),
+                    TaskConfig(name="fashion-mlp"),
+                    FamilyConfig(kind="family", family=Family(norms=("batch",))),
+                ),
                 meta_optimizer=MetaOptimizerConfig(clip_norm=None, lr=1e-5),
                 validation=ValidationConfig(seeds=(1,)),
             )
@@ -102,7 +117,11 @@ class TestStrictness:
             {"estimator": {"kind": "imitation", "outer_step": 3}},
             {"meta_optimizer": {"outer_step": 3}},
             {"validation": {"outer_step": 3}},
-            {"validation": {"task": {"outer_step": 3}}},
+            {"validation": {"tasks": [{"outer_step": 3}]}},
+            {"tasks": [{"kind": "family", "outer_step": 3}]},
+            {"tasks": [{"kind": "family", "family": {"outer_step": 3}}]},
+            {"estimator": {"kind": "tbptt", "outer_step": 3}},
+            {"estimator": {"kind": "nres", "outer_step": 3}},
             {"rule": {"outer_step": {}}},
             {"rule": {"net": {"kind": "ff", "outer_step": 3}}},
             {"rule": {"net": {"kind": "ng_gnn", "outer_step": 3}}},
@@ -146,8 +165,14 @@ class TestValues:
                 r"steps_per_outer must be above zero; got steps_per_outer=0\.",
             ),
             ({"seed": "pony"}, "seed: Input should be a valid integer"),
-            ({"tasks": [{"image_size": 8}]}, r"tasks\.0\.image_size: Input should be"),
-            ({"tasks": [{"name": "pony"}]}, r"tasks\.0\.name: Input should be"),
+            (
+                {"tasks": [{"image_size": 8}]},
+                r"tasks\.0\.TaskConfig\.image_size: Input should",
+            ),
+            (
+                {"tasks": [{"name": "pony"}]},
+                r"tasks\.0\.TaskConfig\.name: Input should",
+            ),
             ({"estimator": {"kind": "pony"}}, r"kind: Input should be 'one_step'"),
             ({"rule": {"net": {"kind": "ff", "width": -1}}}, "width=-1"),
             ({"unroll": [1, 2, 3]}, r"unroll"),
@@ -191,7 +216,46 @@ class TestValues:
             ({"validation": {"every": 0}}, "every", POSITIVE),
             ({"validation": {"steps": 0}}, "steps", POSITIVE),
             ({"validation": {"seeds": []}}, "seeds", r"at least one .*\(\)\. Add one"),
-            ({"validation": {"task": {"batch_size": 0}}}, "batch_size", POSITIVE),
+            ({"validation": {"tasks": [{"batch_size": 0}]}}, "batch_size", POSITIVE),
+            ({"validation": {"tasks": []}}, "tasks", r"at least one .*\(\)\. Add one"),
+            ({"estimator": {"kind": "tbptt", "window": 0}}, "window", POSITIVE),
+            *(
+                ({"estimator": {"kind": kind, key: 0}}, key, POSITIVE)
+                for kind in ("es", "pes", "nres")
+                for key in ("pairs", "sigma", "max_loss")
+            ),
+            ({"estimator": {"kind": "es", "tail": 0.0}}, "tail", SHARE),
+            (
+                {"estimator": {"kind": "es", "final_share": -1}},
+                "final_share",
+                NOT_NEGATIVE,
+            ),
+            (
+                {"estimator": {"kind": "es", "final_share": 1.5}},
+                "final_share",
+                r"at most 1; got final_share=1\.5\. Choose a share",
+            ),
+            ({"curriculum": -1}, "curriculum", NOT_NEGATIVE),
+            *(
+                (
+                    {"max_offset": value},
+                    "max_offset",
+                    r"from 0 to below 1; got .*\. Choose 0 to learn",
+                )
+                for value in (-0.1, 1.0)
+            ),
+            *(
+                (
+                    {"meta_optimizer": {"average": value}},
+                    "average",
+                    r"from 0 to below 1; got .*\. Choose for example",
+                )
+                for value in (-0.1, 1.0)
+            ),
+            *(
+                ({"tasks": [{"kind": "family", key: 0}]}, key, POSITIVE)
+                for key in ("members", "weight")
+            ),
             ({"meta_optimizer": {"lr": -1.0}}, "lr", POSITIVE),
             ({"meta_optimizer": {"lr": 0.0}}, "lr", POSITIVE),
             ({"meta_optimizer": {"warmup": -1}}, "warmup", NOT_NEGATIVE),

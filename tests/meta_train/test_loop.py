@@ -7,15 +7,29 @@ import pytest
 import torch
 
 from l2o import load_rule, read_provenance, save_rule
-from meta_train import loop
+from meta_train import loop, slot
 from meta_train.config import load_config
 from meta_train.log import read_json_lines
-from meta_train.loop import MetaTrainer, learning_rate
+from meta_train.loop import MetaTrainer
+from meta_train.outer import learning_rate
+
+EVOLUTION = {"kind": "pes", "pairs": 2, "sigma": 0.02}
+
+VARIANTS = {
+    "ff": ("ff", {}),
+    "ng-gnn": ("ng-gnn", {}),
+    "pes": ("ff", {"estimator": EVOLUTION, "trained": ["net.entry.last.*"]}),
+    "es": ("ff", {"estimator": {**EVOLUTION, "kind": "es"}, "max_offset": 0.5}),
+    "tbptt": ("ff", {"estimator": {"kind": "tbptt", "window": 2}}),
+    "average": ("ff", {"meta_optimizer": {"average": 0.5}, "curriculum": 2}),
+}
+"""Rules, estimators and settings that keep a state of their own between steps."""
 
 
-@pytest.fixture(params=["ff", "ng-gnn"])
+@pytest.fixture(params=VARIANTS)
 def config(request, tiny):
-    return tiny(request.param)
+    rule, changes = VARIANTS[request.param]
+    return tiny(rule, **changes)
 
 
 def outcome(trainer):
@@ -35,8 +49,16 @@ def outcome(trainer):
         "theta": {
             name: item.tolist() for name, item in trainer.rule.state_dict().items()
         },
-        "generator": trainer.generator.get_state().tolist(),
-        "lengths": [(run.seed, run.length, run.position) for _, run in trainer.runs],
+        "slots": [
+            (
+                slot.generator.get_state().tolist(),
+                slot.choice,
+                slot.problem.seed,
+                slot.problem.length,
+                slot.problem.position,
+            )
+            for slot in trainer.slots.values()
+        ],
     }
 
 
@@ -133,7 +155,8 @@ class TestResume:
     def stop(self, config, tmp_path, monkeypatch, name, call, *causes):
         """Stop a run at a call, resume it, compare; return the step of the stop."""
         whole = run_whole(config, tmp_path / "whole")
-        original, calls = getattr(loop, name), Counter()
+        room = loop if name == "validate" else slot
+        original, calls = getattr(room, name), Counter()
 
         def sometimes(*args, **kwargs):
             calls[name] += 1
@@ -144,7 +167,7 @@ class TestResume:
                     signal.raise_signal(cause)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(loop, name, sometimes)
+        monkeypatch.setattr(room, name, sometimes)
         with pytest.raises((KeyboardInterrupt, RuntimeError)):
             MetaTrainer(config, tmp_path / "parts").train()
         monkeypatch.undo()
@@ -245,7 +268,7 @@ class TestSteps:
     def test_a_step_that_is_not_finite_is_skipped_and_counted(
         self, tiny, tmp_path, monkeypatch, value
     ):
-        original, calls = loop.add_meta_gradient, Counter()
+        original, calls = slot.add_meta_gradient, Counter()
 
         def broken(config, run, *args):
             progress = original(config, run, *args)
@@ -254,7 +277,7 @@ class TestSteps:
                 next(run.bound.rule.parameters()).grad.view(-1)[0] = value
             return progress
 
-        monkeypatch.setattr(loop, "add_meta_gradient", broken)
+        monkeypatch.setattr(slot, "add_meta_gradient", broken)
         trainer = MetaTrainer(tiny(), tmp_path)
         moved = []
         for _ in range(3):
@@ -278,7 +301,7 @@ class TestSteps:
     def test_a_run_that_diverges_is_replaced_and_counted(
         self, tiny, tmp_path, monkeypatch
     ):
-        original = loop.add_meta_gradient
+        original = slot.add_meta_gradient
 
         def broken(config, run, *args):
             progress = original(config, run, *args)
@@ -286,43 +309,14 @@ class TestSteps:
             return progress
 
         trainer = MetaTrainer(tiny(unroll=[50, 50]), tmp_path)
-        seeds = [run.seed for _, run in trainer.runs]
-        monkeypatch.setattr(loop, "add_meta_gradient", broken)
+        monkeypatch.setattr(slot, "add_meta_gradient", broken)
         trainer.meta_step()
         assert trainer.num_diverged == 2
-        assert not set(seeds) & {run.seed for _, run in trainer.runs}
-
-    def test_a_run_at_its_length_is_replaced_and_not_counted(self, tiny, tmp_path):
-        trainer = MetaTrainer(tiny(unroll=[2, 2]), tmp_path)
-        seeds = [run.seed for _, run in trainer.runs]
+        seeds = {item.problem.seed for item in trainer.slots.values()}
+        monkeypatch.undo()
         trainer.meta_step()
-        assert trainer.num_diverged == 0
-        assert trainer.inner_steps == 4
-        assert not set(seeds) & {run.seed for _, run in trainer.runs}
-
-    def test_lengths_are_log_uniform(self, tiny, tmp_path):
-        trainer = MetaTrainer(tiny(unroll=[10, 1000]), tmp_path)
-        lengths = torch.tensor(
-            [trainer._new_run()[1].length for _ in range(300)], dtype=torch.float64
-        )
-        assert 10 <= lengths.min() < 20
-        assert 700 < lengths.max() <= 1000
-        # The logarithm of the mean place, with a standard error of 0.08.
-        assert lengths.log().mean() == pytest.approx(math.log(100), abs=0.25)
-
-    def test_tasks_come_as_often_as_they_weigh(self, tiny, tmp_path):
-        task = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
-        tasks = [{**task, "weight": 3.0}, {**task, "batch_size": 8}]
-        trainer = MetaTrainer(tiny(tasks=tasks), tmp_path)
-        drawn = Counter(trainer._new_run()[0].batch_size for _ in range(300))
-        assert 0.65 < drawn[16] / 300 < 0.85
-
-    def test_tasks_of_one_shape_share_a_graph(self, tiny, tmp_path):
-        task = {"name": "fashion-cnn", "image_size": 7, "batch_size": 16}
-        tasks = [task, {**task, "image_size": 14}]
-        trainer = MetaTrainer(tiny(tasks=tasks, num_tasks=8), tmp_path)
-        assert {task.image_size for task, _ in trainer.runs} == {7, 14}
-        assert len({id(run.bound) for _, run in trainer.runs}) == 1
+        assert trainer.num_diverged == 2
+        assert not seeds & {item.problem.seed for item in trainer.slots.values()}
 
     def test_the_meta_gradient_is_clipped(self, tiny, tmp_path):
         meta_optimizer = {"clip_norm": 1e-3}

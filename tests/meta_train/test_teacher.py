@@ -4,7 +4,7 @@ from torch.testing import assert_close
 
 from l2o import NeuralGraphOpt
 from l2o.optim.directions import whiten
-from meta_train.config import ImitationConfig
+from meta_train.estimator_config import ImitationConfig
 from meta_train.teacher import Teacher
 
 CONFIG = ImitationConfig(

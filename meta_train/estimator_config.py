@@ -1,0 +1,175 @@
+"""How a meta-gradient is found: one frozen record for each estimator."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from l2o.nets.config import check_positive
+
+from .ranges import check_not_negative, check_share
+
+_STRICT = {"extra": "forbid"}
+
+Objective: TypeAlias = Literal["mean", "log"]
+"""A loss in nats, or its logarithm, which weighs late training more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneStepConfig:
+    """The paper's estimator: the loss after one update, on that update's own batch."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["one_step"] = "one_step"
+    replay: float = 1.0
+    """Share of the inner steps that are differentiated, drawn at random."""
+
+    def __post_init__(self) -> None:
+        check_share("OneStepConfig", replay=self.replay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrderConfig:
+    """Losses on fresh batches up to the window's end, to first order in the updates."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["first_order"] = "first_order"
+    window: int = 20
+    """Inner steps over which an update is judged, at most."""
+    tail: float = 1.0
+    """Share of the window, at its end, whose losses count; a small one judges updates
+    by where they lead."""
+    discount: float = 1.0
+    """Weight of each later loss over the one before it. Below 1 it keeps the meaning of
+    the estimate where training is nearly unstable and gradients alternate in sign."""
+    replay: float = 0.25
+    """Share of the inner steps that are differentiated, drawn at random."""
+    objective: Objective = "log"
+    """What is averaged over the window."""
+
+    def __post_init__(self) -> None:
+        check_positive("FirstOrderConfig", window=self.window)
+        check_share(
+            "FirstOrderConfig",
+            tail=self.tail,
+            discount=self.discount,
+            replay=self.replay,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImitationConfig:
+    """A warm start: the update of a hand-designed optimizer is the target.
+
+    Matrices and kernels follow the whitened momentum, vectors follow Adam. Rates are in
+    units of the head's step size. The rule drives the runs, so it learns on the states
+    that it will meet.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["imitation"] = "imitation"
+    matrix_rate: float = 0.7
+    """Root mean square of a matrix's update at the peak of the schedule."""
+    vector_rate: float = 1.0
+    """Factor of Adam's direction for vectors at the peak of the schedule."""
+    warmup: int = 20
+    """Inner steps of linear warm-up."""
+    decay_steps: float = 400.0
+    """Inner steps after which the decay has halved the rates."""
+    decay_power: float = 1.5
+    """Power of time with which the rates fall in the end."""
+    replay: float = 0.1
+    """Share of the inner steps that are differentiated, drawn at random."""
+
+    def __post_init__(self) -> None:
+        check_not_negative(
+            "ImitationConfig",
+            matrix_rate=self.matrix_rate,
+            vector_rate=self.vector_rate,
+        )
+        check_positive(
+            "ImitationConfig",
+            warmup=self.warmup,
+            decay_steps=self.decay_steps,
+            decay_power=self.decay_power,
+        )
+        check_share("ImitationConfig", replay=self.replay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TBPTTConfig:
+    """Truncated backpropagation through time: autograd through a whole window.
+
+    Parameters, momenta and features carry derivatives from one inner step to the next.
+    The graph of a window is held in memory, so windows are short.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["tbptt"] = "tbptt"
+    window: int = 20
+    """Inner steps through which autograd passes."""
+    second_order: bool = True
+    """Whether derivatives also pass through the optimizee's gradients, which takes its
+    second derivatives. Without it, a gradient counts as a constant."""
+    objective: Objective = "log"
+    """What is averaged over the window."""
+
+    def __post_init__(self) -> None:
+        check_positive("TBPTTConfig", window=self.window)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionConfig:
+    """Evolution strategies: pairs of runs with opposite changes of theta are compared.
+
+    No derivative is taken, so length and roughness of training do no harm; what they
+    cost is variance, which grows with the number of weights that are changed. Keep
+    `trained` of the run small.
+    """
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["es", "pes", "nres"] = "nres"
+    """`es`: every window starts from one network, so effects beyond it are lost.
+    `pes`: both members of a pair keep their own network, and the changes of all windows
+    so far share the credit. `nres`: one change for the whole life of the pair. The last
+    two are unbiased; with a window as long as a life they are the same."""
+    pairs: int = 1
+    """Pairs that share one inner problem: its initial parameters and its batches."""
+    sigma: float = 0.01
+    """Standard deviation of the change of each weight of theta."""
+    objective: Objective = "mean"
+    """What is averaged over the inner steps."""
+    final_share: float = 0.0
+    """Share of the meta-loss that the end of a life makes; its whole makes the rest."""
+    tail: float = 0.1
+    """Share of a life that counts as its end."""
+    max_loss: float = 1.5
+    """Losses count at most this multiple of the first loss, and so does every step of a
+    network that diverged, so that one of them does not outweigh all others."""
+    stacked: bool = False
+    """Whether the runs of a problem are one `vmap`; it pays for small networks and on
+    accelerators. Otherwise they take turns."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "EvolutionConfig",
+            pairs=self.pairs,
+            sigma=self.sigma,
+            max_loss=self.max_loss,
+        )
+        check_share("EvolutionConfig", tail=self.tail)
+        check_not_negative("EvolutionConfig", final_share=self.final_share)
+        if self.final_share > 1:
+            raise ValueError(
+                "EvolutionConfig final_share must be at most 1; got "
+                f"final_share={self.final_share}. Choose a share, for example 0.5."
+            )
+
+
+EstimatorConfig: TypeAlias = (
+    OneStepConfig | FirstOrderConfig | ImitationConfig | TBPTTConfig | EvolutionConfig
+)
+"""The choice of estimator, told apart by `kind`."""

@@ -1,0 +1,87 @@
+"""Meta-gradients without derivatives: evolution strategies over pairs of runs."""
+
+import torch
+from torch import Tensor
+
+from .estimator_config import EvolutionConfig
+from .population import Population
+from .unroll import Progress
+
+_SMALLEST_LOSS = 1e-3
+"""In nats; below it the logarithm of a batch loss stays where it is."""
+
+
+def evolution(
+    config: EvolutionConfig,
+    population: Population,
+    steps: int,
+    generator: torch.Generator,
+) -> Progress:
+    r"""Advance one window and add the estimate to theta's `.grad`.
+
+    .. math::
+        g = \frac{1}{2 \sigma n} \sum_i c_i \bigl(
+            L(\theta + \sigma \epsilon_i) - L(\theta - \sigma \epsilon_i) \bigr)
+
+    over the pairs :math:`i`, with the window's meta-loss :math:`L` and the credit
+    :math:`c`: the change :math:`\epsilon` itself, but for `pes` the sum of all changes
+    in the life of the pair.
+
+    Args:
+        config: which of the three, and the meta-loss.
+        population: the inner problem; it ends early if every lane diverges.
+        steps: inner steps of the window, at most.
+        generator: draws the changes.
+
+    Reference:
+        Vicol et al., 2021, "Unbiased Gradient Estimation in Unrolled Computation
+        Graphs with Persistent Evolution Strategies",
+        https://arxiv.org/abs/2112.13835; Li et al., 2023, "Noise-Reuse in Online
+        Evolution Strategies", https://arxiv.org/abs/2304.12180. The window's losses are
+        averaged, not added, here as in every estimator.
+    """
+    if config.kind != "nres" or not population.noise:
+        population.draw_noise(generator)
+    theta = population.changed_theta(config.sigma)
+    pairs = population.pairs
+    total = torch.zeros(population.num_lanes, dtype=torch.float64)
+    losses: list[float] = []
+    for _ in range(min(steps, population.length - population.position)):
+        counted = _bounded(config, population, population.step(theta))
+        total += _weight(config, population) * _counted(config, counted)
+        losses.append(float(counted[-1] if config.kind == "es" else counted.mean()))
+        if population.is_over:
+            break
+    slope = (total[:pairs] - total[pairs : 2 * pairs]) / (2 * config.sigma)
+    credit = population.memory if config.kind == "pes" else population.noise
+    for name, weight in population.bound.rule.named_parameters():
+        if name in credit:
+            estimate = torch.tensordot(slope.to(credit[name]), credit[name], dims=1)
+            _add_gradient(weight, estimate / (pairs * len(losses)))
+    if config.kind == "es":
+        population.gather(-1)
+    return Progress(losses)
+
+
+def _bounded(config: EvolutionConfig, population: Population, losses: Tensor) -> Tensor:
+    """Return each lane's loss, bounded; the bound itself for one that diverged."""
+    bound = config.max_loss * population.first_losses
+    return torch.where(population.is_lost, bound, losses.minimum(bound)).cpu().double()
+
+
+def _counted(config: EvolutionConfig, losses: Tensor) -> Tensor:
+    if config.objective == "log":
+        return losses.clamp_min(_SMALLEST_LOSS).log()
+    return losses
+
+
+def _weight(config: EvolutionConfig, population: Population) -> float:
+    """Return the weight of the step just taken; 1 on average over a life."""
+    last = max(1, round(config.tail * population.length))
+    is_late = population.position > population.length - last
+    late = population.length / last if is_late else 0.0
+    return 1 - config.final_share + config.final_share * late
+
+
+def _add_gradient(weight: Tensor, gradient: Tensor) -> None:
+    weight.grad = gradient if weight.grad is None else weight.grad + gradient

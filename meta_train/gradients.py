@@ -1,0 +1,168 @@
+"""Meta-gradients by autograd.
+
+All but `tbptt` advance an inner run, find for each of its updates the derivative of
+the meta-loss by that update (the cotangent), and replay the rule against it. Features
+and state are constants there: no derivative flows from one inner step's update into
+the next one's input.
+"""
+
+import torch
+from torch import Tensor
+
+from l2o.optim.rule import Params
+
+from .estimator_config import (
+    FirstOrderConfig,
+    ImitationConfig,
+    OneStepConfig,
+    TBPTTConfig,
+)
+from .teacher import Teacher
+from .unroll import InnerRun, Progress, Record, replay
+
+_SMALLEST_LOSS = 1e-3
+"""In nats; below it the logarithm of a batch loss is taken as linear."""
+
+
+def one_step(
+    config: OneStepConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Judge every update by the loss after it, on the same batch."""
+    records: list[Record] = []
+    cotangents: list[Params] = []
+    losses: list[float] = []
+    for _ in range(steps):
+        batch = run.batch
+        records.append(run.step())
+        _, after = run.task.loss_and_grads(run.params, batch)
+        cotangents.append(after)
+        losses.append(run.measure())
+        if run.is_over:
+            break
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return Progress(losses)
+
+
+def first_order(
+    config: FirstOrderConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Judge every update by the losses on fresh batches until its window ends."""
+    losses: list[float] = []
+    for _ in range(steps // config.window):
+        if not run.is_over:
+            losses += _first_order_window(config, run, generator)
+    return Progress(losses)
+
+
+def _first_order_window(
+    config: FirstOrderConfig, run: InnerRun, generator: torch.Generator
+) -> list[float]:
+    """Advance one window and add its gradient.
+
+    With features constant, the loss k steps later depends on update t through the sum
+    of updates alone, so its derivative is that later step's own gradient.
+    """
+    records: list[Record] = []
+    later: list[Params] = []
+    losses: list[float] = []
+    for _ in range(config.window):
+        records.append(run.step())
+        losses.append(run.measure())
+        later.append(run.grads)
+        if run.is_over:
+            break
+    total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
+    cotangents: list[Params] = []
+    num_counted = max(1, round(config.tail * len(records)))
+    for age, (loss, grads) in enumerate(zip(losses[::-1], later[::-1], strict=True)):
+        scale = 1.0 / num_counted if age < num_counted else 0.0
+        if config.objective == "log":
+            scale /= max(loss, _SMALLEST_LOSS)
+        total = {
+            name: config.discount * total[name] + scale * grads[name] for name in total
+        }
+        cotangents.append(total)
+    cotangents.reverse()
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return losses
+
+
+def tbptt(config: TBPTTConfig, run: InnerRun, steps: int) -> Progress:
+    """Differentiate the losses of whole windows, one update through the next."""
+    losses: list[float] = []
+    for _ in range(steps // config.window):
+        if not run.is_over:
+            losses += _tbptt_window(config, run)
+    return Progress(losses)
+
+
+def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
+    """Advance one window with autograd and add its gradient."""
+    rule = run.bound.rule
+    params, grads, state = run.params, run.grads, run.state
+    terms: list[Tensor] = []
+    losses: list[float] = []
+    for _ in range(min(config.window, run.length - run.position)):
+        state = rule.advance(state, grads)
+        updates = run.bound.updates(params, grads, state)
+        params = {name: param + updates[name] for name, param in params.items()}
+        batch = run.batches.next()
+        loss = run.task.loss(params, batch)
+        slopes = torch.autograd.grad(
+            loss,
+            list(params.values()),
+            create_graph=config.second_order,
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        grads = dict(zip(params, slopes, strict=True))
+        terms.append(loss)
+        losses.append(float(loss.detach()))
+        if not run.is_sound(losses[-1]):
+            break
+    torch.stack([_counted(config, term) for term in terms]).mean().backward()
+    run.move(params, grads, state, losses=losses)
+    return losses
+
+
+def _counted(config: TBPTTConfig, loss: Tensor) -> Tensor:
+    """Return what one loss adds to the window's objective."""
+    if config.objective == "mean":
+        return loss
+    # Beyond the bound the logarithm goes on as its tangent, so that no slope is lost.
+    low = _SMALLEST_LOSS
+    return torch.where(loss > low, loss.clamp_min(low).log(), loss / low)
+
+
+def imitation(
+    config: ImitationConfig, run: InnerRun, steps: int, generator: torch.Generator
+) -> Progress:
+    """Judge every update by its squared distance from the teacher's, relatively."""
+    records: list[Record] = []
+    cotangents: list[Params] = []
+    losses: list[float] = []
+    teacher = Teacher(config, step_size=run.bound.rule.step_size)
+    for _ in range(steps):
+        record = run.step()
+        targets = teacher(run.bound.graph, record.params, record.grads, record.state)
+        cotangents.append(
+            {
+                name: _relative_error(run.params[name] - param, targets[name])
+                for name, param in record.params.items()
+            }
+        )
+        records.append(record)
+        losses.append(run.measure())
+        if run.is_over:
+            break
+    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    return Progress(losses)
+
+
+def _relative_error(update: Tensor, target: Tensor) -> Tensor:
+    """Return the direction of the squared error, over the size of both.
+
+    With the target's size alone, updates far too long would outweigh all others.
+    """
+    size = target.square().sum() + update.square().sum() + 1e-12
+    return (update - target) / size

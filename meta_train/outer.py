@@ -1,0 +1,93 @@
+"""How theta moves: the outer optimizer, its schedule, the average of theta."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from .config import MetaTrainConfig
+
+
+def choose_trained(rule: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parameter]:
+    """Return the weights of theta that a run trains; freeze the others.
+
+    Args:
+        rule: whose weights.
+        patterns: of names, as a shell has them.
+
+    Raises:
+        ValueError: if a pattern fits no weight.
+    """
+    named = dict(rule.named_parameters())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in named):
+            raise ValueError(
+                f"MetaTrainConfig trained must name weights of the rule; got "
+                f"{pattern!r}, which fits none of {sorted(named)}. Mend the pattern."
+            )
+    for name, weight in named.items():
+        weight.requires_grad_(any(fnmatchcase(name, item) for item in patterns))
+    return [weight for weight in named.values() if weight.requires_grad]
+
+
+def build_meta_optimizer(
+    config: MetaTrainConfig, weights: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the outer optimizer of some of theta's weights."""
+    settings = config.meta_optimizer
+    build = torch.optim.AdamW if settings.kind == "adamw" else torch.optim.Adam
+    return build(
+        weights,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def learning_rate(config: MetaTrainConfig, outer_step: int) -> float:
+    """Return the meta learning rate: linear warm-up, then a cosine.
+
+    Args:
+        config: the run; its `meta_optimizer` and `outer_steps` matter.
+        outer_step: number of updates already made.
+    """
+    settings = config.meta_optimizer
+    if outer_step < settings.warmup:
+        return settings.lr * (outer_step + 1) / settings.warmup
+    span = max(config.outer_steps - settings.warmup, 1)
+    cosine = (1 + math.cos(math.pi * (outer_step - settings.warmup) / span)) / 2
+    low = settings.final_lr_share
+    return settings.lr * (low + (1 - low) * cosine)
+
+
+class Average:
+    """An exponential moving average of theta.
+
+    Args:
+        rule: what is averaged; its present weights are the first average.
+        decay: weight of the past at each step.
+    """
+
+    def __init__(self, rule: nn.Module, decay: float) -> None:
+        self.rule = rule
+        self.decay = decay
+        self.theta: dict[str, Tensor] = copy.deepcopy(rule.state_dict())
+
+    def update(self) -> None:
+        """Move the average towards the present theta."""
+        for name, weight in self.rule.state_dict().items():
+            self.theta[name].lerp_(weight, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Lend the rule the average in place of its weights."""
+        own = copy.deepcopy(self.rule.state_dict())
+        self.rule.load_state_dict(self.theta)
+        try:
+            yield
+        finally:
+            self.rule.load_state_dict(own)
