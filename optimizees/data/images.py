@@ -69,7 +69,8 @@ class ImageData:
             ValueError: if a class is named twice or has no image.
         """
         counts = torch.bincount(self.labels, minlength=max(classes, default=0) + 1)
-        if len(set(classes)) != len(classes) or not all(counts[list(classes)] > 0):
+        is_there = bool(classes) and bool((counts[list(classes)] > 0).all())
+        if len(set(classes)) != len(classes) or not is_there:
             raise ValueError(
                 "ImageData.of_classes needs classes that are there, each once; got "
                 f"{tuple(classes)} for images of the classes "

@@ -234,6 +234,11 @@ class TestBatchSampler:
         with pytest.raises(ValueError, match="Pass a smaller batch or more data"):
             Task("small", partial(ConvNet, 1, (3,)), data, batch_size)
 
+    @pytest.mark.parametrize("changes", [{"init_scale": 0.0}, {"unit_spread": 0.9}])
+    def test_impossible_scales_are_refused(self, data, changes):
+        with pytest.raises(ValueError, match="Leave them out to train the network as"):
+            Task("small", partial(ConvNet, 1, (3,)), data, 8, **changes)
+
 
 @pytest.mark.parametrize(
     "build_optimizer",

@@ -55,3 +55,19 @@ def test_normalise_scales_then_shifts_each_channel():
     got = normalise(pixels, mean=(0.5, 0.2), std=(0.5, 0.1))
     torch.testing.assert_close(got, expected)
     assert pixels.flatten().tolist() == [0, 255, 51, 102]
+
+
+class TestClasses:
+    def test_chosen_ones_are_kept_and_renumbered(self, data):
+        found = data.of_classes((7, 2))
+        assert len(found) == 8
+        assert found.labels.tolist() == [1, 0] * 4
+        assert torch.equal(
+            found.images[found.labels == 0], data.images[data.labels == 7]
+        )
+        assert found.source.endswith("random images, classes 7, 2")
+
+    @pytest.mark.parametrize("classes", [(3, 3), (3, 10), ()])
+    def test_they_must_be_there_once(self, data, classes):
+        with pytest.raises(ValueError, match="each once; got .* Choose among those"):
+            data.of_classes(classes)
