@@ -69,5 +69,5 @@ class TestClasses:
 
     @pytest.mark.parametrize("classes", [(3, 3), (3, 10), ()])
     def test_they_must_be_there_once(self, data, classes):
-        with pytest.raises(ValueError, match="each once; got .* Choose among those"):
+        with pytest.raises(ValueError, match=r"each once; got .* Choose among those"):
             data.of_classes(classes)
