@@ -13,5 +13,9 @@ from .neural_graph import Tie as Tie
 from .neural_graph import Unplaced as Unplaced
 from .neural_graph import View as View
 from .neural_graph import WeightBlock as WeightBlock
+from .pyg import EDGE_TYPES as EDGE_TYPES
+from .pyg import NODE_TYPES as NODE_TYPES
+from .pyg import from_pyg as from_pyg
+from .pyg import to_pyg as to_pyg
 from .symmetry import permute_parameters as permute_parameters
 from .symmetry import random_permutations as random_permutations

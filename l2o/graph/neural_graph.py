@@ -9,8 +9,14 @@ import itertools
 import math
 import operator
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 Role: TypeAlias = Literal["input", "hidden", "output", "isolated"]
 TieKind: TypeAlias = Literal["residual", "gate", "dot", "move"]
@@ -287,6 +293,16 @@ class NeuralGraph:
         """Share of the parameter entries whose place is certain, in [0, 1]."""
         loose = sum(math.prod(self.shapes[item.parameter]) for item in self.unplaced)
         return 1.0 - loose / max(self.num_parameters, 1)
+
+    def to_pyg(self, tensors: Mapping[str, Tensor] | None = None) -> "Data":
+        """Return the graph for PyTorch Geometric, as `l2o.graph.pyg.to_pyg` tells.
+
+        Args:
+            tensors: name to `[*shape, *features]`; None leaves out the values.
+        """
+        from .pyg import to_pyg
+
+        return to_pyg(self, tensors)
 
     def describe(self) -> str:
         """Return a plain-text table of the groups, the blocks and what is unplaced."""
