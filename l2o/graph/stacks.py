@@ -15,7 +15,7 @@ from torch import Tensor
 from .layout import Blocks
 from .neural_graph import Index, NeuralGraph, Neurons
 
-STACK_ENTRIES = 2**18
+STACK_ENTRIES = 2**13
 """Most entries that blocks are stacked to; a larger block stays alone."""
 
 

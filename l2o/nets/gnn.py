@@ -32,7 +32,7 @@ from .feed_forward import FeedForward, build_activation
 _NUM_REDUCTIONS = 8
 """Mean, minimum, maximum, deviation, each plain and amplified by degree."""
 
-_TYPICAL_LOG_DEGREE = log(32.0)
+TYPICAL_LOG_DEGREE = log(32.0)
 """Where the amplification is 1: a neuron with 31 neighbours."""
 
 
@@ -104,7 +104,7 @@ class MessageLayer(nn.Module):
             inbox.add(stack.target, self._messages(0, along, ends), axis=2)
             ends = _sources(receive[-1], stack) + _targets(send[-1], stack)
             inbox.add(stack.source, self._messages(-1, against, ends), axis=1)
-        nodes = self._update_nodes(state.nodes, inbox.reduce(state.nodes))
+        nodes = self.update_nodes(state.nodes, inbox.reduce(state.nodes))
         own, other = self.edge_source(nodes), self.edge_target(nodes)
         edges = []
         for direction, states in enumerate(state.edges):
@@ -114,7 +114,7 @@ class MessageLayer(nn.Module):
                     ends = _sources(own, stack) + _targets(other, stack)
                 else:
                     ends = _targets(own, stack) + _sources(other, stack)
-                updated.append(self._update_edge(edge, ends))
+                updated.append(self.update_edge(edge, ends))
             edges.append(tuple(updated))
         return GraphState(nodes, tuple(edges))
 
@@ -123,13 +123,15 @@ class MessageLayer(nn.Module):
         scale, shift = self.scale_shift[way](edge).chunk(2, dim=-1)
         return scale * ends + shift
 
-    def _update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
+    def update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
+        """Return the next `[neuron, width]` from what the messages were reduced to."""
         update = self.mix(self.update(torch.cat([nodes, reduced], dim=-1)))
         if self.is_residual:
             return self.norm(nodes + self.activation(update))
         return update if self.is_last else self.activation(self.norm(update))
 
-    def _update_edge(self, edge: Tensor, ends: Tensor) -> Tensor:
+    def update_edge(self, edge: Tensor, ends: Tensor) -> Tensor:
+        """Return the next states of some edges from these and their ends' shares."""
         update = self.edge_out(self.activation(self.edge_own(edge) + ends))
         return edge + update if self.is_residual else update
 
@@ -180,7 +182,7 @@ class _Inbox:
         ).chunk(2, dim=-1)
         deviation = ((square - mean.square()).relu() + 1e-5).sqrt() * (degree > 0)
         plain = torch.cat([mean, low, -high, deviation], dim=-1)
-        amplifier = torch.log(degree + 1) / _TYPICAL_LOG_DEGREE
+        amplifier = torch.log(degree + 1) / TYPICAL_LOG_DEGREE
         return torch.cat([plain, plain * amplifier], dim=-1)
 
 
@@ -250,6 +252,11 @@ class NGGNNNet(nn.Module):
         )
 
     @property
+    def message_layers(self) -> list[MessageLayer]:
+        """The message-passing layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, MessageLayer)]
+
+    @property
     def _grid(self) -> tuple[int, int] | None:
         kernel = self.config.kernel
         return None if kernel is None else (kernel, kernel)
@@ -297,9 +304,9 @@ class NGGNNNet(nn.Module):
         """Return the states before the first message."""
         like = self.edge_in.weight
         nodes = _positions(graph, self.config.width, like)
-        shared = self._shared(context)
+        shared = self.context_parts(context)
         for stack, value in zip(stacks.nodes, values.nodes, strict=True):
-            summary = self.node_in(self._summary(value[:, None, None], stack.cells))
+            summary = self.node_in(self.summarize(value[:, None, None], stack.cells))
             summary = summary[:, 0, 0] + shared[0].index_select(0, stack.owner)
             nodes = nodes.index_add(0, stack.neurons, self.node_mix(summary))
         edges = []
@@ -307,19 +314,19 @@ class NGGNNNet(nn.Module):
             extra = shared[1].index_select(0, stack.owner)[:, None, None]
             states = [
                 self.edge_mix(self.edge_in(summary) + extra)
-                for summary in self._directed(self._summary(value, stack.cells))
+                for summary in self.directed(self.summarize(value, stack.cells))
             ]
             edges.append(states)
         return GraphState(nodes, tuple(zip(*edges, strict=True)) if edges else ((),))
 
-    def _summary(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
+    def summarize(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
         """Fold the cell axis of `[..., source, cell, feature]` into channels."""
         if self._grid is None:
             return torch.cat([values.mean(-2), values.abs().mean(-2)], dim=-1)
         padded = pad_cells(values.flatten(0, 1), cells, self._grid).flatten(2)
         return padded.unflatten(0, values.shape[:2])
 
-    def _directed(self, summary: Tensor) -> list[Tensor]:
+    def directed(self, summary: Tensor) -> list[Tensor]:
         """Return the input of each edge state: one, or one a direction."""
         if self.config.directions == "own":
             return [summary]
@@ -329,7 +336,7 @@ class NGGNNNet(nn.Module):
             torch.cat([none, summary, summary], dim=-1),
         ]
 
-    def _shared(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def context_parts(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return what a tensor adds to its nodes and edges: `[tensor + 1, width]`.
 
         The last row is for ties, which have no tensor.

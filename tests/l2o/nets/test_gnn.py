@@ -205,7 +205,7 @@ class TestInputs:
         generator = torch.Generator().manual_seed(0)
         values = torch.randn(1, 2, 3, 9, 3, generator=generator, dtype=torch.float64)
         torch.testing.assert_close(
-            net._summary(values, (3, 3)), net._summary(values.flip(3), (3, 3))
+            net.summarize(values, (3, 3)), net.summarize(values.flip(3), (3, 3))
         )
 
     def test_cells_with_equal_features_get_equal_updates(self, rule):
