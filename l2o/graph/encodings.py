@@ -30,17 +30,18 @@ def encode_positions(graph: NeuralGraph, width: int, like: Tensor) -> list[Tenso
         For each group `[neuron, width]`, or `[1, width]` where all neurons share it.
     """
     count = (width - len(_ROLES)) // 2
-    steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
+    # On the CPU even where the user's default device is another: one copy at the end.
+    steps = torch.arange(count, dtype=torch.float64, device="cpu") / max(count - 1, 1)
     frequencies = torch.exp(steps * math.log(_LOWEST))
     return [_encode(group, frequencies).to(like) for group in graph.groups]
 
 
 def _encode(group: NeuronGroup, frequencies: Tensor) -> Tensor:
     if group.role in ("input", "output"):
-        position = torch.arange(group.size, dtype=torch.float64)
+        position = torch.arange(group.size, dtype=torch.float64, device="cpu")
     else:
-        position = torch.tensor([2 * math.pi * group.depth], dtype=torch.float64)
+        position = frequencies.new_tensor([2 * math.pi * group.depth])
     angles = position[:, None] * frequencies
-    role = torch.zeros(len(position), len(_ROLES), dtype=torch.float64)
+    role = frequencies.new_zeros(len(position), len(_ROLES))
     role[:, _ROLES.index(group.role)] = 1.0
     return torch.cat([role, angles.sin(), angles.cos()], dim=1)

@@ -51,7 +51,8 @@ class NeuralGraphOpt(Optimizer):
     Args:
         params: what to optimise, as every `torch.optim` optimizer takes it: tensors,
             groups, or (name, tensor) pairs, in the order of the layers.
-        lr: multiplier of the rule's updates, dimensionless; 1 is as meta-trained.
+        lr: multiplier of the rule's updates, dimensionless; 1 is as meta-trained. A
+            tensor of one element will do.
         weight_decay: decoupled decay in AdamW's convention; a step shrinks a
             parameter by the factor `1 - lr * rule.step_size * weight_decay`.
         maximize: whether to climb instead of descend.
@@ -88,7 +89,7 @@ class NeuralGraphOpt(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1.0,
+        lr: float | Tensor = 1.0,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
@@ -339,7 +340,8 @@ class NeuralGraphOpt(Optimizer):
                 f"of {self._given_graph.shapes} for {shapes}. Build it from the same "
                 "parameters, under the same names."
             )
-        self.rule.check(graph)
+        if tensors:
+            self.rule.check(graph)
         self._graph = graph
         self._tensors = tensors
         self._names = {tensor: name for name, tensor in tensors.items()}

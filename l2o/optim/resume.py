@@ -66,10 +66,15 @@ def restored_state(
 def paired(
     saved: Mapping[str, Any], params: Sequence[Tensor]
 ) -> list[tuple[Any, Tensor, Mapping[str, Any]]]:
-    """Return key, parameter and saved state, where there is one."""
+    """Return key, parameter and saved state, where there is one.
+
+    Nothing at all if they are not equally many, which torch itself refuses.
+    """
     keys = [key for group in saved["param_groups"] for key in group["params"]]
-    pairs = zip(keys, params, strict=False)  # torch itself compares the lengths
+    if len(keys) != len(params):
+        return []
     states = saved["state"]
+    pairs = zip(keys, params, strict=True)
     return [(key, param, states[key]) for key, param in pairs if states.get(key)]
 
 

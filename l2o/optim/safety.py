@@ -22,10 +22,10 @@ class SafetyConfig:
 
     Gradients that are not finite skip the whole step, and so does an update that is
     not: parameters and state stay as they were. Both limits are far from what the
-    shipped rules do in a normal run.
+    shipped rules do in a normal run, whose largest updates are one nominal step.
     """
 
-    max_update: float = 100.0
+    max_update: float = 10.0
     """Largest root mean square of a tensor's update at `lr = 1`, in nominal steps: in
     units of `rule.step_size`, the size of Adam's first step. What is larger is scaled
     down to one nominal step."""
