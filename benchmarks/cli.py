@@ -16,7 +16,9 @@ from .graph_command import graph
 from .long import LongConfig, run_long
 from .report import report_fashion, report_long, report_step_cost
 from .step_cost import StepCostConfig, run_step_cost
-from .trials import RESULTS, DataChoice, use_threads
+from .transfer import TransferConfig, run_transfer
+from .trials import RESULTS, use_threads
+from .workloads import DataChoice
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
 _EXTRAS = ("matplotlib", "pydantic", "tabulate", "tqdm", "tyro", "yaml")
@@ -176,6 +178,7 @@ def _run(arguments: list[str]) -> None:
     app.command(benchmark, name="benchmark", help="Compare optimizers: append rows.")
     benchmark.command(name="fashion")(FashionConfig)
     benchmark.command(name="long")(LongConfig)
+    benchmark.command(name="transfer")(TransferConfig)
     benchmark.command(name="step-cost")(StepCostConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch and check data sets.")
@@ -192,6 +195,8 @@ def _run(arguments: list[str]) -> None:
             run_fashion(config, print)
         case LongConfig() as config:
             run_long(config, print)
+        case TransferConfig() as config:
+            run_transfer(config, print)
         case StepCostConfig() as config:
             run_step_cost(config, print)
 

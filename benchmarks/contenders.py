@@ -1,78 +1,113 @@
-"""The optimizers under comparison, by name and in full."""
+"""The optimizers under comparison: hand-designed ones, and rules as they are."""
 
 import hashlib
-import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, TypeAlias, assert_never
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, load_rule, read_provenance
 from l2o.optim.checkpoint import rule_path
 
+from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
+
 ADAM_LR = 1e-2
 """Adam's learning rate with the best validation accuracy in the fashion benchmark."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """One optimizer: Adam, a rule as it was meta-trained, or the rules' teacher."""
+class Teacher:
+    """The hand-designed optimizer that the shipped rules imitated."""
+
+    name: ClassVar = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """A rule as it was meta-trained; `learned` builds the record."""
 
     name: str
-    """`adam`, `teacher`, or the rule as the user named it."""
-    lr: float | None = None
-    """Adam's learning rate; None for the others."""
-    rule: dict[str, Any] | None = None
-    """What identifies the rule: `sha256` of its file, kind of network, commit that
-    made it; None for Adam and for the teacher."""
-
-    @property
-    def label(self) -> str:
-        """A short name for tables and curves."""
-        return self.name if self.lr is None else f"Adam, lr {self.lr:g}"
-
-    def build(self, model: nn.Module) -> Optimizer:
-        """Build the optimizer of one network."""
-        if self.lr is not None:
-            return torch.optim.Adam(model.parameters(), lr=self.lr)
-        if self.rule is None:
-            from meta_train.teacher import Teacher  # needs the extra [train]
-
-            return NeuralGraphOpt(model.parameters(), rule=Teacher())
-        return NeuralGraphOpt(model.parameters(), rule=self.name)
+    """A shipped rule's name, or the path of a rule file."""
+    sha256: str
+    """Checksum of the rule's file."""
+    kind: str
+    """Kind of network."""
+    commit: str
+    """Commit that made the rule."""
 
 
-def adam(lr: float) -> Contender:
-    """Return Adam at a learning rate.
-
-    Raises:
-        ValueError: unless the learning rate is above zero and finite.
-    """
-    if not 0 < lr < math.inf:
-        raise ValueError(
-            f"adam needs a finite learning rate above zero; got lr={lr}. Try 0.01."
-        )
-    return Contender(name="adam", lr=lr)
+Contender: TypeAlias = Baseline | Teacher | Learned
 
 
-def teacher() -> Contender:
-    """Return the hand-designed optimizer that the shipped rules imitated."""
-    return Contender(name="teacher")
-
-
-def learned(name_or_path: str) -> Contender:
+def learned(name_or_path: str) -> Learned:
     """Return a shipped rule by its name, or a rule from a file.
 
     Raises:
         FileNotFoundError: if it is neither.
         ValueError: if the file holds no rule.
     """
-    kind = load_rule(name_or_path).config.net.kind
-    rule = {
-        "sha256": hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
-        "kind": kind,
-        "commit": read_provenance(name_or_path).get("commit", "unknown"),
-    }
-    return Contender(name=name_or_path, rule=rule)
+    return Learned(
+        name=name_or_path,
+        sha256=hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
+        kind=load_rule(name_or_path).config.net.kind,
+        commit=read_provenance(name_or_path).get("commit", "unknown"),
+    )
+
+
+def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optimizer:
+    """Build the optimizer of one network.
+
+    Args:
+        contender: which.
+        model: the network.
+        steps: length of the run; rules are not told.
+
+    Raises:
+        ModuleNotFoundError: if the contender needs a package that is not installed.
+    """
+    match contender:
+        case Learned(name=name):
+            return NeuralGraphOpt(model.parameters(), rule=name)
+        case Teacher():
+            from meta_train.teacher import Teacher as TeacherRule  # extra [train]
+
+            return NeuralGraphOpt(model.parameters(), rule=TeacherRule())
+        case Adam() | AdamW() | SGD() | Muon() | ScheduleFree():
+            return build_baseline(contender, model, steps)
+        case _:
+            assert_never(contender)
+
+
+def label(contender: Contender) -> str:
+    """Return a short name for one run."""
+    match contender:
+        case Learned(name=name):
+            return name
+        case Teacher():
+            return contender.name
+        case _:
+            return f"{contender.title}, lr {contender.lr:g}"
+
+
+def identify(contender: Contender) -> dict[str, Any]:
+    """Return what a row says of its optimizer, as JSON values."""
+    values = asdict(contender)
+    match contender:
+        case Learned(name=name, sha256=sha256):
+            values.pop("name")
+            return {
+                "optimizer": name,
+                "lr": None,
+                "settings": {},
+                "rule_sha256": sha256,
+                "rule": values,
+            }
+        case _:
+            return {
+                "optimizer": contender.name,
+                "lr": values.pop("lr", None),
+                "settings": values,
+                "rule_sha256": None,
+                "rule": None,
+            }

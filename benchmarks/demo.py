@@ -15,7 +15,9 @@ from .curves import Panel, save_curves
 from .protocol import BuildOptimizer, TrainingCurve, train
 from .report import github_table
 from .summary import spread
-from .trials import DataChoice, use_threads
+from .trials import use_threads
+from .workload import classify
+from .workloads import DataChoice
 
 OPTIMIZERS: dict[str, BuildOptimizer] = {
     "NG-GNN, learned": lambda model: NeuralGraphOpt(model.parameters()),
@@ -69,6 +71,7 @@ def run_demo(config: DemoConfig) -> None:
     images = load_fashion_mnist("train+validation", source=config.data)
     test = load_fashion_mnist("test", source=config.data)
     task = build_task("fashion-cnn", images, batch_size=128)
+    workload = classify(task, test)
     seeds = [101 + index for index in range(config.seeds)]
     print(f"Training data: {images.source}")
     print(f"Test data:     {test.source}")
@@ -82,11 +85,10 @@ def run_demo(config: DemoConfig) -> None:
     for seed in seeds:
         for name, build_optimizer in OPTIMIZERS.items():
             curve = train(
-                task,
+                workload,
                 build_optimizer,
                 seed=seed,
                 steps=config.steps,
-                held_out=test,
                 label=f"{name}, seed {seed}",
             )
             curves[name].append(curve)

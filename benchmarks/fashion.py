@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .contenders import Contender, adam, learned, teacher
-from .trials import RESULTS, DataChoice, Trial, config_values, run_trials, use_threads
+from .baselines import Adam
+from .contenders import Contender, Teacher, learned
+from .trials import RESULTS, Trial, config_values, run_trials, use_threads
+from .workloads import DataChoice
 
 SEEDS = (101, 102, 103, 104, 105)
 """The paper's seeds of the networks that are trained for a result."""
@@ -64,9 +66,9 @@ def run_fashion(config: FashionConfig, announce: Callable[[str], object]) -> Non
 
 def fashion_trials(config: FashionConfig) -> list[Trial]:
     """Return every run: the rules, the choice of Adam's learning rate, Adam."""
-    rules = [learned(rule) for rule in config.rules]
-    rules += [teacher()] if config.with_teacher else []
-    adams = [adam(lr) for lr in config.adam_lrs]
+    rules: list[Contender] = [learned(rule) for rule in config.rules]
+    rules += [Teacher()] if config.with_teacher else []
+    adams = [Adam(lr=lr) for lr in config.adam_lrs]
     tested = [_final(config, item, seed) for item in rules for seed in config.seeds]
     chosen = [
         Trial(

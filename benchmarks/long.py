@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .contenders import ADAM_LR, adam, learned
+from .baselines import Adam
+from .contenders import ADAM_LR, Contender, learned
 from .fashion import SEEDS
-from .trials import RESULTS, DataChoice, Trial, config_values, run_trials, use_threads
+from .trials import RESULTS, Trial, config_values, run_trials, use_threads
+from .workloads import DataChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,8 @@ def run_long(config: LongConfig, announce: Callable[[str], object]) -> None:
         OSError: if the results cannot be written.
     """
     use_threads(config.threads)
-    contenders = [learned(rule) for rule in config.rules]
-    contenders += [adam(lr) for lr in config.adam_lrs]
+    contenders: list[Contender] = [learned(rule) for rule in config.rules]
+    contenders += [Adam(lr=lr) for lr in config.adam_lrs]
     trials = [
         Trial(
             contender=contender,

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from optimizees import ImageData, Task
+from .workload import Workload
 
 BuildOptimizer: TypeAlias = Callable[[nn.Module], Optimizer]
 """Builds the optimizer of one network, for example
@@ -31,10 +31,10 @@ class Score:
     train_loss: float | None
     """Mean training loss of the last 50 steps before, in nats."""
     loss: float | None
-    """Cross-entropy on the held-out images, in nats."""
+    """Loss on the held-out data: cross-entropy in nats, or a mean square."""
     accuracy: float | None
-    """Share of held-out images classified rightly; None if weights or logits are no
-    numbers."""
+    """Share of held-out targets that are hit; None if weights or logits are no numbers
+    or if there are no classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,29 +63,40 @@ class TrainingCurve:
         return [_finite(statistics.fmean(block)) for block in blocks]
 
 
+@runtime_checkable
+class HasModes(Protocol):
+    """An optimizer that swaps the weights it trains for those to be evaluated."""
+
+    def train(self) -> object:
+        """Put the weights in place that training goes on with."""
+        ...
+
+    def eval(self) -> object:
+        """Put the weights in place that count."""
+        ...
+
+
 def train(
-    task: Task,
+    workload: Workload,
     build_optimizer: BuildOptimizer,
     *,
     seed: int,
     steps: int,
-    held_out: ImageData,
     curve_every: int = 10,
     evaluate_at: tuple[int, ...] = (),
     label: str | None = None,
 ) -> TrainingCurve:
-    """Train one network of the task and evaluate it on held-out images.
+    """Train one network of the workload and evaluate it on the held-out data.
 
     The same seed gives the same initial weights and the same batches, whatever the
     optimizer. A loss that is not finite ends the run before its update: the run is
     recorded as diverged, with the accuracy of the weights it ended with.
 
     Args:
-        task: what is trained.
+        workload: what is trained, and what it is evaluated on.
         build_optimizer: builds the optimizer of the fresh network.
         seed: decides initial weights and batches.
         steps: updates to make.
-        held_out: images to evaluate on.
         curve_every: steps that one point of the curve averages.
         evaluate_at: steps after which to evaluate, besides the last one.
         label: shown beside a progress bar if stderr is a terminal; None for no bar.
@@ -95,10 +106,10 @@ def train(
             evaluate_at lies between 1 and steps.
     """
     stops = _check_steps(steps, curve_every, evaluate_at)
-    model = task.init_model(seed)
-    params: dict[str, Tensor] = dict(model.named_parameters())
+    model = workload.init_model(seed)
     optimizer = build_optimizer(model)
-    batches = task.batches(seed)
+    _enter_training(optimizer)
+    batches = workload.batches(seed)
     losses: list[float] = []
     clocks: tuple[list[float], list[float]] = ([], [])
     scores: list[Score] = []
@@ -106,27 +117,28 @@ def train(
     with _progress(label, steps) as advance:
         for step in range(1, steps + 1):
             batch = batches.next()
-            start = _now(task)
+            start = _now(batch.inputs.device)
             optimizer.zero_grad()
-            loss = task.loss(params, batch)
+            loss = workload.loss(model, batch)
             loss.backward()
-            middle = _now(task)
+            middle = _now(batch.inputs.device)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 has_diverged = True
                 break
-            resumed = _now(task)
+            resumed = _now(batch.inputs.device)
             optimizer.step()
-            clocks[0].append(_now(task) - resumed)
+            clocks[0].append(_now(batch.inputs.device) - resumed)
             clocks[1].append(middle - start)
             advance()
             if step in stops:
-                scores.append(_score(task, model, held_out, step, losses))
+                scores.append(_score(workload, model, optimizer, step, losses))
                 has_diverged |= scores[-1].loss is None
                 if has_diverged:
                     break
     scores += [
-        _score(task, model, held_out, stop, losses) for stop in stops[len(scores) :]
+        _score(workload, model, optimizer, stop, losses)
+        for stop in stops[len(scores) :]
     ]
     return TrainingCurve(
         losses=losses,
@@ -139,21 +151,34 @@ def train(
 
 
 def _score(
-    task: Task, model: nn.Module, held_out: ImageData, step: int, losses: list[float]
+    workload: Workload,
+    model: nn.Module,
+    optimizer: Optimizer,
+    step: int,
+    losses: list[float],
 ) -> Score:
     """Evaluate the weights as they are; a run cut short has no training loss."""
-    weights = {name: param.detach() for name, param in model.named_parameters()}
     last = losses[-NUM_LAST:] if len(losses) == step else [math.nan]
     train_loss = _finite(statistics.fmean(last))
-    if not all(bool(weight.isfinite().all()) for weight in weights.values()):
-        return Score(step=step, train_loss=train_loss, loss=None, accuracy=None)
-    found = task.evaluate(weights, held_out)
+    if isinstance(optimizer, HasModes):
+        optimizer.eval()
+    try:
+        if not all(bool(param.isfinite().all()) for param in model.parameters()):
+            return Score(step=step, train_loss=train_loss, loss=None, accuracy=None)
+        found = workload.evaluate(model)
+    finally:
+        _enter_training(optimizer)
     return Score(
         step=step,
         train_loss=train_loss,
         loss=_finite(found.loss),
-        accuracy=None if math.isnan(found.loss) else found.accuracy,
+        accuracy=found.accuracy,
     )
+
+
+def _enter_training(optimizer: Optimizer) -> None:
+    if isinstance(optimizer, HasModes):
+        optimizer.train()
 
 
 @contextmanager
@@ -168,10 +193,10 @@ def _progress(label: str | None, steps: int) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def _now(task: Task) -> float:
-    """Return the time in seconds after all work on the task's device is done."""
-    if task.device.type == "cuda":
-        torch.cuda.synchronize(task.device)
+def _now(device: torch.device) -> float:
+    """Return the time in seconds after all work on the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

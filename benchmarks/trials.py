@@ -3,39 +3,49 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
-from optimizees import build_task, load_fashion_mnist, locate
 
-from .contenders import Contender
+from .contenders import Contender, build_optimizer, identify, label
 from .protocol import TrainingCurve, train
+from .workloads import (
+    DataChoice,
+    HeldOutSplit,
+    Setting,
+    TrainSplit,
+    WorkloadName,
+    load_workload,
+    settle,
+)
 
-DataChoice: TypeAlias = Literal["auto", "full", "embedded"]
 Row: TypeAlias = dict[str, Any]
 """One line of a results file."""
 
 RESULTS = Path("benchmarks/results")
 """Where results lie, below the working directory."""
 
-_KEY = (
-    "optimizer",
-    "lr",
-    "rule_sha256",
-    "seed",
-    "steps",
-    "evaluate_at",
-    "batch_size",
-    "train_split",
-    "held_out_split",
-    "data",
-)
+_KEY: dict[str, Any] = {
+    "task": "fashion-cnn",
+    "optimizer": None,
+    "lr": None,
+    "settings": {},
+    "rule_sha256": None,
+    "seed": None,
+    "steps": None,
+    "evaluate_at": [],
+    "batch_size": None,
+    "train_split": None,
+    "held_out_split": None,
+    "data": None,
+}
+"""What tells one row from another, with the values of rows that do not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +62,12 @@ class Trial:
     """Steps after which to evaluate, besides the last one."""
     batch_size: int
     """Images a batch."""
-    train_split: Literal["train", "train+validation"]
+    train_split: TrainSplit
     """What to train on."""
-    held_out_split: Literal["validation", "test"]
+    held_out_split: HeldOutSplit
     """What to evaluate on."""
+    task: WorkloadName = "fashion-cnn"
+    """What is trained."""
 
 
 def run_trials(
@@ -65,8 +77,9 @@ def run_trials(
     data: DataChoice,
     config: Mapping[str, Any],
     announce: Callable[[str], object],
-) -> None:
-    """Train the paper's FashionMNIST network in each trial and append a row for it.
+    known: Iterable[Path] = (),
+) -> list[Row]:
+    """Train a network in each trial and append a row for it.
 
     Trials whose row is there already are left out, so an interrupted benchmark
     continues where it stopped.
@@ -77,44 +90,53 @@ def run_trials(
         data: which copy of FashionMNIST; "auto" takes the full one if there is any.
         config: the benchmark's configuration as JSON values, written into each row.
         announce: called with one line for each run.
+        known: results of other benchmarks; a row that answers a trial is copied.
+
+    Returns:
+        The rows of the trials, in their order.
 
     Raises:
-        FileNotFoundError: if the full data is asked for and not there.
+        FileNotFoundError: if data is asked for and not there.
         OSError: if the file cannot be written.
     """
-    if data == "auto":
-        data = "full" if locate("fashion-mnist") else "embedded"
-    load = cache(lambda split: load_fashion_mnist(split, source=data))
+    load = cache(load_workload)
     todo = list(trials)
-    done = {_key(row) for row in read_rows(results)}
+    done = {_key(row): row for row in read_rows(results)}
+    elsewhere = {_key(row): row for path in known for row in read_rows(path)}
     _mend(results)
+    rows: list[Row] = []
     for index, trial in enumerate(todo, start=1):
-        name = f"[{index}/{len(todo)}] {trial.contender.label}, seed {trial.seed}"
+        name = f"[{index}/{len(todo)}] {_describe(trial)}"
         identity = _identity(trial, data)
-        if _key(identity) in done:
+        key = _key(identity)
+        if key in done:
+            rows.append(done[key])
             announce(f"{name}: already there")
             continue
-        images, held_out = load(trial.train_split), load(trial.held_out_split)
-        curve = train(
-            build_task("fashion-cnn", images, trial.batch_size),
-            trial.contender.build,
-            seed=trial.seed,
-            steps=trial.steps,
-            held_out=held_out,
-            evaluate_at=trial.evaluate_at,
-            label=name,
-        )
-        row = {
-            **identity,
-            **_outcome(curve),
-            "rule": trial.contender.rule,
-            "data_source": f"FashionMNIST ({data}), {len(images):,} images to train on "
-            f"and {len(held_out):,} held out",
-            "config": config,
-            "provenance": provenance(),
-        }
-        _append_row(results, row)
-        announce(f"{name}: {_summary(curve, trial)}")
+        if key in elsewhere:
+            rows.append(elsewhere[key])
+            announce(f"{name}: copied")
+        else:
+            workload = load(_setting(trial, data))
+            curve = train(
+                workload,
+                partial(build_optimizer, trial.contender, steps=trial.steps),
+                seed=trial.seed,
+                steps=trial.steps,
+                evaluate_at=trial.evaluate_at,
+                label=name,
+            )
+            row = {
+                **identity,
+                **_outcome(curve),
+                "data_source": workload.source,
+                "config": config,
+                "provenance": provenance(),
+            }
+            rows.append(row)
+            announce(f"{name}: {_summary(curve, trial)}")
+        _append_row(results, rows[-1])
+    return rows
 
 
 def read_rows(results: Path) -> list[Row]:
@@ -128,8 +150,9 @@ def write_rows(results: Path, rows: Iterable[Row]) -> None:
 
 
 def config_values(config: Any) -> dict[str, Any]:
-    """Return what a row says of its benchmark: all but where the results lie."""
-    return {name: value for name, value in asdict(config).items() if name != "results"}
+    """Return what a row says of its benchmark: all but where results lie."""
+    places = ("results", "known")
+    return {name: value for name, value in asdict(config).items() if name not in places}
 
 
 def use_threads(threads: int | None) -> None:
@@ -163,25 +186,38 @@ def _line(row: Row) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-def _identity(trial: Trial, data: str) -> Row:
-    """Return what tells one row from another."""
-    rule = trial.contender.rule
+def _describe(trial: Trial) -> str:
+    """Name a run in one line."""
+    return f"{trial.task}, {label(trial.contender)}, seed {trial.seed}"
+
+
+def _setting(trial: Trial, data: DataChoice) -> Setting:
+    return Setting(
+        name=trial.task,
+        train_split=trial.train_split,
+        held_out_split=trial.held_out_split,
+        batch_size=trial.batch_size,
+        data=data,
+    )
+
+
+def _identity(trial: Trial, data: DataChoice) -> Row:
+    """Return what tells one row from another, and the whole record of a rule."""
     return {
-        "optimizer": trial.contender.name,
-        "lr": trial.contender.lr,
-        "rule_sha256": None if rule is None else rule["sha256"],
+        "task": trial.task,
+        **identify(trial.contender),
         "seed": trial.seed,
         "steps": trial.steps,
         "evaluate_at": list(trial.evaluate_at),
         "batch_size": trial.batch_size,
         "train_split": trial.train_split,
         "held_out_split": trial.held_out_split,
-        "data": data,
+        "data": settle(data) if trial.task == "fashion-cnn" else "full",
     }
 
 
 def _key(row: Row) -> str:
-    return json.dumps([row[name] for name in _KEY])
+    return json.dumps([row.get(name, default) for name, default in _KEY.items()])
 
 
 def _outcome(curve: TrainingCurve) -> Row:

@@ -1,0 +1,147 @@
+"""Rules without tuning against tuned opponents, on both tasks of the paper."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from .baselines import BaselineName, baseline
+from .contenders import Contender, Teacher, learned
+from .fashion import SEEDS
+from .selection import Grid, tune
+from .trials import RESULTS, Row, Trial, config_values, run_trials, use_threads
+from .workloads import DataChoice, PaperTask
+
+RunTrials: TypeAlias = Callable[[Iterable[Trial]], list[Row]]
+
+_LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Compare shipped rules with tuned opponents on the paper's two tasks.
+
+    An opponent's learning rate is chosen by accuracy on validation images, which it
+    does not train on there; then it trains on all training images, as the rules do,
+    and is tested. Rules have nothing to choose.
+    """
+
+    tasks: tuple[PaperTask, ...] = ("fashion-cnn", "cifar-cnn")
+    """The tasks, in order."""
+    baselines: tuple[BaselineName, ...] = (
+        "adam",
+        "adamw-cosine",
+        "muon",
+        "schedule-free",
+        "sgd-cosine",
+    )
+    """The opponents, in order."""
+    rules: tuple[str, ...] = ("ng-gnn", "ff")
+    """Shipped rules, or paths of rule files; they come after the opponents."""
+    with_teacher: bool = True
+    """Whether the hand-designed optimizer that the rules imitated runs, too."""
+    lrs: dict[BaselineName, Grid] = field(
+        default_factory=lambda: {
+            "adam": _LIKE_ADAM,
+            "adamw-cosine": _LIKE_ADAM,
+            "muon": _LIKE_ADAM,
+            "schedule-free": (3e-3, 6e-3, 1e-2, 2e-2, 4e-2, 8e-2),
+            "sgd-cosine": (1e-2, 3e-2, 1e-1, 2e-1, 4e-1, 8e-1),
+        }
+    )
+    """Learning rates of each opponent, in rising order."""
+    extensions: int = 3
+    """How often a grid may grow by a factor of two beyond an end that did best."""
+    paper_lr: float | None = 1e-3
+    """Learning rate of a further Adam that is not tuned; None leaves it out."""
+    seeds: tuple[int, ...] = SEEDS
+    """Seeds of initial weights and batches."""
+    selection_seeds: tuple[int, ...] = (9001, 9002)
+    """The same, for the choice of learning rates."""
+    steps: int = 1000
+    """Steps of each run."""
+    batch_size: int = 128
+    """Images a batch."""
+    data: DataChoice = "auto"
+    """Which copy of FashionMNIST; `full` fails where it is absent."""
+    threads: int | None = None
+    """CPU threads; by default all cores."""
+    known: tuple[Path, ...] = (RESULTS / "fashion.jsonl",)
+    """Results of other benchmarks, whose rows are copied where they fit."""
+    results: Path = RESULTS / "transfer.jsonl"
+    """JSON lines file that rows are appended to; rows that are there are kept."""
+
+
+def run_transfer(config: TransferConfig, announce: Callable[[str], object]) -> None:
+    """Run what is not in the results yet.
+
+    Args:
+        config: the benchmark.
+        announce: called with one line for each run.
+
+    Raises:
+        FileNotFoundError: if a rule or data is asked for and not there.
+        OSError: if the results cannot be written.
+    """
+    use_threads(config.threads)
+    run = partial(
+        run_trials,
+        results=config.results,
+        data=config.data,
+        config=config_values(config),
+        announce=announce,
+        known=config.known,
+    )
+    rules: list[Contender] = [learned(rule) for rule in config.rules]
+    rules += [Teacher()] if config.with_teacher else []
+    for task in config.tasks:
+        for name in config.baselines:
+            _run_baseline(config, task, name, run)
+        run(_test(config, task, item, seed) for item in rules for seed in config.seeds)
+
+
+def _run_baseline(
+    config: TransferConfig, task: PaperTask, name: BaselineName, run: RunTrials
+) -> None:
+    """Choose the learning rate of one opponent, then test it."""
+    lrs = [
+        tune(
+            config.lrs[name],
+            lambda lr: run(
+                Trial(
+                    task=task,
+                    contender=baseline(name, lr),
+                    seed=seed,
+                    steps=config.steps,
+                    batch_size=config.batch_size,
+                    train_split="train",
+                    held_out_split="validation",
+                )
+                for seed in config.selection_seeds
+            ),
+            extensions=config.extensions,
+        )
+    ]
+    if name == "adam" and config.paper_lr is not None:
+        lrs.append(config.paper_lr)
+    run(
+        _test(config, task, baseline(name, lr), seed)
+        for lr in lrs
+        for seed in config.seeds
+    )
+
+
+def _test(
+    config: TransferConfig, task: PaperTask, contender: Contender, seed: int
+) -> Trial:
+    """Return a run on all training images, measured on the test images."""
+    return Trial(
+        task=task,
+        contender=contender,
+        seed=seed,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        train_split="train+validation",
+        held_out_split="test",
+    )
