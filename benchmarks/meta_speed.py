@@ -1,0 +1,197 @@
+"""How many inner steps a second meta-training makes, choice by choice."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from l2o import PRESETS, Rule
+from meta_train.estimator_config import (
+    EstimatorConfig,
+    EvolutionConfig,
+    FirstOrderConfig,
+    ImitationConfig,
+    OneStepConfig,
+    TBPTTConfig,
+)
+from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
+from meta_train.log import read_json_lines
+from meta_train.population import Population
+from meta_train.provenance import provenance
+from meta_train.unroll import RuleOnGraph
+from optimizees import Task, build_task, load_fashion_mnist
+
+from .report import github_table
+from .step_cost import Subject, time_in_turns
+from .trials import RESULTS, Row, config_values, use_threads, write_rows
+
+_STEPS = 20
+"""Inner steps of one timed call, and the window of every estimator."""
+
+ESTIMATORS: dict[str, EstimatorConfig] = {
+    "one_step": OneStepConfig(),
+    "first_order": FirstOrderConfig(window=_STEPS, replay=1.0),
+    "first_order, a quarter replayed": FirstOrderConfig(window=_STEPS, replay=0.25),
+    "imitation, a tenth replayed": ImitationConfig(replay=0.1),
+    "tbptt, first order": TBPTTConfig(window=_STEPS, second_order=False),
+    "tbptt, second order": TBPTTConfig(window=_STEPS),
+    "nres, four pairs in turn": EvolutionConfig(pairs=4),
+    "nres, four pairs stacked": EvolutionConfig(pairs=4, stacked=True),
+}
+"""What is timed, by the name in the table."""
+
+NETWORKS = {"fashion-mlp": 7, "fashion-cnn": 14}
+"""Pixels a side of the images of each inner problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSpeedConfig:
+    """Time the inner steps of meta-training, estimator by estimator.
+
+    Everything is timed in turns, so that whatever else the machine does hits all
+    alike. Compiling takes minutes.
+    """
+
+    rules: tuple[str, ...] = ("default-ff", "default")
+    """Presets, untrained."""
+    compile: tuple[bool, ...] = (False, True)
+    """Whether the rule is compiled."""
+    batch_size: int = 64
+    """Images a batch."""
+    repetitions: int = 7
+    """Times that each is timed, 20 inner steps each time."""
+    threads: int = 1
+    """CPU threads."""
+    device: str = "cpu"
+    """Any PyTorch device."""
+    results: Path = RESULTS / "meta-speed.jsonl"
+    """JSON lines file, written anew."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.rules) - set(PRESETS))
+        if unknown or self.repetitions < 2:
+            raise ValueError(
+                f"MetaSpeedConfig needs rules among {sorted(PRESETS)} and at least 2 "
+                f"repetitions, for quartiles; got rules={self.rules}, repetitions="
+                f"{self.repetitions}. Choose default-ff and 7."
+            )
+
+
+def run_meta_speed(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
+    """Time everything and write one row each.
+
+    Args:
+        config: the benchmark.
+        announce: called with a line about what is going on.
+
+    Raises:
+        OSError: if the results cannot be written.
+    """
+    use_threads(config.threads)
+    rows: list[Row] = []
+    origin = {"config": config_values(config), "provenance": provenance()}
+    images = load_fashion_mnist("validation", source="embedded")
+    for network, size in NETWORKS.items():
+        data = images.pooled(size).to(config.device)
+        task = build_task(network, data, config.batch_size)
+        problems = _problems(config, task)
+        subjects = [
+            Subject(name=name, call=call) for name, (call, _) in problems.items()
+        ]
+        for subject in subjects:
+            announce(f"warming up: {network}, {subject.name}")
+            subject.call()
+        announce(f"timing {len(subjects)} choices on {network}")
+        seconds = time_in_turns(subjects, config.repetitions)
+        for name, (_, lanes) in problems.items():
+            low, middle, high = statistics.quantiles(seconds[name], n=4)
+            rule, kind, estimator = name.split(" | ")
+            rows.append(
+                {
+                    "network": f"{network}, {size} px",
+                    "rule": rule,
+                    "compiled": kind == "compiled",
+                    "estimator": estimator,
+                    "steps_per_s": round(lanes * _STEPS / middle, 2),
+                    "quartiles": [round(lanes * _STEPS / t, 2) for t in (high, low)],
+                    **origin,
+                }
+            )
+    write_rows(config.results, rows)
+
+
+def report_meta_speed(results: Path) -> str:
+    """Return the tables of `l2o benchmark meta-speed`; write them beside the results.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_json_lines(results)
+    if not rows:
+        raise FileNotFoundError(
+            f"report needs rows in {results}; got none. Run `l2o benchmark meta-speed` "
+            "first, or name another file with --results."
+        )
+    parts = ["# Inner steps a second of meta-training", _NOTES]
+    for network in dict.fromkeys(row["network"] for row in rows):
+        found = [row for row in rows if row["network"] == network]
+        columns = list(dict.fromkeys((row["rule"], row["compiled"]) for row in found))
+        cells = {
+            (row["estimator"], row["rule"], row["compiled"]): row["steps_per_s"]
+            for row in found
+        }
+        lines = [
+            [name, *(f"{cells[name, *column]:.0f}" for column in columns)]
+            for name in dict.fromkeys(row["estimator"] for row in found)
+        ]
+        headers = [f"{rule}{', compiled' * done}" for rule, done in columns]
+        parts += [f"## {network}", github_table(lines, ["estimator", *headers])]
+    machine = rows[0]["provenance"]["machine"]
+    parts.append(
+        f"Batches of {rows[0]['config']['batch_size']}; {machine['processor']}, "
+        f"{machine['threads']} thread(s), {rows[0]['config']['device']}. Made by "
+        "`l2o benchmark meta-speed`."
+    )
+    text = "\n\n".join(parts) + "\n"
+    results.with_suffix(".md").write_text(text)
+    return text
+
+
+_NOTES = """\
+Median over calls of 20 inner steps, taken in turns. An inner step is one of one
+network: its loss and gradient on a fresh batch, its update, and its share of the
+meta-gradient. Eight networks of `nres` make eight."""
+
+
+def _problems(
+    config: MetaSpeedConfig, task: Task
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Return what is timed: a call, and the networks that it moves."""
+    found: dict[str, tuple[Callable[[], object], int]] = {}
+    for preset in config.rules:
+        for compile in config.compile:
+            rule = Rule(PRESETS[preset]).to(config.device)
+            bound = RuleOnGraph(rule, task, compile=compile)
+            for name, estimator in ESTIMATORS.items():
+                problem = start_problem(estimator, task, bound, seed=0, length=10**9)
+                lanes = problem.num_lanes if isinstance(problem, Population) else 1
+                kind = "compiled" if compile else "eager"
+                found[f"{preset} | {kind} | {name}"] = (
+                    partial(_advance, estimator, problem, rule),
+                    lanes,
+                )
+    return found
+
+
+def _advance(estimator: EstimatorConfig, problem: InnerProblem, rule: Rule) -> None:
+    """Take the timed steps; the last entry read makes an accelerator finish."""
+    rule.zero_grad()
+    generator = torch.Generator().manual_seed(0)
+    progress = add_meta_gradient(estimator, problem, _STEPS, generator)
+    assert len(progress.losses) == _STEPS
