@@ -23,6 +23,7 @@ from meta_train.population import Population
 from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
 from optimizees import Task, build_task, load_fashion_mnist
+from optimizees.families import TaskName
 
 from .report import github_table
 from .step_cost import Subject, time_in_turns
@@ -43,7 +44,7 @@ ESTIMATORS: dict[str, EstimatorConfig] = {
 }
 """What is timed, by the name in the table."""
 
-NETWORKS = {"fashion-mlp": 7, "fashion-cnn": 14}
+NETWORKS: dict[TaskName, int] = {"fashion-mlp": 7, "fashion-cnn": 14}
 """Pixels a side of the images of each inner problem."""
 
 
