@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from zoo.third_party import import_torchvision
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -63,6 +64,8 @@ def test_it_does_what_it_says(run_example, name):
     steps, package = EXAMPLES[name]
     if package and find_spec(package) is None:
         pytest.skip(f"needs {package}, of the extra l2o[ecosystem]")
+    if name == "lightning_module" and find_spec("torchvision") is not None:
+        import_torchvision("torchvision")  # Lightning does, where it is installed
     printed = run_example(name, steps)
     pairs = falls(printed)
     assert pairs, printed
