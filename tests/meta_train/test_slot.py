@@ -18,7 +18,7 @@ def trainer(tiny, tmp_path):
     return lambda **changes: MetaTrainer(tiny(**changes), tmp_path)
 
 
-def drawn(trainer, count=300):
+def drawn(trainer, count=100):
     """Draw problems of one slot, as if each were over at once."""
     slot = trainer.slots[0]
     for _ in range(count):
@@ -39,10 +39,10 @@ def test_a_problem_at_its_length_is_replaced_and_not_counted(trainer):
 def test_lengths_are_log_uniform(trainer):
     problems = drawn(trainer(unroll=[10, 1000]))
     lengths = torch.tensor([float(problem.length) for _, problem in problems])
-    assert 10 <= lengths.min() < 20
-    assert 700 < lengths.max() <= 1000
-    # The logarithm of the mean place, with a standard error of 0.08.
-    assert lengths.log().mean() == pytest.approx(math.log(100), abs=0.25)
+    assert 10 <= lengths.min() < 25
+    assert 600 < lengths.max() <= 1000
+    # The mean place on a logarithmic scale, with a standard error of 0.13.
+    assert lengths.log().mean() == pytest.approx(math.log(100), abs=0.4)
 
 
 def test_a_curriculum_lets_lives_grow(tiny):
@@ -53,10 +53,10 @@ def test_a_curriculum_lets_lives_grow(tiny):
 
 
 def test_an_offset_passes_before_theta_learns(trainer):
-    trainer = trainer(unroll=[20, 20], max_offset=0.5)
-    positions = {problem.position for _, problem in drawn(trainer, 40)}
-    assert positions <= set(range(10))
-    assert len(positions) > 5
+    trainer = trainer(unroll=[10, 10], max_offset=0.5)
+    positions = {problem.position for _, problem in drawn(trainer, 20)}
+    assert positions <= set(range(5))
+    assert len(positions) > 2
 
 
 def test_tasks_come_as_often_as_they_weigh(trainer):
@@ -65,7 +65,7 @@ def test_tasks_come_as_often_as_they_weigh(trainer):
     sizes = Counter(
         problem.task.batch_size for _, problem in drawn(trainer(tasks=tasks))
     )
-    assert 0.65 < sizes[16] / 300 < 0.85
+    assert 0.6 < sizes[16] / 100 < 0.9
 
 
 def test_tasks_of_one_shape_share_a_graph(trainer):
