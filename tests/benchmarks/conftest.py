@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from benchmarks import demo
+from benchmarks.workload import classify
 from l2o import PRESETS, NeuralGraphOpt, Rule, save_rule
 from optimizees import ImageData, build_task
 
@@ -17,6 +18,12 @@ def images():
 @pytest.fixture(scope="session")
 def task(images):
     return build_task("fashion-mlp", images, batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def workload(task, images):
+    """Train on the images and evaluate on them, too."""
+    return classify(task, images)
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +54,10 @@ def make_row():
 
     def build(**values):
         row = {
+            "task": "fashion-cnn",
             "optimizer": "adam",
             "lr": 0.01,
+            "settings": {},
             "rule_sha256": None,
             "seed": 101,
             "steps": 1000,

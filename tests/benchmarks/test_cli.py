@@ -48,7 +48,10 @@ def test_an_unknown_verb_is_a_usage_error(capsys):
 def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     assert main(fashion_arguments(rule_file, path)) == 0
-    assert "[4/4] Adam, lr 0.01, seed 101: test accuracy" in capsys.readouterr().out
+    assert (
+        "[4/4] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
+        in capsys.readouterr().out
+    )
     rows = read_rows(path)
     assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
         (rule_file, 101, "test"),

@@ -2,48 +2,56 @@ import hashlib
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
-from benchmarks.contenders import adam, learned
+from benchmarks.baselines import Adam, AdamW
+from benchmarks.contenders import (
+    Teacher,
+    build_optimizer,
+    identify,
+    label,
+    learned,
+)
 from l2o import NeuralGraphOpt, save_rule, shipped_rules
 from l2o.optim.rule import Rule
 
 
-def test_adam_is_that_of_torch_at_its_learning_rate():
-    contender = adam(0.03)
-    optimizer = contender.build(nn.Linear(2, 2))
-    assert type(optimizer) is torch.optim.Adam
-    assert optimizer.param_groups[0]["lr"] == 0.03
-    assert (contender.label, contender.rule) == ("Adam, lr 0.03", None)
+def test_a_baseline_is_known_by_all_that_decides_its_run():
+    contender = AdamW(lr=0.03)
+    assert identify(contender) == {
+        "optimizer": "adamw-cosine",
+        "lr": 0.03,
+        "settings": {"weight_decay": 0.01, "warmup": 0.05},
+        "rule_sha256": None,
+        "rule": None,
+    }
+    assert label(contender) == "AdamW, cosine, lr 0.03"
+    assert identify(Adam(lr=0.03))["settings"] == {}
 
 
 def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     contender = learned(rule_file)
-    assert isinstance(contender.build(nn.Linear(2, 2)), NeuralGraphOpt)
+    assert isinstance(build_optimizer(contender, nn.Linear(2, 2), 5), NeuralGraphOpt)
     digest = hashlib.sha256(Path(rule_file).read_bytes()).hexdigest()
-    assert contender.rule == {"sha256": digest, "kind": "ff", "commit": "0123456789ab"}
-    assert contender.label == rule_file
+    row = identify(contender)
+    assert row["rule"] == {"sha256": digest, "kind": "ff", "commit": "0123456789ab"}
+    assert (row["optimizer"], row["rule_sha256"]) == (rule_file, digest)
+    assert (row["lr"], row["settings"]) == (None, {})
+    assert label(contender) == rule_file
 
 
 def test_a_rule_without_provenance_has_an_unknown_commit(tmp_path):
     save_rule(Rule(), tmp_path / "rule.safetensors")
-    contender = learned(str(tmp_path / "rule.safetensors"))
-    assert contender.rule is not None
-    assert contender.rule["commit"] == "unknown"
+    assert learned(str(tmp_path / "rule.safetensors")).commit == "unknown"
 
 
 def test_shipped_rules_are_found_by_name():
-    for name in shipped_rules():
-        rule = learned(name).rule
-        assert rule is not None
-        assert len(rule["sha256"]) == 64
+    assert all(len(learned(name).sha256) == 64 for name in shipped_rules())
 
 
-@pytest.mark.parametrize("lr", [0.0, -1.0, float("inf"), float("nan")])
-def test_adam_needs_a_learning_rate(lr):
-    with pytest.raises(ValueError, match=r"Try 0\.01"):
-        adam(lr)
+def test_the_teacher_runs_as_a_rule():
+    assert isinstance(build_optimizer(Teacher(), nn.Linear(2, 2), 5), NeuralGraphOpt)
+    assert identify(Teacher())["optimizer"] == label(Teacher()) == "teacher"
 
 
 def test_a_rule_must_exist():

@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 
-from benchmarks import trials
-from benchmarks.contenders import Contender, adam, learned
+from benchmarks import trials, workloads
+from benchmarks.baselines import Adam
+from benchmarks.contenders import learned
 from benchmarks.trials import Trial, read_rows, run_trials, use_threads
 from meta_train.log import read_json_lines
 
@@ -23,18 +24,21 @@ def make_trial(contender, **values):
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
     """Run trials on random images; return the rows and the lines that were said."""
-    monkeypatch.setattr(trials, "load_fashion_mnist", lambda split, source: images)
+    monkeypatch.setattr(workloads, "load_fashion_mnist", lambda split, source: images)
 
-    def call(*todo):
+    def call(*todo, known=()):
         lines = []
-        run_trials(
+        rows = run_trials(
             todo,
             tmp_path / "some" / "rows.jsonl",
             data="embedded",
             config={"a": 1},
             announce=lines.append,
+            known=known,
         )
-        return read_json_lines(tmp_path / "some" / "rows.jsonl"), lines
+        written = read_json_lines(tmp_path / "some" / "rows.jsonl")
+        assert [row for row in written if row in rows] == rows
+        return written, lines
 
     return call
 
@@ -43,26 +47,26 @@ def test_a_row_tells_where_it_comes_from(run, rule_file):
     contender = learned(rule_file)
     ((row,), (line,)) = run(make_trial(contender, evaluate_at=(1,)))
     assert row["optimizer"] == rule_file
-    assert row["rule_sha256"] == contender.rule["sha256"]
-    assert row["rule"] == contender.rule
+    assert row["rule_sha256"] == row["rule"]["sha256"] == contender.sha256
+    assert (row["task"], row["settings"]) == ("fashion-cnn", {})
     assert (row["lr"], row["seed"], row["steps"]) == (None, 101, 2)
     assert row["data"] == "embedded"
     assert row["data_source"] == (
-        "FashionMNIST (embedded), 60 images to train on and 60 held out"
+        "random images, 60 images to train on and 60 held out"
     )
     assert [score["step"] for score in row["scores"]] == [1, 2]
     assert len(row["curve"]) == 1
     assert row["config"] == {"a": 1}
     assert row["provenance"]["machine"]["threads"] == torch.get_num_threads()
-    assert line.startswith(f"[1/1] {rule_file}, seed 101: test accuracy ")
+    assert line.startswith(f"[1/1] fashion-cnn, {rule_file}, seed 101: test accuracy ")
 
 
 def test_a_second_run_adds_what_is_missing_only(run):
-    first, _ = run(make_trial(adam(0.01)))
-    again, lines = run(make_trial(adam(0.01)), make_trial(adam(0.02)))
+    first, _ = run(make_trial(Adam(lr=0.01)))
+    again, lines = run(make_trial(Adam(lr=0.01)), make_trial(Adam(lr=0.02)))
     assert again[:1] == first
     assert [row["lr"] for row in again] == [0.01, 0.02]
-    assert lines[0] == "[1/2] Adam, lr 0.01, seed 101: already there"
+    assert lines[0] == "[1/2] fashion-cnn, Adam, lr 0.01, seed 101: already there"
 
 
 @pytest.mark.parametrize(
@@ -78,22 +82,32 @@ def test_a_second_run_adds_what_is_missing_only(run):
     ids=str,
 )
 def test_whatever_changes_a_result_makes_another_row(run, change):
-    run(make_trial(adam(0.01)))
-    rows, _ = run(make_trial(adam(0.01), **change))
+    run(make_trial(Adam(lr=0.01)))
+    rows, _ = run(make_trial(Adam(lr=0.01), **change))
     assert len(rows) == 2
 
 
+def test_rows_of_another_benchmark_are_copied(run, tmp_path, make_row):
+    theirs = make_row(lr=0.5, steps=2, batch_size=4, data="embedded", curve=[1.0])
+    for name in ("task", "settings"):  # an old row does not say
+        del theirs[name]
+    trials.write_rows(tmp_path / "theirs.jsonl", [theirs])
+    rows, lines = run(make_trial(Adam(lr=0.5)), known=[tmp_path / "theirs.jsonl"])
+    assert rows == [theirs]
+    assert lines == ["[1/1] fashion-cnn, Adam, lr 0.5, seed 101: copied"]
+
+
 def test_an_interrupted_line_is_cut_off_and_run_again(run, tmp_path):
-    first, _ = run(make_trial(adam(0.01)), make_trial(adam(0.02)))
+    first, _ = run(make_trial(Adam(lr=0.01)), make_trial(Adam(lr=0.02)))
     path = tmp_path / "some" / "rows.jsonl"
     path.write_text(path.read_text()[:-20])
-    rows, _ = run(make_trial(adam(0.01)), make_trial(adam(0.02)))
+    rows, _ = run(make_trial(Adam(lr=0.01)), make_trial(Adam(lr=0.02)))
     assert [row["lr"] for row in rows] == [0.01, 0.02]
     assert rows[0] == first[0]
 
 
 def test_a_divergence_is_recorded_as_such(run):
-    (row,), (line,) = run(make_trial(adam(1e30)))
+    (row,), (line,) = run(make_trial(Adam(lr=1e30)))
     assert row["diverged"] is True
     assert row["scores"][0]["accuracy"] is None
     assert row["curve"] == [None]
@@ -109,11 +123,11 @@ def test_auto_takes_the_full_data_where_it_is(tmp_path, images, monkeypatch):
         asked.append(source)
         return images
 
-    monkeypatch.setattr(trials, "load_fashion_mnist", load)
+    monkeypatch.setattr(workloads, "load_fashion_mnist", load)
     for found, expected in ((None, "embedded"), (tmp_path, "full")):
-        monkeypatch.setattr(trials, "locate", lambda name, found=found: found)
+        monkeypatch.setattr(workloads, "locate", lambda name, found=found: found)
         run_trials(
-            [make_trial(adam(0.01))],
+            [make_trial(Adam(lr=0.01))],
             tmp_path / "rows.jsonl",
             data="auto",
             config={},
@@ -142,7 +156,3 @@ def test_no_threads_leave_the_number_as_it_is():
     before = torch.get_num_threads()
     use_threads(None)
     assert torch.get_num_threads() == before
-
-
-def test_a_contender_of_either_kind_has_a_label():
-    assert Contender(name="ff", rule={}).label == "ff"
