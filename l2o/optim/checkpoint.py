@@ -23,6 +23,9 @@ LICENSE = "MIT"
 def shipped_rules() -> list[str]:
     """Return the names of the rules that come with the library.
 
+    Returns:
+        Names that `load_rule` and `NeuralGraphOpt(rule=...)` take, sorted.
+
     Example:
         >>> "ng-gnn" in shipped_rules()
         True
@@ -50,6 +53,13 @@ def save_rule(
 
     Raises:
         OSError: if the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.safetensors"
+        >>> save_rule(Rule(), path, provenance={"seed": 3})
+        >>> read_provenance(path)
+        {'seed': 3, 'license': 'MIT'}
     """
     metadata = {
         "format": "l2o-rule-1",
@@ -139,7 +149,22 @@ def load_rule(name_or_path: str | Path) -> Rule:
 
 
 def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
-    """Return how a rule's theta came about, as `save_rule` was told."""
+    """Return how a rule's theta came about, as `save_rule` was told.
+
+    Args:
+        name_or_path: as for `load_rule`.
+
+    Returns:
+        The provenance, and the licence under the key `license`.
+
+    Raises:
+        FileNotFoundError: if it is neither a shipped rule nor a file.
+        ValueError: if the file is damaged or no rule.
+
+    Example:
+        >>> read_provenance("ff")["license"]
+        'MIT'
+    """
     metadata, _ = _read(rule_path(name_or_path))
     return {
         **json.loads(metadata.get("provenance", "{}")),

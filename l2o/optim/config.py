@@ -70,7 +70,13 @@ HeadConfig: TypeAlias = PaperHeadConfig | NominalHeadConfig
 
 @dataclass(frozen=True, kw_only=True)
 class RuleConfig:
-    """A learned network with the features it reads and the head that it feeds."""
+    """A learned network with the features it reads and the head that it feeds.
+
+    Example:
+        >>> config = RuleConfig(net=NGGNNConfig(width=16, layers=2))
+        >>> config.head.kind
+        'nominal'
+    """
 
     __pydantic_config__: ClassVar = _STRICT
 

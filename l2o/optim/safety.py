@@ -23,6 +23,12 @@ class SafetyConfig:
     Gradients that are not finite skip the whole step, and so does an update that is
     not: parameters and state stay as they were. Both limits are far from what the
     shipped rules do in a normal run, whose largest updates are one nominal step.
+
+    Example:
+        >>> from l2o import NeuralGraphOpt
+        >>> strict = SafetyConfig(max_update=3.0)
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> optimizer = NeuralGraphOpt(layer.parameters(), safety=strict)
     """
 
     max_update: float = 10.0
@@ -75,6 +81,15 @@ def guarded_step(
 
     Returns:
         The new parameters, the new state, and what was seen.
+
+    Example:
+        >>> import l2o
+        >>> params = {"weight": torch.ones(2, 3)}
+        >>> grads = {"weight": torch.full((2, 3), torch.nan)}
+        >>> rule, graph = l2o.Rule(), l2o.neural_graph(params)
+        >>> new, _, report = guarded_step(rule, graph, params, grads, {})
+        >>> bool(report.is_sound), torch.equal(new["weight"], params["weight"])
+        (False, True)
     """
     limits = SafetyConfig() if safety is None else safety
     start = complete_state(rule, params, state)

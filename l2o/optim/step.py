@@ -14,7 +14,12 @@ from .state import State
 
 @dataclass(frozen=True, slots=True)
 class Hyper:
-    """What a user sets for a parameter."""
+    """What a user sets for a parameter.
+
+    Example:
+        >>> params = {"weight": torch.ones(2), "bias": torch.ones(2)}
+        >>> hyper = dict.fromkeys(params, Hyper(lr=0.5, weight_decay=0.01))
+    """
 
     lr: float | Tensor = 1.0
     """Multiplier of the rule's update; 1 is as meta-trained. Dimensionless."""
