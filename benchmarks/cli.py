@@ -14,7 +14,9 @@ from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
 from .long import LongConfig, run_long
+from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .report import report_fashion, report_long, report_step_cost
+from .report_meta import report_meta_train
 from .step_cost import StepCostConfig, run_step_cost
 from .transfer import TransferConfig, run_transfer
 from .trials import RESULTS, use_threads
@@ -56,22 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(
-    name: Literal["fashion", "long", "step-cost"], /, *, results: Path | None = None
+    name: Literal["fashion", "long", "step-cost", "meta-speed", "meta-train"],
+    /,
+    *,
+    results: Path | None = None,
 ) -> None:
     """Print the tables of a benchmark; write them and its curves beside the results.
 
     Args:
-        name: the benchmark.
-        results: its rows; by default benchmarks/results and the benchmark's name.
+        name: the benchmark, or meta-train for runs of it.
+        results: its rows; by default benchmarks/results and the benchmark's name. Of
+            meta-train, the folder of a run or of several.
     """
-    file = RESULTS / f"{name}.jsonl" if results is None else results
+    default = "meta_train" if name == "meta-train" else f"{name}.jsonl"
+    file = RESULTS / default if results is None else results
     builders = {
         "fashion": report_fashion,
         "long": report_long,
         "step-cost": report_step_cost,
+        "meta-speed": report_meta_speed,
+        "meta-train": report_meta_train,
     }
     print(builders[name](file))
-    suffixes = [".md"] if name == "step-cost" else [".md", ".png"]
+    has_curves = name not in ("step-cost", "meta-speed")
+    suffixes = [".md", ".png"] if has_curves else [".md"]
     print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
 
 
@@ -180,6 +190,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="long")(LongConfig)
     benchmark.command(name="transfer")(TransferConfig)
     benchmark.command(name="step-cost")(StepCostConfig)
+    benchmark.command(name="meta-speed")(MetaSpeedConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch and check data sets.")
     data.command(name="locate")(data_locate)
@@ -199,6 +210,8 @@ def _run(arguments: list[str]) -> None:
             run_transfer(config, print)
         case StepCostConfig() as config:
             run_step_cost(config, print)
+        case MetaSpeedConfig() as config:
+            run_meta_speed(config, print)
 
 
 def _show_progress() -> Progress | None:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
@@ -122,6 +120,8 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
 
 
 def _read(log: Path, config: Path) -> MetaRun:
+    import yaml  # needs the extra [train]
+
     records = read_json_lines(log)
     return MetaRun(
         name=log.parent.name if log.stem == "log" else log.stem,
