@@ -8,16 +8,29 @@ from meta_train.log import read_json_lines
 
 from .curves import Panel, save_curves
 from .step_cost import FORWARD, LOSS, PRODUCT, RELEASED_FORWARD_MS
-from .summary import Group, best_adam, groups, settings, spread
+from .summary import Group, best_rate, groups, settings, spread
 from .trials import Row, read_rows
 
 PAPER_ACCURACY = {
-    "adam": "80.97 ± 0.66",
-    "ff": "85.08 ± 0.14",
-    "ng_gnn": "85.91 ± 0.37",
+    "fashion-cnn": {
+        "adam": "80.97 ± 0.66",
+        "ff": "85.08 ± 0.14",
+        "lstm": "85.69 ± 0.23",
+        "nfn": "83.78 ± 0.58",
+        "ng_gnn": "85.91 ± 0.37",
+        "ng_t": "86.52 ± 0.19",
+    },
+    "cifar-cnn": {
+        "adam": "54.76 ± 2.82",
+        "ff": "57.55 ± 1.06",
+        "lstm": "59.10 ± 0.66",
+        "nfn": "57.95 ± 0.64",
+        "ng_gnn": "64.37 ± 0.34",
+        "ng_t": "60.79 ± 0.51",
+    },
 }
-"""Test accuracy in percent after 1,000 steps, Table 2 of the paper, by kind of network:
-recalled, not verified against its text."""
+"""Test accuracy in percent after 1,000 steps, Table 2 of the paper, by task and kind of
+network: recalled, not verified against its text."""
 
 _FASHION_NOTES = """\
 Mean ± sample standard deviation over n seeds. Training loss: mean of the last 50 steps,
@@ -48,7 +61,7 @@ def report_fashion(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    return _report_trials(
+    return report_trials(
         results,
         command="l2o benchmark fashion",
         heading="# The paper's FashionMNIST task",
@@ -69,7 +82,7 @@ def report_long(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    return _report_trials(
+    return report_trials(
         results,
         command="l2o benchmark long",
         heading="# Five times the paper's length",
@@ -85,15 +98,33 @@ def github_table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> st
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def _report_trials(
+def report_trials(
     results: Path,
     *,
     command: str,
     heading: str,
     build_table: Callable[[list[Row]], str],
     notes: str,
+    draw: Callable[[list[Row]], list[Group]] | None = None,
 ) -> str:
-    """Write one table and one panel of curves for each setting in the results."""
+    """Write one table and one panel of curves for each setting in the results.
+
+    Args:
+        results: the JSON lines file; `.md` and `.png` are written with its name.
+        command: what made the rows.
+        heading: the first line.
+        build_table: returns the tables of comparable rows.
+        notes: the last words.
+        draw: returns what the curves show; by default what is not Adam, and Adam as
+            chosen and at its best.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    draw = _drawn if draw is None else draw
     rows = read_rows(_require(results, command))
     parts, panels = [heading], []
     for part in settings(rows):
@@ -103,7 +134,7 @@ def _report_trials(
                 title=_headline(part),
                 curves={
                     group.label: [row["curve"] for row in group.rows]
-                    for group in _drawn(part)
+                    for group in draw(part)
                 },
                 every=part[0]["curve_every"],
             )
@@ -155,9 +186,9 @@ def _machine(origin: Row) -> str:
 
 def _fashion_table(rows: list[Row]) -> str:
     validated = {group.lr: group for group in groups(rows, "validation")}
-    chosen = best_adam(validated.values())
+    chosen = best_rate(validated.values())
     tested = groups(rows, "test")
-    best = best_adam(tested)
+    best = best_rate(tested)
     is_paper_setting = (rows[0]["data"], rows[0]["steps"]) == ("full", 1000)
     lines = []
     for group in tested:
@@ -174,7 +205,7 @@ def _fashion_table(rows: list[Row]) -> str:
                 " ".join([group.label, *(f"*({mark})*" for mark in marks)]),
                 len(group.rows),
                 spread(group.values("accuracy"), 2, scale=100),
-                PAPER_ACCURACY.get(kind, "") if is_paper else "",
+                PAPER_ACCURACY["fashion-cnn"].get(kind, "") if is_paper else "",
                 spread(validation.values("accuracy"), 2, 100) if validation else "",
                 spread(group.values("train_loss"), 4),
                 group.num_diverged,
@@ -235,7 +266,7 @@ def _milliseconds(group: Group) -> str:
 def _drawn(rows: list[Row]) -> list[Group]:
     """Return what the curves show: the rules, Adam as chosen and at its best."""
     tested = groups(rows, "test")
-    rates = {best_adam(groups(rows, "validation")), best_adam(tested)}
+    rates = {best_rate(groups(rows, "validation")), best_rate(tested)}
     return [group for group in tested if group.lr is None or group.lr in rates]
 
 

@@ -5,7 +5,12 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
 from .trials import Row
+
+_TITLES = {
+    config.name: config.title for config in (Adam, AdamW, Muon, ScheduleFree, SGD)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,7 @@ class Group:
     def label(self) -> str:
         """A short name; of a rule also the beginning of its file's checksum."""
         if self.lr is not None:
-            return f"Adam, lr {self.lr:g}"
+            return f"{_TITLES[self.optimizer]}, lr {self.lr:g}"
         if self.rule is None:
             return self.optimizer
         return f"{self.optimizer} ({self.rule['sha256'][:8]})"
@@ -47,11 +52,11 @@ class Group:
 
 
 def settings(rows: Iterable[Row]) -> list[list[Row]]:
-    """Split rows of different data, lengths or batch sizes: they are not comparable."""
+    """Split rows that are not comparable: other tasks, data, lengths, batch sizes."""
     parts: dict[str, list[Row]] = {}
     for row in rows:
         names = ("data", "steps", "evaluate_at", "batch_size")
-        setting = json.dumps([row[name] for name in names])
+        setting = json.dumps([task_of(row), *(row[name] for name in names)])
         parts.setdefault(setting, []).append(row)
     return list(parts.values())
 
@@ -61,8 +66,8 @@ def groups(rows: Iterable[Row], held_out_split: str) -> list[Group]:
     parts: dict[str, list[Row]] = {}
     for row in rows:
         if row["held_out_split"] == held_out_split:
-            names = ("optimizer", "lr", "rule_sha256")
-            identity = json.dumps([row[name] for name in names])
+            names = ("optimizer", "lr", "rule_sha256", "settings")
+            identity = json.dumps([row.get(name) or None for name in names])
             parts.setdefault(identity, []).append(row)
     return [
         Group(
@@ -75,17 +80,26 @@ def groups(rows: Iterable[Row], held_out_split: str) -> list[Group]:
     ]
 
 
-def best_adam(found: Iterable[Group]) -> float | None:
-    """Return the learning rate with the highest mean accuracy; None without Adam.
+def best_rate(found: Iterable[Group], optimizer: str = "adam") -> float | None:
+    """Return the learning rate with the highest mean accuracy; None without runs.
 
     A run without an accuracy counts as zero, so divergence is no advantage.
+
+    Args:
+        found: the groups to choose from.
+        optimizer: whose learning rate.
     """
     means = {
         group.lr: sum(group.values("accuracy")) / len(group.rows)
         for group in found
-        if group.lr is not None
+        if group.lr is not None and group.optimizer == optimizer
     }
     return max(means, key=lambda lr: means[lr]) if means else None
+
+
+def task_of(row: Row) -> str:
+    """Return what was trained; rows from before there was a choice do not say."""
+    return row.get("task", "fashion-cnn")
 
 
 def spread(values: list[float], digits: int, scale: float = 1.0) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.summary import best_adam, groups, settings, spread
+from benchmarks.summary import best_rate, groups, settings, spread
 
 
 def scored(accuracy):
@@ -35,7 +35,20 @@ def test_another_file_of_the_same_name_is_another_optimizer(make_row):
 
 def test_what_cannot_be_compared_is_kept_apart(make_row):
     rows = [make_row(), make_row(steps=5), make_row(data="embedded"), make_row(seed=7)]
-    assert [len(part) for part in settings(rows)] == [2, 1, 1]
+    rows.append(make_row(task="cifar-cnn"))
+    assert [len(part) for part in settings(rows)] == [2, 1, 1, 1]
+
+
+def test_old_rows_without_task_and_settings_are_comparable(make_row):
+    old = make_row(seed=1)
+    del old["task"], old["settings"]
+    (part,) = settings([old, make_row(seed=2)])
+    assert [len(group.rows) for group in groups(part, "test")] == [2]
+
+
+def test_other_settings_make_another_optimizer(make_row):
+    rows = [make_row(settings={"warmup": share}) for share in (0.0, 0.1)]
+    assert len(groups(rows, "test")) == 2
 
 
 def test_missing_numbers_are_left_out_and_counted_as_diverged(make_row):
@@ -48,7 +61,7 @@ def test_missing_numbers_are_left_out_and_counted_as_diverged(make_row):
     assert group.num_diverged == 1
 
 
-def test_the_best_adam_has_the_highest_mean_accuracy(make_row):
+def test_the_best_rate_has_the_highest_mean_accuracy(make_row):
     rows = [
         make_row(lr=lr, seed=seed, scores=scored(accuracy))
         for lr, seed, accuracy in (
@@ -58,8 +71,9 @@ def test_the_best_adam_has_the_highest_mean_accuracy(make_row):
             (0.02, 2, None),
         )
     ]
-    assert best_adam(groups(rows, "test")) == 0.01
-    assert best_adam([]) is None
+    assert best_rate(groups(rows, "test")) == 0.01
+    assert best_rate(groups(rows, "test"), "muon") is None
+    assert best_rate([]) is None
 
 
 @pytest.mark.parametrize(

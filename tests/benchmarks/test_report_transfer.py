@@ -1,0 +1,75 @@
+import pytest
+
+from benchmarks.report_transfer import report_transfer, steps_to
+from benchmarks.trials import write_rows
+
+
+def scored(accuracy, train_loss=0.5):
+    return [{"step": 1000, "train_loss": train_loss, "loss": 0.6, "accuracy": accuracy}]
+
+
+RULE = {"sha256": "abcdef0123456789", "kind": "ng_gnn", "commit": "c"}
+LEARNED = {"optimizer": "ng-gnn", "lr": None, "rule": RULE, "rule_sha256": "abcdef"}
+FALLING = [2.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.fixture
+def results(tmp_path, make_row):
+    rows = [
+        make_row(seed=seed, held_out_split="validation", lr=lr, scores=scored(accuracy))
+        for lr, accuracy in ((0.04, 0.7), (0.01, 0.82), (0.02, 0.81))
+        for seed in (1, 2)
+    ]
+    rows += [
+        make_row(seed=1, lr=0.01, scores=scored(0.80)),
+        make_row(seed=2, lr=0.01, scores=scored(0.82)),
+        make_row(seed=1, lr=0.001, scores=scored(0.75)),
+        make_row(seed=1, curve=FALLING, scores=scored(0.88), **LEARNED),
+        make_row(seed=2, scores=scored(0.86), **LEARNED),
+        make_row(task="cifar-cnn", scores=scored(0.6), **LEARNED),
+    ]
+    path = tmp_path / "transfer.jsonl"
+    write_rows(path, rows)
+    return path
+
+
+def line(text, start, index=0):
+    """Return the cells of a table row by its first words."""
+    found = [item for item in text.splitlines() if item.startswith(f"| {start} ")]
+    return [cell.strip() for cell in found[index].strip("|").split("|")]
+
+
+def test_every_optimizer_has_a_line_with_the_papers_figure(results):
+    text = report_transfer(results)
+    rule = line(text, "ng-gnn (abcdef01)")
+    assert rule[1:4] == ["2", "87.00 ± 1.41", "85.91 ± 0.37"]
+    assert rule[6:] == ["70 (1 of 2)", "0"]
+    tuned = line(text, "Adam, lr 0.01 *(tuned)*")
+    assert tuned[1:4] == ["2", "81.00 ± 1.41", "80.97 ± 0.66"]
+    assert tuned[6] == "never"
+    assert line(text, "Adam, lr 0.001")[3] == ""
+    assert line(text, "ng-gnn (abcdef01)", index=1)[2:4] == ["60.00", "64.37 ± 0.34"]
+    assert text.index("ng-gnn (abcdef01)") < text.index("Adam, lr 0.01 *(tuned)*")
+    assert results.with_suffix(".md").read_text() == text
+    assert results.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_choice_of_learning_rates_is_shown_in_order(results):
+    text = report_transfer(results)
+    grid = line(text, "Adam")
+    assert grid == ["Adam", "2", "**0.01: 82.00**, 0.02: 81.00, 0.04: 70.00"]
+
+
+def test_without_tests_there_is_the_choice_alone(tmp_path, make_row):
+    write_rows(tmp_path / "rows.jsonl", [make_row(held_out_split="validation")])
+    text = report_transfer(tmp_path / "rows.jsonl")
+    assert "paper %" not in text
+    assert "**0.01: 80.00**" in text
+
+
+def test_a_loss_is_reached_by_the_mean_of_fifty_steps(make_row):
+    row = make_row(curve=FALLING)
+    assert steps_to(row, 0.5) == 70
+    assert steps_to(row, 0.7) == 60
+    assert steps_to(row, 0.4) is None
+    assert steps_to(make_row(curve=[0.1] * 4 + [None]), 0.5) is None
