@@ -1,6 +1,7 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,9 @@ class NeuralGraphOpt(Optimizer):
         if not grads:
             return loss
         params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
-        with torch.autocast(device_type=self._device.type, enabled=False):
+        kind = self._device.type
+        has_autocast = torch.amp.is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             new_params, new_state, *reports = self._step(
                 self.rule, self._graph, params, grads, state, hyper
             )

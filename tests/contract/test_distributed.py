@@ -1,0 +1,33 @@
+"""Two processes: replicas, shards, divided states, checkpoints."""
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from l2o.optim.distributed import gathered, is_sharded, spread_like
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "worker",
+    [
+        "replicas_stay_equal",
+        "optimizer_states_are_divided",
+        "shards_are_the_whole",
+        "checkpoints_go_on",
+        "whole_checkpoints_move_between_worlds",
+        "layers_are_split_too",
+    ],
+)
+def test_in_two_processes(worker, tmp_path):
+    worlds = importlib.import_module("contract.worlds")  # half a second
+    worlds.run(getattr(worlds, worker), tmp_path)
+
+
+def test_a_plain_tensor_passes_through():
+    tensor = torch.zeros(5, 3)
+    assert not is_sharded(tensor)
+    assert gathered(tensor) is tensor
+    assert spread_like(tensor, nn.Parameter(torch.zeros(3))) is tensor

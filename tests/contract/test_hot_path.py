@@ -1,0 +1,73 @@
+"""What a step costs beside its arithmetic: nothing is kept, nothing is waited for."""
+
+import gc
+
+import psutil
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from l2o import NeuralGraphOpt
+
+
+def tensors_alive():
+    gc.collect()
+    return sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects())
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_two_thousand_steps():
+    model = nn.Linear(3, 2)
+    optimizer = NeuralGraphOpt(model.parameters(), rule="ff")
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.999)
+
+    def train(steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+            scheduler.step()
+
+    train(100)
+    tensors, resident = tensors_alive(), psutil.Process().memory_info().rss
+    train(1900)
+    assert tensors_alive() == tensors
+    assert psutil.Process().memory_info().rss - resident < 4e6
+
+
+class Watch(TorchDispatchMode):
+    """Collects what makes the host wait for an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "equal"):
+            self.waits.append(name)
+        copied = name == "_to_copy" and args[0].device != result.device
+        if copied and not kwargs.get("non_blocking"):
+            self.waits.append("a blocking copy")
+        return result
+
+
+@pytest.mark.parametrize("name", ["ng-gnn", "ff"])
+def test_the_host_never_waits(name):
+    """On the meta device, which like an accelerator lies apart from the host."""
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(12, 4))
+    optimizer = NeuralGraphOpt(model.parameters(), weight_decay=0.1, rule=name)
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer.step()  # builds what the graph keeps
+    with Watch() as watch:
+        optimizer.step()
+    assert watch.waits == []
+    with Watch() as watch:
+        torch.zeros(2).to("meta")
+        torch.zeros(2).sum().item()
+    assert watch.waits == ["a blocking copy", "_local_scalar_dense"]
