@@ -15,8 +15,14 @@ from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
+from .optimizer_cost import (
+    OptimizerCostConfig,
+    report_optimizer_cost,
+    run_optimizer_cost,
+)
 from .report import report_fashion, report_long, report_step_cost
 from .report_meta import report_meta_train
+from .report_transfer import report_transfer
 from .step_cost import StepCostConfig, run_step_cost
 from .transfer import TransferConfig, run_transfer
 from .trials import RESULTS, use_threads
@@ -58,7 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(
-    name: Literal["fashion", "long", "step-cost", "meta-speed", "meta-train"],
+    name: Literal[
+        "fashion",
+        "long",
+        "transfer",
+        "step-cost",
+        "meta-speed",
+        "optimizer-cost",
+        "meta-train",
+    ],
     /,
     *,
     results: Path | None = None,
@@ -75,12 +89,14 @@ def report(
     builders = {
         "fashion": report_fashion,
         "long": report_long,
+        "transfer": report_transfer,
         "step-cost": report_step_cost,
         "meta-speed": report_meta_speed,
+        "optimizer-cost": report_optimizer_cost,
         "meta-train": report_meta_train,
     }
     print(builders[name](file))
-    has_curves = name not in ("step-cost", "meta-speed")
+    has_curves = name not in ("step-cost", "meta-speed", "optimizer-cost")
     suffixes = [".md", ".png"] if has_curves else [".md"]
     print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
 
@@ -191,6 +207,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="transfer")(TransferConfig)
     benchmark.command(name="step-cost")(StepCostConfig)
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
+    benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch and check data sets.")
     data.command(name="locate")(data_locate)
@@ -212,6 +229,8 @@ def _run(arguments: list[str]) -> None:
             run_step_cost(config, print)
         case MetaSpeedConfig() as config:
             run_meta_speed(config, print)
+        case OptimizerCostConfig() as config:
+            run_optimizer_cost(config, print)
 
 
 def _show_progress() -> Progress | None:

@@ -1,0 +1,206 @@
+"""What an optimizer costs beside its steps: memory, construction, the first step."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from l2o import NeuralGraphOpt
+from l2o.optim.checkpoint import write_whole
+from meta_train.log import read_json_lines
+from meta_train.provenance import provenance
+from optimizees import MLP, fashion_cnn
+
+from .report import github_table
+from .trials import RESULTS, Row, config_values, use_threads, write_rows
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "FashionMNIST CNN": fashion_cnn,
+    "MLP of 784-512-512-10": lambda: MLP((784, 512, 512, 10)),
+    "MLP of 24 layers": lambda: MLP((64,) * 25),
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerCostConfig:
+    """Measure state, construction and first step beside Adam's.
+
+    Optimizers are built anew each time, in turns and in random order, so that whatever
+    else the machine does hits all alike.
+    """
+
+    rules: tuple[str, ...] = ("ff", "ng-gnn")
+    """Shipped rules, or paths of rule files."""
+    repetitions: int = 9
+    """Times that each is built."""
+    threads: int = 1
+    """CPU threads."""
+    results: Path = RESULTS / "optimizer-cost.jsonl"
+    """JSON lines file, written anew; `.md` is written with its name."""
+
+    def __post_init__(self) -> None:
+        if self.repetitions < 2:
+            raise ValueError(
+                "OptimizerCostConfig repetitions must be at least 2, for quartiles; "
+                f"got {self.repetitions}. Choose 9."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """The first moments of one optimizer."""
+
+    num_parameters: int
+    """Entries of the network."""
+    state_floats: float
+    """Floating-point numbers of state an entry, step counts apart."""
+    state_bytes: float
+    """Bytes of state an entry, step counts included."""
+    seconds: dict[str, float]
+    """Of `construction`, `first step` and `second step`."""
+
+
+def run_optimizer_cost(
+    config: OptimizerCostConfig, announce: Callable[[str], object]
+) -> None:
+    """Measure everything, write one row each, and the table.
+
+    Args:
+        config: the benchmark.
+        announce: called with a line about what is going on.
+
+    Raises:
+        FileNotFoundError: if a rule does not exist.
+        OSError: if the results cannot be written.
+    """
+    use_threads(config.threads)
+    subjects = [
+        (network, dtype, optimizer)
+        for network in NETWORKS
+        for dtype in DTYPES
+        for optimizer in ("Adam", *config.rules)
+    ]
+    lives: dict[tuple[str, str, str], list[Life]] = {item: [] for item in subjects}
+    order = random.Random(0)
+    for turn in range(config.repetitions + 1):
+        announce(f"turn {turn} of {config.repetitions}" if turn else "warming up")
+        for subject in order.sample(subjects, len(subjects)):
+            life = live(*subject)
+            if turn:
+                lives[subject].append(life)
+    origin = {"config": config_values(config), "provenance": provenance()}
+    rows: list[Row] = []
+    for (network, dtype, optimizer), found in lives.items():
+        row: Row = {
+            "network": network,
+            "dtype": dtype,
+            "optimizer": optimizer,
+            "num_parameters": found[0].num_parameters,
+            "state_floats": round(found[0].state_floats, 3),
+            "state_bytes": round(found[0].state_bytes, 3),
+        }
+        for part in found[0].seconds:
+            times = [1000 * life.seconds[part] for life in found]
+            low, middle, high = statistics.quantiles(times, n=4)
+            row[f"{part} ms"] = round(middle, 3)
+            row[f"{part} quartiles_ms"] = [round(low, 3), round(high, 3)]
+        rows.append({**row, "repetitions": config.repetitions, **origin})
+    write_rows(config.results, rows)
+    announce(report_optimizer_cost(config.results))
+
+
+def live(network: str, dtype: str, optimizer: str) -> Life:
+    """Build a network and its optimizer, and take two steps.
+
+    Args:
+        network: which of `NETWORKS`.
+        dtype: which of `DTYPES` the parameters have.
+        optimizer: "Adam", or the rule of a `NeuralGraphOpt`.
+    """
+    model = NETWORKS[network]().to(DTYPES[dtype])
+    for param in model.parameters():
+        param.grad = torch.full_like(param, 0.01)
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    built: Optimizer
+    if optimizer == "Adam":
+        built = torch.optim.Adam(model.parameters())
+    else:
+        built = NeuralGraphOpt(model.parameters(), rule=optimizer)
+    seconds["construction"] = time.perf_counter() - start
+    for part in ("first step", "second step"):
+        start = time.perf_counter()
+        built.step()
+        seconds[part] = time.perf_counter() - start
+    size = sum(param.numel() for param in model.parameters())
+    tensors = [value for item in built.state.values() for value in item.values()]
+    return Life(
+        num_parameters=size,
+        state_floats=sum(value.numel() for value in tensors if value.ndim) / size,
+        state_bytes=sum(value.nbytes for value in tensors) / size,
+        seconds=seconds,
+    )
+
+
+def report_optimizer_cost(results: Path) -> str:
+    """Return the table of `l2o benchmark optimizer-cost`; write it beside the rows.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_json_lines(results)
+    if not rows:
+        raise FileNotFoundError(
+            f"report needs rows in {results}; got none. Run `l2o benchmark "
+            "optimizer-cost` first, or name another file with --results."
+        )
+    headers = (
+        *("network", "parameters", "dtype", "optimizer", "floats", "bytes"),
+        *("construction ms", "first step ms", "second step ms"),
+    )
+    lines = [
+        (
+            row["network"],
+            f"{row['num_parameters']:,}",
+            row["dtype"],
+            row["optimizer"],
+            f"{row['state_floats']:.2f}",
+            f"{row['state_bytes']:.2f}",
+            *(
+                f"{row[f'{part} ms']:.1f}"
+                for part in ("construction", "first step", "second step")
+            ),
+        )
+        for row in rows
+    ]
+    origin = rows[0]["provenance"]
+    parts = [
+        "# What an optimizer costs beside its steps",
+        "Floats and bytes of state a parameter, and medians of "
+        f"{rows[0]['repetitions']} times in turns.",
+        github_table(lines, headers),
+        f"{len(rows)} rows; commit {origin['commit']}; torch "
+        f"{origin['versions']['torch']}; {origin['machine']['processor']}, "
+        f"{origin['machine']['threads']} CPU thread(s).",
+        "A rule's state is five averages of the gradient and one of its square, in "
+        "float32 whatever the parameters are; Adam keeps two averages in the "
+        "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
+        "file and finds the graph.",
+        "Made by `l2o benchmark optimizer-cost`.",
+    ]
+    text = "\n\n".join(parts) + "\n"
+    write_whole(results.with_suffix(".md"), text.encode())
+    return text
