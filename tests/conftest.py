@@ -1,7 +1,10 @@
 """What the tests of every room share."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
+from zoo.third_party import import_torchvision
 
 from l2o import Rule
 
@@ -36,3 +39,11 @@ def random_rule():
         return rule
 
     return build
+
+
+@pytest.fixture(scope="session")
+def lightning():
+    """Import Lightning, which imports torchvision where it is installed."""
+    if find_spec("torchvision") is not None:
+        import_torchvision("torchvision")
+    return pytest.importorskip("pytorch_lightning", reason="needs l2o[ecosystem]")

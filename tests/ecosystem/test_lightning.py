@@ -1,20 +1,13 @@
 """Under Lightning, each step is the one that plain PyTorch takes."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
-from zoo.third_party import import_torchvision
 
 from l2o import PRESETS, NeuralGraphOpt
-
-if find_spec("torchvision") is not None:
-    import_torchvision("torchvision")  # Lightning does, where it is installed
-pl = pytest.importorskip("pytorch_lightning", reason="needs l2o[ecosystem]")
 
 # Lightning's own habits: few workers, no validation loop, an old name inside torch.
 pytestmark = [
@@ -25,32 +18,31 @@ pytestmark = [
 SIZE, BATCHES = 4, 6
 
 
-class Regression(pl.LightningModule):
-    """Two layers; `optimizer_settings` go to the optimizer."""
-
-    def __init__(self, rule, **optimizer_settings):
-        super().__init__()
-        self.rule = [rule]  # in a list, so that it is no submodule
-        self.optimizer_settings = optimizer_settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
-
-    def training_step(self, batch, _):
-        inputs, targets = batch
-        return functional.mse_loss(self.network(inputs), targets)
-
-    def configure_optimizers(self):
-        optimizer = NeuralGraphOpt(
-            self.parameters(), rule=self.rule[0], **self.optimizer_settings
-        )
-        schedule = StepLR(optimizer, step_size=1, gamma=0.8)
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
 @pytest.fixture
-def rule(random_rule):
-    return random_rule(PRESETS["default"], dtype=torch.float32)
+def build_module(lightning, random_rule):
+    """Build the same two layers each time; settings go to the optimizer."""
+    rule = random_rule(PRESETS["default"], dtype=torch.float32)
+
+    class Regression(lightning.LightningModule):
+        def __init__(self, **settings):
+            super().__init__()
+            self.settings = settings
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.network = nn.Sequential(
+                    nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)
+                )
+
+        def training_step(self, batch, _):
+            inputs, targets = batch
+            return functional.mse_loss(self.network(inputs), targets)
+
+        def configure_optimizers(self):
+            optimizer = NeuralGraphOpt(self.parameters(), rule=rule, **self.settings)
+            schedule = StepLR(optimizer, step_size=1, gamma=0.8)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    return Regression
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +54,11 @@ def batches():
 
 
 @pytest.fixture
-def trainer(tmp_path):
+def trainer(lightning, tmp_path):
     """Build a trainer that writes only where it is told to."""
 
     def build(epochs=1, **settings):
-        return pl.Trainer(
+        return lightning.Trainer(
             accelerator="cpu",
             max_epochs=epochs,
             logger=False,
@@ -101,10 +93,10 @@ def assert_same_weights(module, other):
 
 @pytest.mark.parametrize("clip", [None, 0.1])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_its_run_is_the_plain_one(rule, batches, trainer, clip, accumulate):
-    plain = Regression(rule, weight_decay=0.1)
+def test_its_run_is_the_plain_one(build_module, batches, trainer, clip, accumulate):
+    plain = build_module(weight_decay=0.1)
     optimizer = train_plainly(plain, batches, clip=clip, accumulate=accumulate)
-    module = Regression(rule, weight_decay=0.1)
+    module = build_module(weight_decay=0.1)
     fitted = trainer(gradient_clip_val=clip, accumulate_grad_batches=accumulate)
     fitted.fit(module, batches)
     assert_same_weights(module, plain)
@@ -114,15 +106,15 @@ def test_its_run_is_the_plain_one(rule, batches, trainer, clip, accumulate):
 
 
 def test_a_checkpoint_goes_on_as_if_it_had_not_stopped(
-    rule, batches, trainer, tmp_path
+    build_module, batches, trainer, tmp_path
 ):
-    whole = Regression(rule)
+    whole = build_module()
     trainer(epochs=2).fit(whole, batches)
     half = trainer()
-    half.fit(Regression(rule), batches)
+    half.fit(build_module(), batches)
     half.save_checkpoint(tmp_path / "half.ckpt")
 
-    other = Regression(rule)
+    other = build_module()
     resumed = trainer(epochs=2)
     resumed.fit(other, batches, ckpt_path=tmp_path / "half.ckpt")
     assert_same_weights(other, whole)
@@ -131,8 +123,8 @@ def test_a_checkpoint_goes_on_as_if_it_had_not_stopped(
     assert len(saved["optimizer_states"][0]["state"]) == 4
 
 
-def test_the_comparison_can_fail(rule, batches, trainer):
-    plain, module = Regression(rule), Regression(rule)
+def test_the_comparison_can_fail(build_module, batches, trainer):
+    plain, module = build_module(), build_module()
     train_plainly(plain, batches)
     trainer(gradient_clip_val=0.1).fit(module, batches)
     with pytest.raises(AssertionError):

@@ -2,11 +2,9 @@
 
 import re
 import runpy
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from zoo.third_party import import_torchvision
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -60,12 +58,12 @@ def test_it_is_short(name):
 @pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint that ended before")
 @pytest.mark.filterwarnings("ignore:.*with 'int' literal:SyntaxWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_it_does_what_it_says(run_example, name):
+def test_it_does_what_it_says(run_example, request, name):
     steps, package = EXAMPLES[name]
-    if package and find_spec(package) is None:
-        pytest.skip(f"needs {package}, of the extra l2o[ecosystem]")
-    if name == "lightning_module" and find_spec("torchvision") is not None:
-        import_torchvision("torchvision")  # Lightning does, where it is installed
+    if package == "pytorch_lightning":
+        request.getfixturevalue("lightning")
+    elif package is not None:
+        pytest.importorskip(package, reason="needs l2o[ecosystem]")
     printed = run_example(name, steps)
     pairs = falls(printed)
     assert pairs, printed

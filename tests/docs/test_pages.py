@@ -1,0 +1,82 @@
+"""What README and docs show is true: blocks run, links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+LONG = ("docs/drop-in.md", "docs/functional.md")
+"""Pages whose blocks take over 2 s, most of it imports."""
+
+_BLOCK = re.compile(
+    r"^<!-- setup\n(?P<setup>.*?)^-->"
+    r"|(?P<skipped>^<!-- not run: [^\n]+ -->\n)?^```python\n(?P<shown>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+"""Python that readers see, and in comments before it what they need not see."""
+
+
+def python_of(page):
+    """Return line number, code and whether it is to run, for each block of a page."""
+    text = (ROOT / page).read_text()
+    return [
+        (
+            text.count("\n", 0, match.start(match.lastgroup)),
+            match["setup"] or match["shown"],
+            match["skipped"] is None,
+        )
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")  # Lightning's
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in LONG else [])
+        for page in PAGES
+    ],
+)
+def test_its_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, request):
+    text = (ROOT / page).read_text()
+    for package in ("accelerate", "higher"):
+        if re.search(rf"(import|from) {package}\b", text):
+            pytest.importorskip(package, reason="needs l2o[ecosystem]")
+    if "import pytorch_lightning" in text:
+        request.getfixturevalue("lightning")
+    monkeypatch.chdir(tmp_path)
+    known = {"__name__": "page"}
+    with torch.random.fork_rng(devices=[]):
+        for line, code, is_run in python_of(page):
+            # Padded, so that a traceback names the line of the page.
+            compiled = compile("\n" * line + code, str(ROOT / page), "exec")
+            if is_run:
+                exec(compiled, known)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_links_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    targets = re.findall(r"\]\(((?!https?://)[^)#]+)", text)
+    missing = [
+        name for name in targets if not ((ROOT / page).parent / name).resolve().exists()
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_numbers_of_results_are_the_committed_ones(page):
+    """A comment names the files that the table or paragraph after it quotes."""
+    text = (ROOT / page).read_text()
+    for files, quoted in re.findall(
+        r"^ *<!-- numbers: ([^\n]+) -->\n+(.*?)(?:\n\n|\Z)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    ):
+        committed = " ".join((ROOT / name).read_text() for name in files.split())
+        known = set(re.findall(r"\d[\d,.]*\d|\d", committed))
+        strange = set(re.findall(r"\d[\d,.]*\d|\d", quoted)) - known
+        assert not strange, f"{sorted(strange)} stand in none of {files}"
