@@ -17,7 +17,7 @@ from .config import rule_config_from_values, rule_config_values
 from .rule import AbstractRule, Rule
 
 LICENSE = "MIT"
-"""Licence of the shipped weights."""
+"""Licence of the shipped weights, and of others where none is named."""
 
 
 def shipped_rules() -> list[str]:
@@ -39,7 +39,11 @@ def shipped_rules() -> list[str]:
 
 
 def save_rule(
-    rule: Rule, path: str | Path, *, provenance: Mapping[str, Any] | None = None
+    rule: Rule,
+    path: str | Path,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    license: str = LICENSE,
 ) -> None:
     """Write a rule to one file: weights, configuration, provenance, licence.
 
@@ -50,6 +54,7 @@ def save_rule(
         rule: the rule.
         path: where to write, usually `*.safetensors`.
         provenance: how theta came about, as JSON values: run, seed, commit, budget.
+        license: under which others may use theta, by its short name (SPDX).
 
     Raises:
         OSError: if the file cannot be written.
@@ -65,7 +70,7 @@ def save_rule(
         "format": "l2o-rule-1",
         "config": json.dumps(rule_config_values(rule.config)),
         "provenance": json.dumps(dict(provenance or {})),
-        "license": LICENSE,
+        "license": license,
     }
     theta = {
         name: weight.detach().cpu().contiguous()

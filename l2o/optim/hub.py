@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .checkpoint import load_rule, read_provenance, save_rule, write_whole
+from .checkpoint import LICENSE, load_rule, read_provenance, save_rule, write_whole
 from .model_card import model_card
 from .rule import Rule
 
@@ -115,7 +115,8 @@ def save_pretrained(
             provenance goes along.
         folder: where to write; made if it does not exist.
         provenance: added to what is known, key by key. `tried`, `results` and
-            `limits` are prose for the card.
+            `limits` are prose for the card; `license` is the short name (SPDX) of a
+            licence, MIT where nobody names one.
         repo_id: what the card tells readers to load; None is the folder's name.
 
     Returns:
@@ -133,7 +134,7 @@ def save_pretrained(
         ['README.md', 'rule.safetensors']
     """
     folder = Path(folder)
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {"license": LICENSE}
     if not isinstance(rule, Rule):
         known = read_provenance(rule)
         rule = load_rule(rule)
@@ -141,7 +142,8 @@ def save_pretrained(
     card = model_card(
         rule, repo_id=repo_id or folder.name, filename=RULE_FILE, provenance=known
     )
-    save_rule(rule, folder / RULE_FILE, provenance=known)
+    license = known.pop("license")
+    save_rule(rule, folder / RULE_FILE, provenance=known, license=license)
     write_whole(folder / "README.md", card.encode())
     return folder
 

@@ -44,6 +44,14 @@ class TestFolder:
         known = read_provenance(folder / "rule.safetensors")
         assert known == {**read_provenance("ff"), "limits": "Told later."}
 
+    def test_the_licence_is_the_owners_to_choose(self, rule, tmp_path):
+        folder = save_pretrained(rule, tmp_path, provenance={"license": "Apache-2.0"})
+        path = folder / "rule.safetensors"
+        assert read_provenance(path) == {"license": "Apache-2.0"}
+        assert "license: apache-2.0\n" in (folder / "README.md").read_text()
+        again = save_pretrained(path, tmp_path / "again")
+        assert read_provenance(again / "rule.safetensors") == read_provenance(path)
+
     def test_another_file_name(self, rule, tmp_path):
         save_pretrained(rule, tmp_path)
         (tmp_path / "rule.safetensors").rename(tmp_path / "best.safetensors")
