@@ -15,7 +15,7 @@ from optimizees.transformer import GPT, ViT
 )
 def test_the_published_networks_have_their_published_sizes(build, weights):
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in build().parameters()) == weight
+        assert sum(weight.numel() for weight in build().parameters()) == weights
 
 
 def test_resnet_takes_images_of_either_size():
