@@ -1,7 +1,7 @@
 """Learned optimizers that see the network they train."""
 
 from .graph import NeuralGraph as NeuralGraph
-from .graph.infer import neural_graph as neural_graph
+from .graph.ladder import neural_graph as neural_graph
 from .optim.checkpoint import load_rule as load_rule
 from .optim.checkpoint import read_provenance as read_provenance
 from .optim.checkpoint import save_rule as save_rule

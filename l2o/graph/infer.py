@@ -13,10 +13,8 @@ weight without a bias.
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
 
-from torch import Tensor, nn
-
+from .isolate import isolate
 from .neural_graph import (
     NeuralGraph,
     NeuronGroup,
@@ -30,50 +28,6 @@ from .neural_graph import (
 )
 
 Shape = tuple[int, ...]
-
-
-def neural_graph(
-    network: nn.Module | Mapping[str, Tensor] | Iterable[Tensor],
-) -> NeuralGraph:
-    """Return the neural graph of a network from the shapes of its parameters.
-
-    The parameters must come in the order of the layers, as `parameters()` gives them.
-    A chain of linear or convolutional layers is placed whole; whatever shapes leave in
-    doubt (normalisation layers, branches, attention) is listed in `graph.unplaced`
-    and gets a block of its own.
-
-    Args:
-        network: a module, a mapping of names to parameters, or parameters in order
-            (named "0", "1", ...).
-
-    Returns:
-        The graph. It holds no reference to the tensors.
-
-    Raises:
-        ValueError: if there is no parameter.
-
-    Example:
-        >>> from torch import nn
-        >>> graph = neural_graph(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)))
-        >>> [group.size for group in graph.groups], graph.placed_share
-        ([4, 8, 3], 1.0)
-    """
-    named: Mapping[str, Tensor]
-    if isinstance(network, nn.Module):
-        named, source = dict(network.named_parameters()), "module names and shapes"
-    elif isinstance(network, Mapping):
-        named = {str(name): tensor for name, tensor in network.items()}
-        source = "parameter names and shapes"
-    else:
-        named = {str(index): tensor for index, tensor in enumerate(network)}
-        source = "parameter shapes"
-    if not named:
-        raise ValueError(
-            "neural_graph needs at least one parameter; got none. "
-            "Pass a module with parameters, or a non-empty iterable of tensors."
-        )
-    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
-    return graph_from_shapes(shapes, source=source)
 
 
 def graph_from_shapes(shapes: dict[str, Shape], *, source: str) -> NeuralGraph:
@@ -163,14 +117,13 @@ class _Builder:
         """Place a chain of layers, then each loose tensor by itself."""
         if layers:
             self._chain(layers)
-        for name in self.shapes:
-            if name in loose:
-                self._isolate(name)
+        alone = {name: shape for name, shape in self.shapes.items() if name in loose}
+        isolated = isolate(alone, first=len(self.groups))
         return NeuralGraph(
             shapes=self.shapes,
-            groups=tuple(self.groups),
-            blocks=tuple(self.blocks),
-            node_parameters=tuple(self.nodes),
+            groups=(*self.groups, *isolated.groups),
+            blocks=(*self.blocks, *isolated.blocks),
+            node_parameters=(*self.nodes, *isolated.node_parameters),
             symmetries=tuple(
                 Symmetry((self._all(index),))
                 for index, group in enumerate(self.groups)
@@ -201,16 +154,6 @@ class _Builder:
             if bias is not None:
                 self._attach(bias, target)
             source = target
-
-    def _isolate(self, name: str) -> None:
-        shape = self.shapes[name]
-        if len(shape) < 2:
-            group = self._group(name, math.prod(shape), "isolated", 0.5)
-            self._attach(name, group)
-            return
-        target = self._group(f"{name} (dim 0)", shape[0], "isolated", 0.5)
-        source = self._group(f"{name} (dim 1)", shape[1], "isolated", 0.5)
-        self._join(name, source, target, shape[2:])
 
     def _group(self, name: str, size: int, role: Role, depth: float) -> int:
         group = NeuronGroup(name=name, size=size, role=role, depth=depth)

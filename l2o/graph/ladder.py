@@ -1,0 +1,98 @@
+"""`neural_graph`: the best graph that what is given can prove."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .infer import graph_from_shapes
+from .neural_graph import NeuralGraph
+from .trace import trace
+
+
+def neural_graph(
+    network: nn.Module | Mapping[str, Tensor] | Iterable[Tensor],
+    *example_inputs: Any,
+    strict: bool = False,
+    **example_kwargs: Any,
+) -> NeuralGraph:
+    """Return the neural graph of a network.
+
+    With example inputs the module is *traced*: it runs once, in the shadow, and every
+    operator that it calls tells which neurons and which parameter entries meet. So any
+    module will do, whatever Python it is written in: convolutions, attention, residual
+    sums, norms, recurrence, tied weights, loops and branches. The run changes nothing:
+    not weights, gradients, buffers, random numbers, mode or hooks. Of a batch, two
+    samples are used where the model allows it.
+
+    What the trace cannot follow gets no wrong place. Its parameters stand alone, listed
+    in `graph.unplaced` with the reason, and the neurons that it touches are not called
+    exchangeable. `graph.describe()` shows the whole as a table.
+
+    Without example inputs, shapes in the order of the layers are all there is. They
+    prove a plain chain of linear or convolutional layers and little else.
+
+    Args:
+        network: a module; without example inputs also a mapping of names to parameters,
+            or parameters in order (named "0", "1", ...).
+        example_inputs: what `network(...)` takes, in real shapes; the values matter
+            only where the network branches on them.
+        strict: whether an uncertain place is an error.
+        example_kwargs: named inputs, as in `neural_graph(model, **batch)`.
+
+    Returns:
+        The graph. It holds no reference to the tensors.
+
+    Raises:
+        ValueError: if there is no parameter, or a lazy one; with `strict`, if anything
+            has no certain place.
+        TypeError: if example inputs come with something that is no module.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+        >>> graph = neural_graph(model, torch.randn(2, 4))
+        >>> [(group.name, group.size) for group in graph.groups]
+        [('inputs', 4), ('0', 8), ('1', 8), ('2', 3)]
+        >>> graph.placed_share
+        1.0
+
+    Reference:
+        Kofinas et al., 2024, "Graph Neural Networks for Learning Equivariant
+        Representations of Neural Networks", https://arxiv.org/abs/2403.12143,
+        section 3 and appendix C. There the graphs are built by hand, one builder a kind
+        of layer; here they are read off a run, and attention heads keep their neurons
+        to themselves.
+    """
+    if example_inputs or example_kwargs:
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                "neural_graph needs a module to run example inputs through; got "
+                f"{type(network).__name__}. Pass the module, or leave the inputs out."
+            )
+        return trace(network, example_inputs, example_kwargs, strict=strict)
+    named: Mapping[str, Tensor]
+    if isinstance(network, nn.Module):
+        named, source = dict(network.named_parameters()), "module names and shapes"
+    elif isinstance(network, Mapping):
+        named = {str(name): tensor for name, tensor in network.items()}
+        source = "parameter names and shapes"
+    else:
+        named = {str(index): tensor for index, tensor in enumerate(network)}
+        source = "parameter shapes"
+    if not named:
+        raise ValueError(
+            "neural_graph needs at least one parameter; got none. "
+            "Pass a module with parameters, or a non-empty iterable of tensors."
+        )
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    graph = graph_from_shapes(shapes, source=source)
+    if strict and graph.unplaced:
+        names = ", ".join(repr(item.parameter) for item in graph.unplaced)
+        raise ValueError(
+            "neural_graph needs, with strict=True, a certain place for every "
+            f"parameter; got shapes that do not place {names}. Pass example inputs, so "
+            "that the module can be traced."
+        )
+    return graph

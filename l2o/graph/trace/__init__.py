@@ -1,0 +1,86 @@
+"""From one real forward pass of any module to its neural graph."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.nn.parameter import UninitializedParameter
+
+from l2o.graph.neural_graph import NeuralGraph
+
+from .assemble import assemble
+from .shadow import run_in_shadow
+from .wiring import Wiring
+
+
+def trace(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    parameters: Mapping[str, Tensor] | None = None,
+    strict: bool = False,
+) -> NeuralGraph:
+    """Return the graph of a module from one forward pass.
+
+    Args:
+        model: the network.
+        args: positional inputs.
+        kwargs: named inputs.
+        parameters: names and tensors of the graph; None means the model's own.
+        strict: whether doubt is an error.
+
+    Raises:
+        ValueError: if the model has no parameter or one without a shape, or, if
+            `strict`, if something has no certain place.
+    """
+    named = dict(model.named_parameters()) if parameters is None else dict(parameters)
+    _check(named)
+    core = unwrapped(model)
+
+    def start() -> Wiring:
+        return Wiring(list(named), list(named.values()))
+
+    wiring = run_in_shadow(core, args, kwargs, start)
+    title = f"trace of {type(core).__name__}"
+    graph = assemble(wiring.record, named, source=title)
+    if strict and (graph.unplaced or wiring.unknown):
+        raise ValueError(_complaint(graph, list(wiring.unknown)))
+    return graph
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the module inside `torch.compile` and data-parallel wrappers."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(model, OptimizedModule):
+            model = model._orig_mod
+        elif isinstance(model, wrappers):
+            model = model.module
+        else:
+            return model
+
+
+def _check(named: Mapping[str, Tensor]) -> None:
+    if not named:
+        raise ValueError(
+            "neural_graph needs at least one parameter; got none. "
+            "Pass a module with parameters, or a non-empty iterable of tensors."
+        )
+    lazy = [n for n, p in named.items() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise ValueError(
+            f"neural_graph needs parameters with a shape; got lazy ones: {lazy}. "
+            "Run the model once on real inputs first."
+        )
+
+
+def _complaint(graph: NeuralGraph, unknown: list[str]) -> str:
+    places = "; ".join(f"{item.parameter}: {item.reason}" for item in graph.unplaced)
+    return (
+        "neural_graph needs, with strict=True, a certain place for every parameter; "
+        f"got {len(graph.unplaced)} without ({places or 'none'}), and operators that "
+        f"it cannot follow: {', '.join(unknown) or 'none'}. Pass strict=False to let "
+        "them stand alone."
+    )

@@ -1,0 +1,50 @@
+"""The rule for fused attention kernels."""
+
+import torch
+from torch import Tensor
+
+from l2o.graph.neural_graph import Operation
+
+from .contraction import product
+from .labels import Marks, Seen, compact
+from .wiring import Wiring
+
+_CALL = Operation(name="attention")
+
+
+def attention(wiring: Wiring, query: Seen, key: Seen, value: Seen) -> Marks:
+    """Return the marks of `softmax(q @ k.T) @ v`, each `[..., token, unit]`."""
+    lead = query.shape[:-2]
+    repeats = query.shape[-3] // key.shape[-3] if lead else 1
+    query, key, value = (
+        _folded(wiring, item, 1 if item is query else repeats)
+        for item in (query, key, value)
+    )
+    planes = tuple(plane.transpose(1, 2) for plane in key.planes)
+    turned = Seen(key.value.transpose(1, 2), Marks(planes=planes, depends=True))
+    product(wiring, query, turned, _CALL)
+    shape = *query.shape[:2], value.shape[1]
+    scores = Seen(torch.empty(shape, device="meta"), Marks(depends=True))
+    found = product(wiring, scores, value, _CALL).planes
+    heads, units = query.shape[0], value.shape[2]
+    return Marks(
+        planes=tuple(
+            compact(p.expand(heads, 1, units).reshape(*lead, 1, units)) for p in found
+        ),
+        depends=True,
+    )
+
+
+def _folded(wiring: Wiring, seen: Seen, repeats: int) -> Seen:
+    """Return `[..., head, token, unit]` as `[batch, token, unit]`, heads repeated."""
+    lead = seen.shape[:-2]
+
+    def fold(tensor: Tensor) -> Tensor:
+        if repeats > 1:
+            tensor = tensor.repeat_interleave(repeats, -3)
+        return tensor.reshape(-1, *tensor.shape[-2:])
+
+    if seen.codes is not None:
+        wiring.lose(seen, "fused attention of a parameter")
+    planes = [fold(plane.expand(*lead, *plane.shape[-2:])) for plane in seen.planes]
+    return Seen(fold(seen.value), Marks(planes=tuple(planes), depends=True))

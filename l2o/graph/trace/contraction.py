@@ -1,0 +1,304 @@
+"""Rules for operators that sum products over an axis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from l2o.graph.neural_graph import Operation
+
+from .labels import Codes, Marks, Seen
+from .record import Ids, axes_of, first_order
+from .wiring import Wiring
+
+
+def product(wiring: Wiring, first: Seen, second: Seen, operation: Operation) -> Marks:
+    """Return the marks of `[b, m, k] @ [b, k, n]`."""
+    if first.codes is not None and second.codes is not None:
+        if not _is_query(first.codes, second.codes):
+            for codes in (first.codes, second.codes):
+                wiring.record.spoil(codes, "it is multiplied by another parameter")
+            return Marks(depends=True)
+        first = wiring.promote(first, 2)
+    if second.codes is not None:
+        return _weighted(wiring, first, second.codes, operation)
+    if first.codes is not None:
+        flipped = _flip(wiring, second)
+        weight = first.codes.reshaped(_turned(first.shape), (0, 2, 1))
+        marks = _weighted(wiring, flipped, weight, operation)
+        planes = tuple(plane.transpose(1, 2) for plane in marks.planes)
+        return Marks(planes=planes, depends=True)
+    return _dotted(wiring, first, second)
+
+
+def _is_query(first: Codes, second: Codes) -> bool:
+    """Whether of two parameters the second is a layer that reads the first.
+
+    A layer's weight arrives transposed. Otherwise the product is a weight itself, such
+    as a low-rank update, whose factors are no layers.
+    """
+    is_raw = first.dense is None and second.dense is None
+    is_matrix = is_raw and first.strides[0] == 0 and second.strides[0] == 0
+    return not is_matrix or second.strides[1] < second.strides[2]
+
+
+def _turned(shape: Sequence[int]) -> tuple[int, ...]:
+    return shape[0], shape[2], shape[1]
+
+
+def _flip(wiring: Wiring, seen: Seen) -> Seen:
+    """Return a tensor with its last two axes exchanged; views keep its storage."""
+    if seen.planes or seen.codes is not None:
+        planes = tuple(plane.transpose(1, 2) for plane in seen.planes)
+        return Seen(seen.value.transpose(1, 2), Marks(planes=planes, depends=True))
+    return wiring.ledger.see(seen.value.transpose(1, 2))
+
+
+def _weighted(wiring: Wiring, data: Seen, weight: Codes, operation: Operation) -> Marks:
+    """Return the marks of activations times a weight `[b, k, n]`."""
+    batch, inner, outer = weight.shape
+    parts = batch if 0 in weight.axes else 1
+    tables = None if weight.is_summary else _tables(weight, parts)
+    if tables is None:
+        wiring.record.spoil(weight, "its entries are used out of order")
+        for plane in data.planes:
+            wiring.record.freeze(plane)
+        return Marks(depends=True)
+    sources, kept = _inner(wiring, data, parts, inner)
+    rows = [None] * parts if sources is None else list(sources.reshape(parts, inner))
+    key = tuple(
+        (table.base, table.rows.tobytes(), table.columns.tobytes()) for table in tables
+    )
+    target, is_new = wiring.targets(key, weight, parts * outer, rows, operation)
+    for part, table in enumerate(tables) if is_new else ():
+        ids = target[part * outer : (part + 1) * outer].numpy()
+        connect(wiring, table, ids, rows[part], operation)
+    if parts > 1:
+        for plane in kept:
+            wiring.record.colour(plane, axes_of(plane) & {0})
+    return Marks(planes=(target.view(parts, 1, outer), *kept), depends=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The codes of a matrix of edges: `base + rows[target] + columns[source]`."""
+
+    base: int
+    rows: Ids
+    columns: Ids
+    sizes: tuple[int, ...] = ()
+    """Sizes of the axes of cells."""
+    steps: tuple[int, ...] = ()
+    """How codes advance along them."""
+
+
+def _tables(weight: Codes, parts: int) -> list[Table] | None:
+    """Return the codes of a weight `[b, k, n]` part by part, None if irregular."""
+    _, inner, outer = weight.shape
+    if weight.dense is None:
+        step, column, row = weight.strides
+        return [
+            Table(
+                base=weight.offset + part * step,
+                rows=np.arange(outer) * row,
+                columns=np.arange(inner) * column,
+            )
+            for part in range(parts)
+        ]
+    tables = []
+    for grid in weight.tensor().expand(-1, inner, outer).numpy()[:parts]:
+        base = int(grid[0, 0])
+        rows, columns = grid[0] - base, grid[:, 0] - base
+        if (grid < 0).any() or (grid != base + rows + columns[:, None]).any():
+            return None
+        tables.append(Table(base=base, rows=rows, columns=columns))
+    return tables
+
+
+def _inner(
+    wiring: Wiring, data: Seen, parts: int, inner: int
+) -> tuple[Ids | None, list[Tensor]]:
+    """Return the neurons along the contracted axis, and the planes that stay."""
+    allowed = (0, 2) if parts > 1 else (2,)
+    found = [plane for plane in data.planes if 2 in axes_of(plane)]
+    if inner == 1:
+        found = [plane for plane in data.planes if not axes_of(plane)][:1]
+    kept = [p for p in data.planes if not any(p is f for f in found) and axes_of(p)]
+    for plane in found[1:]:
+        wiring.record.freeze(plane)
+    plane = wiring.vector(found[0], allowed) if found else None
+    for other in found[1:]:
+        wiring.record.freeze(other)
+        wiring.record.freeze(found[0])
+    if plane is None:
+        if not found and not data.marks.depends and not data.planes:
+            return None, kept  # a constant, such as the first state of a recurrence
+        name = "positions" if data.planes or found else "inputs"
+        plane = wiring.plain(data, allowed if parts > 1 else (2,), name)
+    ids = plane.expand(parts, 1, inner).reshape(-1)
+    return _complete(wiring, ids), kept
+
+
+def _complete(wiring: Wiring, ids: Tensor) -> Ids:
+    """Return neuron numbers with fixed neurons where there were none."""
+    holes = ids < 0
+    if bool(holes.any()):
+        ids = ids.clone()
+        ids[holes] = wiring.record.add_group("inputs", int(holes.sum()), frozen=True)
+    return ids.numpy()
+
+
+def _dotted(wiring: Wiring, first: Seen, second: Seen) -> Marks:
+    """Return the marks of a product of two activations, such as attention scores."""
+    left = first.placed((1, 1, 1, 1), (0, 1, 3))  # axes (b, m, n, k)
+    right = _swapped(second)
+    kept: list[Tensor] = []
+    used: set[int] = set()
+    for plane in left.planes:
+        lines = axes_of(plane)
+        hits = [
+            (index, other)
+            for index, other in enumerate(right.planes)
+            if index not in used and axes_of(other) & lines
+        ]
+        if not hits:
+            _alone(wiring, plane, right, kept)
+            continue
+        index, other = hits[0]
+        used.add(index)
+        for _, more in hits[1:]:
+            wiring.record.freeze(more)
+        if {1, 2} & (lines | axes_of(other)) and 3 in lines | axes_of(other):
+            wiring.record.freeze(plane)
+            wiring.record.freeze(other)
+        elif 3 in lines and 3 in axes_of(other):
+            wiring.dot(plane, other)
+            wiring.mean(plane, (3,))
+            wiring.mean(other, (3,))
+        elif 3 in lines | axes_of(other):
+            wiring.record.freeze(plane)
+            wiring.record.freeze(other)
+        else:
+            kept.append(wiring.meet("gate", plane, other))
+    for index, plane in enumerate(right.planes):
+        if index not in used:
+            _alone(wiring, plane, left, kept)
+    planes = tuple(plane[..., 0] for plane in kept)
+    return Marks(planes=planes, depends=True)
+
+
+def _swapped(second: Seen) -> Seen:
+    """Return `[b, k, n]` as `[b, 1, n, k]`."""
+    planes = tuple(plane.transpose(1, 2)[:, None] for plane in second.planes)
+    value = second.value.transpose(1, 2)[:, None]
+    depends, noise = second.marks.depends, second.marks.noise
+    return Seen(value, Marks(planes=planes, depends=depends, noise=noise))
+
+
+def _alone(wiring: Wiring, plane: Tensor, other: Seen, kept: list[Tensor]) -> None:
+    """Carry a plane that the other operand does not have through a product."""
+    if not axes_of(plane):
+        wiring.record.freeze(plane)
+        return
+    wiring.admit(plane, other)
+    if 3 in axes_of(plane):
+        wiring.mean(plane, (3,))
+    else:
+        kept.append(plane)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neurons of one group whose codes are equally spaced."""
+
+    neurons: Ids
+    offset: int
+    step: int
+    cells: tuple[tuple[int, int], ...]
+    """Size and step of each axis of cells."""
+
+
+def connect(
+    wiring: Wiring,
+    table: Table,
+    target: Ids,
+    source: Ids | None,
+    operation: Operation,
+) -> None:
+    """Record a matrix of edges, a block for each regular piece."""
+    if source is None:
+        places = np.arange(len(table.columns))
+        runs = _march(places, table.columns[:, None], ())
+    else:
+        runs = _runs(wiring, source, table.columns)
+    for row in _march(target, table.rows[:, None], ()):
+        for run in runs:
+            sizes = (1, len(row.neurons), len(run.neurons))
+            codes = Codes(
+                (*sizes, *(size for size, _ in run.cells), *table.sizes),
+                (0, row.step, run.step, *(step for _, step in run.cells), *table.steps),
+                table.base + row.offset + run.offset,
+            )
+            ends = np.arange(0) if source is None else run.neurons
+            wiring.use(codes, row.neurons, ends, operation)
+
+
+def _runs(wiring: Wiring, source: Ids, columns: Ids) -> list[_Run]:
+    """Split sources into runs of one group, one spacing, and equally many cells."""
+    groups = wiring.record.group_of(source)
+    runs: list[_Run] = []
+    for group in first_order(groups)[0]:
+        places = np.flatnonzero(groups == group)
+        _, rank = first_order(source[places])
+        counts = np.bincount(rank)
+        for count in np.unique(counts):
+            chosen = places[counts[rank] == count]
+            runs += _split(source[chosen], columns[chosen])
+    return runs
+
+
+def _split(source: Ids, columns: Ids) -> list[_Run]:
+    """Split neurons of equally many cells each into affine runs."""
+    neurons, rank = first_order(source)
+    order = np.argsort(rank, kind="stable")
+    grid = columns[order].reshape(len(neurons), -1)
+    shifts = grid[0] - grid[0, 0]
+    cells = _factor(shifts)
+    if cells is None or not (grid - grid[:, :1] == shifts).all():  # a run a cell
+        lines = [grid[:, [cell]] for cell in range(grid.shape[1])]
+        return [run for line in lines for run in _march(neurons, line, ())]
+    return _march(neurons, grid, cells)
+
+
+def _march(neurons: Ids, grid: Ids, cells: tuple[tuple[int, int], ...]) -> list[_Run]:
+    """Sort neurons by their codes, and split them where the spacing changes."""
+    order = np.argsort(grid[:, 0], kind="stable")
+    neurons, grid = neurons[order], grid[order]
+    gaps = np.diff(grid[:, 0])
+    runs, start = [], 0
+    while start < len(neurons):
+        stop = start + 1
+        while stop < len(neurons) and gaps[stop - 1] == gaps[start]:
+            stop += 1
+        step = int(gaps[start]) if stop > start + 1 else 0
+        runs.append(_Run(neurons[start:stop], int(grid[start, 0]), step, cells))
+        start = stop
+    return runs
+
+
+def _factor(shifts: Ids) -> tuple[tuple[int, int], ...] | None:
+    """Return sizes and steps of the axes that make up a row of shifts."""
+    if len(shifts) == 1:
+        return ()
+    step, size = int(shifts[1]), 2
+    while size < len(shifts) and shifts[size] == size * step:
+        size += 1
+    if len(shifts) % size:
+        return None
+    outer = shifts[::size]
+    rest = _factor(outer)
+    full = outer[:, None] + np.arange(size) * step
+    if rest is None or (full.ravel() != shifts).any():
+        return None
+    return (*rest, (size, step))

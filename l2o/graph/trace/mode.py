@@ -1,0 +1,195 @@
+"""Watching a real forward pass, operator by operator."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import decomposition_table
+from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from .labels import Marks
+from .operators import marks_of
+from .record import axes_of
+from .wiring import Wiring
+
+
+class Watch(TorchDispatchMode):
+    """Runs every operator as it is, and labels its results.
+
+    Operators without a rule are taken apart where torch knows how; what is left makes
+    `Wiring.lose` give up the neurons and parameters that it reads.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, wiring: Wiring, protect: Callable[[Tensor], None]) -> None:
+        """Watch for `wiring`; `protect` is told of tensors about to be overwritten."""
+        super().__init__()
+        self._wiring = wiring
+        self._protect = protect
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run one operator and label what it returns."""
+        kwargs = dict(kwargs or {})
+        if not isinstance(func, OpOverload):
+            return self._opaque(func, args, kwargs)
+        for tensor in _written(func, args, kwargs):
+            self._protect(tensor)
+        if self._is_strange(func, args, kwargs):
+            with self:
+                taken_apart = _decompose(func, args, kwargs)
+            if taken_apart is not NotImplemented:
+                return taken_apart
+        if func.overloadpacket.__name__ in ("copy_", "_copy_from"):
+            return self._copy(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._label(func, args, kwargs, result)
+        return result
+
+    def _is_strange(
+        self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Whether an operator should be taken apart before it runs."""
+        name = func.overloadpacket.__name__
+        if name not in _TAKEN_APART:
+            return False
+        return any(
+            not self._wiring.ledger.see(x).marks.is_plain
+            for x in _tensors(args, kwargs)
+        )
+
+    def _label(
+        self,
+        func: OpOverload,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Any,
+    ) -> None:
+        ledger, inputs = self._wiring.ledger, _tensors(args, kwargs)
+        outputs = [x for x in _flat(result) if isinstance(x, Tensor)]
+        memory = {_storage(tensor) for tensor in inputs}
+        written = {_storage(tensor) for tensor in _written(func, args, kwargs)}
+        is_view = bool(outputs) and all(
+            _storage(x) in memory and _storage(x) not in written for x in outputs
+        )
+        if is_view or torch.Tag.inplace_view in func.tags:
+            return
+        marks = marks_of(self._wiring, func, args, kwargs)
+        if marks is None:
+            self._give_up(str(func.overloadpacket), inputs)
+            marks = Marks(depends=True)
+        for index, output in enumerate(outputs):
+            own = (
+                marks if isinstance(marks, Marks) else marks[min(index, len(marks) - 1)]
+            )
+            if _storage(output) in written and ledger.is_part(output):
+                for plane in own.planes:
+                    self._wiring.record.colour(plane)
+            ledger.write(output, _fitting(own, output))
+
+    def _copy(
+        self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Copy into a tensor, which may be a part of a labelled one."""
+        ledger = self._wiring.ledger
+        target, source = ledger.see(args[0]), ledger.see(args[1])
+        result = func(*args, **kwargs)
+        source = source.aligned(args[0].dim())
+        if source.marks.is_plain and target.planes:
+            for plane in target.planes:
+                self._wiring.admit(plane, source)
+            return result
+        for plane in source.planes:
+            if ledger.is_part(args[0]):
+                self._wiring.record.colour(plane)
+        for plane in target.planes:
+            if ledger.is_part(args[0]):
+                self._wiring.record.colour(plane)
+        ledger.write(args[0], _fitting(source.marks, args[0]))
+        return result
+
+    def _opaque(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run what is no plain operator, and give up what it reads."""
+        result = func(*args, **kwargs)
+        self._give_up(str(func), _tensors(args, kwargs))
+        for output in _flat(result):
+            if isinstance(output, Tensor):
+                self._wiring.ledger.write(output, Marks(depends=True))
+        return result
+
+    def _give_up(self, name: str, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            self._wiring.lose(self._wiring.ledger.see(tensor), name)
+
+
+_TAKEN_APART = frozenset(
+    {
+        "_thnn_fused_lstm_cell",
+        "_thnn_fused_gru_cell",
+        "linear",
+        "matmul",
+        "addcmul",
+        "addcdiv",
+        "addbmm",
+        "addr",
+        "_trilinear",
+    }
+)
+
+
+def _decompose(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operator as simpler ones, where torch knows how."""
+    if func in decomposition_table:
+        return decomposition_table[func](*args, **kwargs)
+    return func.decompose(*args, **kwargs)
+
+
+def _fitting(marks: Marks, output: Tensor) -> Marks:
+    """Return marks that broadcast to `output`; a mask or an index may be smaller."""
+    planes = []
+    for plane in marks.planes:
+        sizes = zip(plane.shape, output.shape, strict=False)
+        if plane.dim() == output.dim() and all(a in (1, b) for a, b in sizes):
+            planes.append(plane)
+    assert len(planes) == len(marks.planes), "a rule returned planes of a wrong shape"
+    assert all(axes_of(plane) <= set(range(output.dim())) for plane in planes)
+    return marks
+
+
+def _written(
+    func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Tensor]:
+    """Return the tensors that an operator writes to."""
+    if not func._schema.is_mutable:
+        return []
+    found = []
+    for index, argument in enumerate(func._schema.arguments):
+        info = argument.alias_info
+        if info is None or not info.is_write:
+            continue
+        value = args[index] if index < len(args) else kwargs.get(argument.name)
+        found += [x for x in _flat(value) if isinstance(x, Tensor)]
+    return found
+
+
+def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    return [
+        x for x in pytree.tree_leaves((args, dict(kwargs))) if isinstance(x, Tensor)
+    ]
+
+
+def _flat(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else 0

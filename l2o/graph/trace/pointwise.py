@@ -1,0 +1,181 @@
+"""Rules for operators that work entry by entry."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from l2o.graph.neural_graph import Operation, TieKind
+
+from .labels import Codes, Marks, Seen
+from .record import Companion, axes_of
+from .wiring import Wiring
+
+_PRODUCTS = ("mul", "div", "multiply", "divide", "true_divide")
+_SUMS = ("add", "sub", "rsub", "subtract")
+
+
+def pointwise(
+    wiring: Wiring, operation: Operation, operands: Sequence[Seen], rank: int
+) -> Marks:
+    """Return the marks of a function of corresponding entries.
+
+    Args:
+        wiring: the pass so far.
+        operation: what is computed.
+        operands: the tensors, in order.
+        rank: number of axes of the result.
+    """
+    operands = [operand.aligned(rank) for operand in operands]
+    depends = any(
+        not operand.marks.is_plain or operand.marks.depends for operand in operands
+    )
+    if not any(operand.planes for operand in operands):
+        codes = _entries(wiring, operands)
+        noise = any(operand.marks.noise for operand in operands) and not depends
+        return Marks(codes=codes, depends=depends, noise=noise)
+    is_product = operation.name in _PRODUCTS
+    planes = _joined(wiring, "gate" if is_product else "residual", operands)
+    for index, operand in enumerate(operands):
+        if operand.codes is not None:
+            scales = is_product and (index == 1 or operation.name != "div")
+            planes = _attached(wiring, planes, operand.codes, operation, scales)
+    values = [operand for operand in operands if operand.marks.is_plain]
+    if len(operands) - len(values) == 1 and operation.name not in ("clone", "_to_copy"):
+        wiring.note_once(planes, operation)
+    return Marks(planes=tuple(planes), depends=True)
+
+
+def _joined(wiring: Wiring, kind: TieKind, operands: Sequence[Seen]) -> list[Tensor]:
+    """Match the planes of all operands by the axes on which they vary."""
+    planes: list[Tensor] = []
+    owners: list[set[int]] = []
+    is_wide = any(axes_of(plane) for operand in operands for plane in operand.planes)
+    for index, operand in enumerate(operands):
+        for plane in operand.planes:
+            lines = axes_of(plane)
+            if is_wide and not lines:  # one neuron meets many
+                wiring.record.freeze(plane)
+                continue
+            hits = [
+                place
+                for place, other in enumerate(planes)
+                if (axes_of(other) & lines or not is_wide)
+                and index not in owners[place]
+            ]
+            if not hits:
+                planes.append(plane)
+                owners.append({index})
+                continue
+            for place in hits[1:]:
+                wiring.record.freeze(planes[place])
+            first = hits[0]
+            _fill(wiring, planes[first], plane, operands, owners[first], index)
+            planes[first] = wiring.meet(kind, planes[first], plane)
+            owners[first].add(index)
+            for place in reversed(hits[1:]):
+                del planes[place], owners[place]
+    for plane, members in zip(planes, owners, strict=True):
+        for index, operand in enumerate(operands):
+            if index not in members and operand.codes is None:
+                wiring.admit(plane, operand)
+    return planes
+
+
+def _fill(
+    wiring: Wiring,
+    first: Tensor,
+    second: Tensor,
+    operands: Sequence[Seen],
+    members: set[int],
+    index: int,
+) -> None:
+    """Freeze neurons that meet a value without a neuron, unless it is zero."""
+    left, right = torch.broadcast_tensors(first, second)
+    if bool(((left < 0) != (right < 0)).any()):
+        for own, other, which in (
+            (left, right, [index]),
+            (right, left, list(members)),
+        ):
+            lonely = (own >= 0) & (other < 0)
+            for operand in (operands[number] for number in which):
+                value = operand.value
+                shape = torch.broadcast_shapes(value.shape, lonely.shape)
+                spots = value.detach().cpu().expand(shape)[lonely.expand(shape)]
+                if bool((spots != 0).any()):
+                    wiring.record.freeze(torch.where(lonely, own, -1))
+
+
+def _attached(
+    wiring: Wiring,
+    planes: list[Tensor],
+    codes: Codes,
+    operation: Operation,
+    scales: bool,
+) -> list[Tensor]:
+    """Lay a parameter on the plane along whose axes it varies."""
+    lines = set(codes.axes)
+    hits = [place for place, plane in enumerate(planes) if axes_of(plane) & lines]
+    if not hits and not lines and len(planes) == 1 and planes[0].numel() == 1:
+        hits = [0]
+    if len(hits) > 1:
+        wiring.record.spoil(codes, "it belongs to neurons of two kinds at once")
+        for place in hits:
+            wiring.record.freeze(planes[place])
+        return planes
+    if not hits:
+        wiring.record.share(codes, "each of its entries serves all neurons alike")
+        return planes
+    place = hits[0]
+    planes = list(planes)
+    planes[place] = wiring.attach(planes[place], codes, operation, scales=scales)
+    return planes
+
+
+def _entries(wiring: Wiring, operands: Sequence[Seen]) -> Codes | None:
+    """Return the codes of a function of parameters and constants."""
+    shape = torch.broadcast_shapes(*(operand.shape for operand in operands))
+    found = [operand.codes for operand in operands if operand.codes is not None]
+    if not found:
+        return None
+    main = max(found, key=lambda codes: (len(codes.axes), not codes.is_summary))
+    for operand in operands:
+        if operand.codes is None and operand.varies_along(main.axes):
+            wiring.record.stiffen(main)
+    for other in found:
+        if other is not main and not _is_same(main, other):
+            _accompany(wiring, main, other)
+    return _expanded(main, shape)
+
+
+def _expanded(codes: Codes, shape: Sequence[int]) -> Codes:
+    pairs = zip(codes.strides, codes.shape, strict=False)
+    steps = tuple(step if size > 1 else 0 for step, size in pairs)
+    return dataclasses.replace(codes, shape=tuple(shape), strides=steps)
+
+
+def _is_same(main: Codes, other: Codes) -> bool:
+    """Whether two operands hold the same entries, or summaries of them."""
+    left, right = main.tensor(), other.tensor()
+    if other.is_summary and not main.is_summary:
+        gone = sorted(axes_of(left) - axes_of(right))
+        left = left.amin(gone, keepdim=True) if gone else left
+    return left.shape == right.shape and torch.equal(left, right)
+
+
+def _accompany(wiring: Wiring, main: Codes, other: Codes) -> None:
+    """Let `other` go where `main` goes, entry by entry."""
+    left, right = main.affine(), other.affine()
+    doubtful = main.is_summary or other.is_summary or left is None or right is None
+    if doubtful or wiring.record.parameters_of(main) == wiring.record.parameters_of(
+        other
+    ):
+        wiring.record.stiffen(main)
+        wiring.record.spoil(other, "it is combined with another parameter")
+        if main.is_summary:
+            wiring.record.spoil(main, "it is combined with another parameter")
+        return
+    assert left is not None
+    assert right is not None
+    wiring.record.companions.append(Companion(left, right))

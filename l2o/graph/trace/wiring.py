@@ -1,0 +1,336 @@
+"""The moves that every operator rule is made of.
+
+Everything rests on one invariant. Let the exchangeable neurons change places, and the
+parameter entries with them: then every tensor of the forward pass keeps its values, but
+for entries that follow their neurons along the neuron axes. Whatever might break it
+either tells neurons apart (`Record.colour`) or forbids them to move (`Record.freeze`).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l2o.graph.neural_graph import Operation, TieKind
+
+from .labels import Codes, Ledger, Marks, Seen, fit
+from .record import Ids, Record, Use, axes_of, first_order
+from .unions import Unions
+
+
+class Wiring:
+    """Neurons and parameters of one forward pass, as far as it has run."""
+
+    def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+        self.names = list(names)
+        self.ledger = Ledger(parameters, self._lose)
+        self.record = Record(self.ledger.bases)
+        self.unknown: dict[str, None] = {}
+        """Operators without a rule that met neurons or parameters."""
+        self.repeats = False
+        """Whether the last weight was used before (a loop)."""
+        self.last = "inputs"
+        """Name of the last weight used."""
+        self._targets: dict[object, tuple[Tensor, set[bytes]]] = {}
+        self._joined: dict[object, Tensor] = {}
+        self._unions = Unions(self.record)
+
+    # --- parameters -----------------------------------------------------------------
+
+    def label(self, codes: Codes) -> str:
+        """Return a name for what a weight feeds."""
+        name = self.names[self.record.parameters_of(codes)[0]]
+        prefix, _, leaf = name.rpartition(".")
+        self.last = prefix if leaf == "weight" and prefix else name
+        return self.last
+
+    def targets(
+        self,
+        identity: object,
+        codes: Codes,
+        size: int,
+        sources: Sequence[Ids | None],
+        operation: Operation,
+    ) -> tuple[Tensor, bool]:
+        """Return the neurons that a weight feeds; the same ones at every use.
+
+        Args:
+            identity: equal for equal entries in equal order.
+            codes: the entries, for a name.
+            size: number of neurons.
+            sources: what the weight reads, part by part.
+            operation: the call.
+
+        Returns:
+            The neurons, and whether this very wiring is new.
+        """
+        key = (operation.name, identity)
+        wires = b"".join(b"-" if ids is None else ids.tobytes() for ids in sources)
+        if key not in self._targets:
+            self.repeats = False
+            self._targets[key] = self.record.add_group(self.label(codes), size), set()
+        else:
+            self.repeats = True
+        target, known = self._targets[key]
+        is_new = wires not in known
+        known.add(wires)
+        return target, is_new
+
+    def use(
+        self,
+        codes: Codes,
+        target: Ids,
+        source: Ids | None = None,
+        operation: Operation | None = None,
+    ) -> None:
+        """Record that affine entries lie on neurons or on edges."""
+        (parameter,) = self.record.parameters_of(codes)[:1]
+        self.record.use(
+            Use(
+                parameter=parameter,
+                codes=codes,
+                target=target,
+                source=source,
+                operation=operation,
+            )
+        )
+
+    def attach(
+        self, plane: Tensor, codes: Codes, operation: Operation, *, scales: bool
+    ) -> Tensor:
+        """Give each neuron of a plane its entries of a parameter.
+
+        Args:
+            plane: the neurons.
+            codes: the entries, of the same rank.
+            operation: what the entries do.
+            scales: whether they multiply, which makes a new group behind a diagonal
+                block; otherwise they become a node parameter.
+
+        Returns:
+            The neurons that hold the result.
+        """
+        if codes.is_summary:
+            return self._give_up(plane, codes, "it enters only through a reduction")
+        dense, lines = codes.tensor(), axes_of(plane)
+        shared = lines - axes_of(dense)
+        if shared:
+            self.record.colour(plane, lines - shared)
+            self.record.share(codes, "each of its entries serves several neurons")
+            return plane
+        order = sorted(lines)
+        rest = [axis for axis in range(plane.dim()) if axis not in lines]
+        ids = plane.permute(order + rest).reshape(-1)
+        cells = [dense.shape[axis] for axis in rest if dense.shape[axis] > 1]
+        entries = dense.permute(order + rest).reshape(len(ids), *cells)
+        if bool((ids < 0).any()):
+            fixed = self.record.add_group(f"{self.last} constants", len(ids))
+            self.record.freeze(fixed)
+            ids = torch.where(ids < 0, fixed, ids)
+        neurons, rank = first_order(ids.numpy())
+        places = np.argsort(rank, kind="stable")
+        if (
+            len(ids) % len(neurons)
+            or (np.bincount(rank) != len(ids) // len(neurons)).any()
+        ):
+            return self._give_up(plane, codes, "its neurons own unequal shares of it")
+        entries = entries[torch.from_numpy(places)]
+        entries = entries.reshape(len(neurons), -1, *cells)
+        found = fit(entries)
+        if found is None:
+            return self._give_up(plane, codes, "its entries are used out of order")
+        kept = [0, *(a for a in range(1, entries.dim()) if found[1][a] != 0)]
+        shape = tuple(entries.shape[axis] for axis in kept)
+        steps = tuple(found[1][axis] for axis in kept)
+        whole = Codes(shape, steps, found[0])
+        if not scales:
+            for places in self._alike(neurons):
+                piece = self._part(whole, places)
+                self.use(piece, neurons[places], None, operation)
+            return plane
+        identity = (whole.offset, whole.strides, whole.shape)
+        target, is_new = self.targets(
+            identity, whole, len(neurons), [neurons], operation
+        )
+        for places in self._alike(neurons) if is_new else ():
+            piece = self._part(whole, places)
+            sizes, lines = piece.shape, piece.strides
+            diagonal = Codes(
+                (sizes[0], 1, 1, *sizes[1:]), (lines[0], 0, 0, *lines[1:]), piece.offset
+            )
+            goal = target.numpy()[places]
+            self.use(diagonal, goal, neurons[places], operation)
+        moved = target[torch.from_numpy(rank)].reshape([plane.shape[a] for a in order])
+        return moved.reshape(plane.shape)
+
+    def _alike(self, neurons: Ids) -> list[Ids]:
+        """Split places into equally spaced ones with neurons of one group."""
+        groups, found = self.record.group_of(neurons), []
+        for group in first_order(groups)[0]:
+            places = np.flatnonzero(groups == group)
+            breaks = np.flatnonzero(np.diff(np.diff(places), prepend=0)[1:]) + 2
+            found += np.split(places, breaks) if len(places) > 2 else [places]
+        return found
+
+    def _part(self, whole: Codes, places: Ids) -> Codes:
+        """Return the entries of some equally spaced neurons."""
+        step = int(places[1] - places[0]) if len(places) > 1 else 1
+        shape = (len(places), *whole.shape[1:])
+        strides = (step * whole.strides[0], *whole.strides[1:])
+        return Codes(shape, strides, whole.offset + int(places[0]) * whole.strides[0])
+
+    def promote(self, seen: Seen, axis: int) -> Seen:
+        """Make neurons of a parameter that is used as if it were an activation."""
+        assert seen.codes is not None
+        codes, size = seen.codes, seen.shape[axis]
+        plane = self.record.add_group(self.label(codes), size)
+        plane = plane.view([-1 if a == axis else 1 for a in range(len(seen.shape))])
+        kept = self.attach(plane, codes, Operation(name="value"), scales=False)
+        return Seen(seen.value, Marks(planes=(kept,), depends=True))
+
+    def _give_up(self, plane: Tensor, codes: Codes, reason: str) -> Tensor:
+        self.record.spoil(codes, reason)
+        self.record.freeze(plane)
+        return plane
+
+    # --- neurons --------------------------------------------------------------------
+
+    def meet(self, kind: TieKind, first: Tensor, second: Tensor) -> Tensor:
+        """Return the neurons of a sum or product of two planes on the same axes."""
+        first, second = torch.broadcast_tensors(first, second)
+        if torch.equal(first, second):
+            return first
+        pairs = (first + 1) * (self.record.size + 1) + second + 1
+        distinct, rank = first_order(pairs.numpy())
+        left = distinct // (self.record.size + 1) - 1
+        right = distinct % (self.record.size + 1) - 1
+        key = (kind, left.tobytes(), right.tobytes())
+        is_some = distinct > 0
+        is_new = key not in self._joined
+        if is_new and self.repeats and self._unions.tied(first, second):
+            return torch.maximum(first, second)
+        if is_new:
+            word = "sum" if kind == "residual" else "product"
+            size = int(is_some.sum())
+            fresh = np.full(len(distinct), -1)
+            fresh[is_some] = self.record.add_group(f"{self.last} {word}", size).numpy()
+            for operand, ids in enumerate((left, right)):
+                self._tie(kind, ids[ids >= 0], fresh[ids >= 0], operand)
+            self._joined[key] = torch.from_numpy(fresh)
+        return self._joined[key][torch.from_numpy(rank)].reshape(first.shape)
+
+    def dot(self, first: Tensor, second: Tensor) -> None:
+        """Tie the neurons of two planes that are multiplied and summed over."""
+        first, second = torch.broadcast_tensors(first, second)
+        both = ((first >= 0) & (second >= 0)).numpy()
+        self.record.freeze(torch.where(torch.from_numpy(~both), first, -1))
+        self.record.freeze(torch.where(torch.from_numpy(~both), second, -1))
+        left, right = first.numpy()[both], second.numpy()[both]
+        pairs, _ = first_order(left * (self.record.size + 1) + right)
+        left, right = pairs // (self.record.size + 1), pairs % (self.record.size + 1)
+        key = ("dot", left.tobytes(), right.tobytes())
+        if key not in self._joined:
+            self._joined[key] = first
+            self._tie("dot", left, right, 0)
+
+    def _tie(self, kind: TieKind, source: Ids, target: Ids, operand: int) -> None:
+        is_plain = len(np.unique(source)) == len(source)
+        is_plain &= len(np.unique(target)) == len(target)
+        self.record.join(kind if is_plain else None, source, target, operand)
+
+    def vector(self, plane: Tensor, axes: Sequence[int]) -> Tensor | None:
+        """Return a plane that varies along `axes` only, None if there is none.
+
+        Neurons that take turns along the other axes (the sub-pixels of a pixel
+        shuffle, the tokens of two towers) move into a new group.
+        """
+        others = sorted(axes_of(plane) - set(axes))
+        if not others:
+            return plane
+        top = plane.amax(others, keepdim=True)
+        if bool(((plane == top) | (plane < 0)).all()):
+            return top
+        kept = [axis for axis in range(plane.dim()) if axis not in others]
+        rows = plane.permute(kept + others).reshape(top.numel(), -1).numpy()
+        distinct = [np.unique(row[row >= 0]) for row in rows]
+        sizes = {len(ids) for ids in distinct}
+        everyone = np.concatenate(distinct)
+        pairs = zip(distinct, rows, strict=True)
+        pattern = [np.searchsorted(ids, row) for ids, row in pairs]
+        alike = len(sizes) == 1 and len(np.unique(everyone)) == len(everyone)
+        alike = alike and all((p == pattern[0]).all() for p in pattern)
+        if not alike or (rows < 0).any():
+            self.record.freeze(plane)
+            return None
+        turns = np.stack(distinct, axis=1)
+        key = ("move", turns.tobytes(), len(turns))
+        if key not in self._joined:
+            target = self.record.add_group(f"{self.last} moved", top.numel())
+            for operand, ids in enumerate(turns):
+                self._tie("move", ids, target.numpy(), operand)
+            self._joined[key] = target
+        return self._joined[key].reshape(top.shape)
+
+    def admit(self, plane: Tensor, other: Seen) -> None:
+        """Let values without these neurons meet them: whoever differs is told apart."""
+        along = other.varies_along(sorted(axes_of(plane)))
+        if along:
+            self.record.colour(plane, along)
+
+    def mean(self, plane: Tensor, axes: Sequence[int]) -> None:
+        """Let a symmetric function read neurons along some axes, in a set each."""
+        self.record.colour(plane, axes_of(plane) - set(axes))
+
+    def _lose(self, marks: Marks) -> None:
+        """Give up what can no longer be followed."""
+        for plane in marks.planes:
+            self.record.freeze(plane)
+        if marks.codes is not None:
+            self.record.spoil(
+                marks.codes, "it is read in a way that cannot be followed"
+            )
+
+    def end(self, plane: Tensor) -> None:
+        """Note neurons that leave the network: its outputs."""
+        self.record.freeze(plane)
+        self.record.ends.update(plane[plane >= 0].unique().tolist())
+
+    def forbid(self, seen: Seen, reason: str) -> None:
+        """Give up what meets neurons in a place where it belongs to none."""
+        for plane in seen.planes:
+            self.record.freeze(plane)
+        if seen.codes is not None:
+            self.record.share(seen.codes, reason)
+
+    def lose(self, seen: Seen, operator: str) -> None:
+        """Give up what an operator without a rule reads."""
+        if seen.marks.is_plain:
+            return
+        self.unknown[operator] = None
+        for plane in seen.planes:
+            self.record.freeze(plane)
+        if seen.codes is not None:
+            reason = (
+                f"the operator {operator!r} uses it, which the tracer cannot follow"
+            )
+            self.record.spoil(seen.codes, reason)
+
+    def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
+        """Record an operation on neurons, but not again in every turn of a loop."""
+        if not self.repeats:
+            self.record.note(planes, operation)
+
+    def plain(self, seen: Seen, axes: Sequence[int], name: str) -> Tensor:
+        """Number the entries of a tensor without neurons along some axes: inputs."""
+        size = 1
+        for axis in axes:
+            size *= seen.shape[axis]
+        ids = self.record.add_group(name, size, frozen=True)
+        sizes = [seen.shape[a] if a in axes else 1 for a in range(len(seen.shape))]
+        plane = ids.reshape(sizes)
+        if seen.codes is None and seen.marks.depends:
+            marks = dataclasses.replace(seen.marks, planes=(*seen.planes, plane))
+            self.ledger.write(seen.value, marks)
+        return plane
