@@ -121,13 +121,14 @@ def _find_columns(graph: NeuralGraph) -> list[int]:
     nothing stands just before what reads it.
     """
     columns = [0] * len(graph.groups)
-    edges = sorted({(t, s) for s, t in joined(graph) if s < t})
+    readers = {target for _, target in joined(graph)}
+    first = set(range(len(columns))) - readers
+    edges = sorted({(t, s) for s, t in joined(graph) if s < t or s in first})
     for target, source in edges:
         columns[target] = max(columns[target], columns[source] + 1)
-    reads = {target for target, _ in edges}
-    for source in set(range(len(columns))) - reads:
-        readers = [columns[target] for target, other in edges if other == source]
-        columns[source] = max(min(readers, default=1) - 1, 0)
+    for source in first:
+        behind = [columns[target] for target, other in edges if other == source]
+        columns[source] = max(min(behind, default=1) - 1, 0)
     used = sorted(set(columns))
     return [used.index(column) for column in columns]
 

@@ -108,8 +108,9 @@ class _Painter:
             y = _HEADER - 0.52
             xs, ys = (x, x + 0.22), (y - thickness / 2, y + thickness / 2)
             self.axes.fill_between(xs, *ys, color=color, linewidth=0)
-            self.axes.text(x + 0.28, y, name, fontsize=7, va="center")
-            x += 0.48 + 0.062 * len(name)
+            words = "attention scores" if name == "dot" else name
+            self.axes.text(x + 0.28, y, words, fontsize=7, va="center")
+            x += 0.48 + 0.062 * len(words)
 
     def paint_group(self, index: int, group: NeuronGroup) -> None:
         """Draw a group's bar, cut where a symmetry ends, and its labels."""
@@ -132,8 +133,7 @@ class _Painter:
         name = self._short(group.name)
         self.axes.text(place.x, y, name, fontsize=6.5, **style)
         y -= 0.1 * (name.count("\n") + 1)
-        notes = [f"{group.size:,}", *(operation.name for operation in group.operations)]
-        note = wrap_name(" ".join(notes), _LETTERS + 4, " ")
+        note = wrap_name(f"{group.size:,} {describe(group)}".strip(), _LETTERS + 4, " ")
         self.axes.text(place.x, y, note, fontsize=5.5, color="#666666", **style)
 
     def paint_block(self, block: WeightBlock) -> None:
@@ -156,11 +156,11 @@ class _Painter:
 
     def paint_tie(self, kind: str, source: Neurons, target: Neurons) -> None:
         """Draw an arc above the bars, on two lines if need be."""
-        start, _ = self._end(source)
-        stop, _ = self._end(target)
+        start, upper = self._end(source)
+        stop, lower = self._end(target)
         color = _TIES[kind]
         if start.column == stop.column:
-            self._bracket(start, stop, color)
+            self._bracket(start.x, sum(upper) / 2, sum(lower) / 2, color)
         elif start.line != stop.line:
             edge = (self.right[start.line], start.top)
             self._arc((start.x, start.top), edge, color)
@@ -221,10 +221,9 @@ class _Painter:
         peak = max(y0, y1) + rise
         self._curve([start, (x0, peak), (x1, peak), stop], color)
 
-    def _bracket(self, start: Place, stop: Place, color: str) -> None:
-        """Draw a curve right of two bars of one column."""
-        x = start.x + _BAR / 2
-        y0, y1 = start.top - start.height / 2, stop.top - stop.height / 2
+    def _bracket(self, x: float, y0: float, y1: float, color: str) -> None:
+        """Draw a curve right of one bar, or of two in one column."""
+        x += _BAR / 2
         self._curve([(x, y0), (x + 0.45, y0), (x + 0.45, y1), (x, y1)], color)
 
     def _loop(self, start: Place, stop: Place, color: str) -> None:
@@ -249,6 +248,15 @@ class _Painter:
         outline = Outline(points, [Outline.MOVETO, *[Outline.CURVE4] * 3])
         style = {"facecolor": "none", "edgecolor": color, "alpha": 0.8}
         self.axes.add_patch(PathPatch(outline, linewidth=width, **style))
+
+
+def describe(group: NeuronGroup) -> str:
+    """Return what is applied to a group's values, in short words."""
+    names = [
+        operation.name.removeprefix("native_").removesuffix("_with_indices")
+        for operation in group.operations
+    ]
+    return " ".join(name for name, _ in itertools.groupby(names))
 
 
 def block_kind(block: WeightBlock) -> str:

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from l2o.graph import NeuralGraph, NeuronGroup, Neurons, Tie
-from l2o.graph.draw import common_prefix, cuts, draw_graph, wrap_name
+from l2o.graph import NeuralGraph, NeuronGroup, Neurons, Operation, Tie
+from l2o.graph.draw import common_prefix, cuts, describe, draw_graph, wrap_name
 
 
 def test_every_name_is_readable(graph, tmp_path):
@@ -42,11 +42,19 @@ def test_ties_are_drawn_over_lines_and_backwards(tmp_path, kind):
         ),
     )
     draw_graph(graph, tmp_path / "graph.svg")
-    assert f"<!-- {kind} -->" in (tmp_path / "graph.svg").read_text()
+    words = "attention scores" if kind == "dot" else kind
+    assert f"<!-- {words} -->" in (tmp_path / "graph.svg").read_text()
 
 
 def test_bars_are_cut_where_symmetries_end(graph):
     assert [cuts(graph, group) for group in range(4)] == [[], [0.5], [], []]
+
+
+def test_what_is_applied_to_neurons_is_said_in_short():
+    names = ("native_batch_norm", "relu", "relu", "max_pool2d_with_indices")
+    operations = tuple(Operation(name=name) for name in names)
+    group = NeuronGroup(name="a", size=4, role="hidden", operations=operations)
+    assert describe(group) == "batch_norm relu max_pool2d"
 
 
 def test_names_share_what_all_begin_with():
