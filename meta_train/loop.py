@@ -137,9 +137,9 @@ class MetaTrainer:
         )
         with StopRequest() as stop, watch:
             if self.ranks.any(not self.checkpoint_path.exists()):
+                if self.config.init is not None:
+                    self._validate()
                 self.save()
-            if self.outer_step == 0 and self.config.init is not None:
-                self._validate()
             is_stopped = False
             while self.outer_step < last and not is_stopped:
                 loss = self.meta_step()

@@ -40,11 +40,27 @@ class Record:
 
 
 class RuleOnGraph:
-    """A rule bound to the graph of a task, compiled if asked; theta stays shared."""
+    """A rule bound to the graph of a task; theta stays shared.
 
-    def __init__(self, rule: AbstractRule, task: Task, *, compile: bool) -> None:
+    Args:
+        rule: what computes the updates.
+        task: the network that is trained, which is traced.
+        compile: whether the rule is compiled.
+        graph: of the network, if it is known; None for tracing it.
+    """
+
+    def __init__(
+        self,
+        rule: AbstractRule,
+        task: Task,
+        *,
+        compile: bool,
+        graph: NeuralGraph | None = None,
+    ) -> None:
         self.rule = rule
-        self.graph: NeuralGraph = neural_graph(task.init_params(0))
+        if graph is None:
+            graph = neural_graph(task.init_model(0), task.data.images[:2])
+        self.graph = graph
         rule.check(self.graph)
         self._compiled = torch.compile if compile else _as_it_is
         self.updates: Updates = self._compiled(self._updates)

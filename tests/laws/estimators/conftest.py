@@ -5,6 +5,7 @@ from collections import namedtuple
 import pytest
 import torch
 
+from l2o import neural_graph
 from meta_train.estimators import add_meta_gradient
 from meta_train.unroll import InnerRun, RuleOnGraph
 
@@ -64,7 +65,8 @@ def task():
 def bound(request, configs, random_rule, task):
     """A graph net and FF: estimators know nothing else about a rule."""
     rule = random_rule(configs[request.param])
-    return RuleOnGraph(rule, task, compile=False)
+    graph = neural_graph(task.init_params(0))
+    return RuleOnGraph(rule, task, compile=False, graph=graph)
 
 
 @pytest.fixture

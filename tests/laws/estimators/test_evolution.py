@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from l2o import AbstractRule
+from l2o import AbstractRule, neural_graph
 from meta_train.estimator_config import EvolutionConfig, TBPTTConfig
 from meta_train.estimators import start_problem
 from meta_train.population import Population
@@ -61,7 +61,8 @@ class Distance:
 def toy():
     rule = Drift()
     rule.idle.requires_grad_(False)
-    return RuleOnGraph(rule, Distance(), compile=False)
+    graph = neural_graph({"weight": START})
+    return RuleOnGraph(rule, Distance(), compile=False, graph=graph)
 
 
 def settings(kind, **changes):
@@ -183,9 +184,8 @@ def population(task, bound):
     """Build pairs of lanes of a real rule on a quadratic."""
 
     def build(**changes):
-        return Population(
-            task, bound, **{"seed": 3, "length": 100, "pairs": 3, **changes}
-        )
+        settings = {"bound": bound, "seed": 3, "length": 100, "pairs": 3}
+        return Population(task, **{**settings, **changes})
 
     return build
 
@@ -220,6 +220,21 @@ class TestRealRules:
             found[stacked] = [estimated(config, problem, 3, generator) for _ in "ab"]
         for one, other in zip(found[True], found[False], strict=True):
             assert_agree(one, other)
+
+    @pytest.mark.compile
+    @pytest.mark.parametrize("bound", ["deep-ff"], indirect=True)
+    @pytest.mark.parametrize("stacked", [False, True])
+    def test_compiled_lanes_are_lanes(
+        self, population, task, bound, estimated, assert_agree, stacked
+    ):
+        found = []
+        for compile in (False, True):
+            other = RuleOnGraph(bound.rule, task, compile=compile, graph=bound.graph)
+            problem = population(stacked=stacked, bound=other)
+            generator = torch.Generator().manual_seed(0)
+            config = EvolutionConfig(pairs=3)
+            found.append(estimated(config, problem, 3, generator))
+        assert_agree(*found, tolerance=1e-7)  # in another order of sums
 
     def test_weights_that_are_not_trained_stay_out(
         self, population, estimated, generator
