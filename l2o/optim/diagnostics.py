@@ -1,5 +1,6 @@
 """What the safety net did, kept on the device and read when asked for."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -33,16 +34,13 @@ class Tally:
 
     Args:
         names: of the parameters.
-        device: where the reports come from.
         max_update: above how many nominal steps an update is clipped.
     """
 
-    def __init__(
-        self, names: Iterable[str], device: torch.device, max_update: float
-    ) -> None:
+    def __init__(self, names: Iterable[str], max_update: float) -> None:
         self._names = list(names)
         self._max_update = max_update
-        self._zero = torch.zeros((), device=device)
+        self._zero = torch.zeros((), device="cpu", dtype=torch.float32)
         self._steps = 0
         self._skipped = self._zero
         # Rows: times clipped, largest update, last update, last gradient.
@@ -50,10 +48,18 @@ class Tally:
 
     def renamed(self, names: Iterable[str]) -> "Tally":
         """Return a tally over other parameters; counts stay with their names."""
-        other = Tally(names, self._zero.device, self._max_update)
+        other = Tally(names, self._max_update).moved(self._zero.device)
         other._steps, other._skipped = self._steps, self._skipped
         rows = [dict(zip(self._names, row, strict=True)) for row in self._table]
         other._table = torch.stack([other._row(row) for row in rows])
+        return other
+
+    def moved(self, device: torch.device) -> "Tally":
+        """Return the tally on the device that the reports come from."""
+        other = copy.copy(self)
+        other._zero = self._zero.to(device)
+        other._skipped = self._skipped.to(device)
+        other._table = self._table.to(device)
         return other
 
     def add(self, report: StepReport) -> None:

@@ -26,6 +26,7 @@ from .checks import (
 )
 from .diagnostics import Diagnostics, Tally
 from .distributed import gathered, spread_like
+from .names import have_names, name_tensors, parameters_of
 from .resume import check_saved_state, paired, restored_state
 from .rule import AbstractRule
 from .safety import SafetyConfig, guarded_step
@@ -38,7 +39,7 @@ _SAFETY = SafetyConfig()
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
     *("_graph", "_has_warned", "_is_compiled", "_is_ready", "_model", "_names"),
-    *("_safety", "_tally", "_tensors"),
+    *("_owns_rule", "_safety", "_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -106,6 +107,7 @@ class NeuralGraphOpt(Optimizer):
         self._given_graph = graph
         self._is_compiled = compile
         self._safety = safety
+        self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
         self._has_warned = False
         defaults = {
@@ -116,7 +118,7 @@ class NeuralGraphOpt(Optimizer):
         }
         super().__init__(params, defaults)
         self.rule = self._prepare_rule(rule)
-        self._tally = Tally((), self._device, (safety or _SAFETY).max_update)
+        self._settle()
         self._write_rule_hash()
         self._set_graph()
         self._is_ready = True
@@ -160,12 +162,15 @@ class NeuralGraphOpt(Optimizer):
 
         Raises:
             TypeError: if a gradient is sparse.
-            ValueError: if parameters were moved to another device than the rule's.
+            ValueError: if parameters lie on several devices, or apart from a rule that
+                was passed as an object.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if parameters_of(self.param_groups)[0].device != self._device:
+            self._settle()
         grads, hyper, state = self._gather()
         if not grads:
             return loss
@@ -254,11 +259,13 @@ class NeuralGraphOpt(Optimizer):
 
         def check(_: Optimizer, found: dict[str, Any]) -> None:
             saved.update(found)
-            check_saved_state(found, self.rule, rule_hash(self.rule), self._owned())
+            check_saved_state(
+                found, self.rule, rule_hash(self.rule), parameters_of(self.param_groups)
+            )
 
         def widen(_: Optimizer) -> None:
             """Undo that torch casts averages to the parameter's dtype."""
-            for _, param, item in paired(saved, self._owned()):
+            for _, param, item in paired(saved, parameters_of(self.param_groups)):
                 self.state[param] = restored_state(item, self.rule, param)
 
         # The last before and the first after, so that the user's hooks see the rest.
@@ -302,23 +309,34 @@ class NeuralGraphOpt(Optimizer):
         return grads, hyper, state
 
     def _prepare_rule(self, rule: str | Path | AbstractRule) -> AbstractRule:
-        """Load the rule if need be; learn its device."""
-        device = self._owned()[0].device
+        """Load the rule if need be."""
+        self._owns_rule = isinstance(rule, str | Path)
         if isinstance(rule, str | Path):
-            rule = load_rule(rule).to(device)
+            return load_rule(rule)
         if not isinstance(rule, AbstractRule):
             raise TypeError(
                 "NeuralGraphOpt needs a rule by name, by path or as an object; got "
                 f"{rule!r}. Pass for example rule='ng-gnn' or rule=Rule()."
             )
-        theta = next(rule.parameters(), None)
-        if theta is not None and theta.device != device:
-            raise ValueError(
-                f"NeuralGraphOpt needs the rule on the parameters' device {device}; "
-                f"got a rule on {theta.device}. Call rule.to({str(device)!r}) first."
-            )
-        self._device = device
         return rule
+
+    def _settle(self) -> None:
+        """Go to the parameters' device, with the rule unless it is the user's."""
+        self._device = parameters_of(self.param_groups)[0].device
+        if self._owns_rule:
+            self.rule.to(self._device)
+        theta = next(self.rule.parameters(), None)
+        if theta is not None and theta.device != self._device:
+            raise ValueError(
+                f"NeuralGraphOpt needs the rule on the parameters' device "
+                f"{self._device}; got a rule on {theta.device}. Call "
+                f"rule.to({str(self._device)!r}) first."
+            )
+        self._tally = self._tally.moved(self._device)
+        for param in parameters_of(self.param_groups):
+            if self.state.get(param):
+                known = self.state[param].items()
+                self.state[param] = {key: v.to(self._device) for key, v in known}
 
     def _write_rule_hash(self) -> None:
         """Let each group, new ones included, tell which rule its state belongs to."""
@@ -328,12 +346,13 @@ class NeuralGraphOpt(Optimizer):
 
     def _set_graph(self) -> None:
         """Name every tensor and find the graph that they form."""
-        tensors = self._named_tensors()
+        tensors = name_tensors(self.param_groups, self._model)
         for name, tensor in tensors.items():
             check_device(name, tensor, self._device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self._given_graph is None:
-            known = "names and shapes" if self._has_names else "shapes"
+            is_named = self._model is not None or have_names(self.param_groups)
+            known = "names and shapes" if is_named else "shapes"
             graph = graph_from_shapes(shapes, source=f"parameter {known}")
         elif self._given_graph.shapes == shapes:
             graph = self._given_graph
@@ -357,42 +376,3 @@ class NeuralGraphOpt(Optimizer):
         else:
             step = partial(guarded_step, safety=self._safety)
         self._step = torch.compile(step) if self._is_compiled else step
-
-    def _owned(self) -> list[Tensor]:
-        """Return the parameters of all groups; at least one."""
-        owned = [param for group in self.param_groups for param in group["params"]]
-        if not owned:
-            raise ValueError(
-                "NeuralGraphOpt needs at least one parameter; got only empty groups. "
-                "Did you pass a generator that was already used?"
-            )
-        return owned
-
-    @property
-    def _has_names(self) -> bool:
-        """Whether every parameter has a name of its own."""
-        names = self._given_names()
-        is_named = bool(names) and len(set(names)) == len(names)
-        return self._model is not None or is_named
-
-    def _given_names(self) -> list[str]:
-        return [n for group in self.param_groups for n in group.get("param_names", ())]
-
-    def _named_tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that the rule reads; empty ones have nothing to read."""
-        owned = self._owned()
-        if self._model is not None:
-            named = dict(self._model.named_parameters())
-            known = set(named.values())
-            strangers = sum(param not in known for param in owned)
-            if strangers:
-                raise ValueError(
-                    "NeuralGraphOpt needs parameters of the given model; got "
-                    f"{strangers} of {len(owned)} that it does not own. Pass the model "
-                    "whose parameters these are, or leave `model` out."
-                )
-        elif self._has_names:
-            named = dict(zip(self._given_names(), owned, strict=True))
-        else:
-            named = {str(index): param for index, param in enumerate(owned)}
-        return {name: tensor for name, tensor in named.items() if tensor.numel()}

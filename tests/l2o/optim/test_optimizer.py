@@ -151,13 +151,33 @@ class TestRule:
         with pytest.raises(ValueError, match=r"got '2\.bias' on meta\. Move the model"):
             NeuralGraphOpt(model.named_parameters(), rule=rule)
 
-    def test_parameters_stay_where_they_were(self, rule, model):
-        optimizer = NeuralGraphOpt(model.parameters(), rule=rule)
-        for param in model.parameters():
+    def move(self, params):
+        """Send parameters to another device, as accelerate does behind our back."""
+        for param in params:
             moved_away = nn.Parameter(torch.zeros_like(param, device="meta"))
             moved_away.grad = torch.zeros_like(moved_away)
             torch.utils.swap_tensors(param, moved_away)
+
+    def test_it_follows_the_parameters(self, model):
+        optimizer = NeuralGraphOpt(model.parameters())
+        train(model, optimizer)
+        self.move(model.parameters())
+        optimizer.step()
+        held = [v for state in optimizer.state.values() for v in state.values()]
+        held += [*optimizer.rule.parameters()]
+        assert {value.device.type for value in held} == {"meta"}
+
+    def test_parameters_stay_together(self, model):
+        optimizer = NeuralGraphOpt(model.parameters())
+        train(model, optimizer)
+        self.move(model[2].parameters())
         with pytest.raises(ValueError, match="use one optimizer a device"):
+            optimizer.step()
+
+    def test_the_users_rule_does_not_follow(self, rule, model):
+        optimizer = NeuralGraphOpt(model.parameters(), rule=rule)
+        self.move(model.parameters())
+        with pytest.raises(ValueError, match=r"Call rule\.to\('meta'\) first"):
             optimizer.step()
 
 
