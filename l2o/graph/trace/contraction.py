@@ -19,7 +19,9 @@ def product(wiring: Wiring, first: Seen, second: Seen, operation: Operation) -> 
         if not _is_query(first.codes, second.codes):
             for codes in (first.codes, second.codes):
                 wiring.record.spoil(codes, "it is multiplied by another parameter")
-            return Marks(depends=True)
+            shape = first.shape[0], first.shape[1], second.shape[2]
+            blurred = Codes(shape, (0, 0, 0), first.codes.offset, is_summary=True)
+            return Marks(codes=blurred, depends=True)
         first = wiring.promote(first, 2)
     if second.codes is not None:
         return _weighted(wiring, first, second.codes, operation)
@@ -180,7 +182,7 @@ def _dotted(wiring: Wiring, first: Seen, second: Seen) -> Marks:
             wiring.record.freeze(plane)
             wiring.record.freeze(other)
         else:
-            kept.append(wiring.meet("gate", plane, other))
+            kept.append(wiring.cross("gate", plane, other))
     for index, plane in enumerate(right.planes):
         if index not in used:
             _alone(wiring, plane, left, kept)

@@ -1,6 +1,7 @@
 """Which rule each operator follows."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -259,7 +260,12 @@ def _matmul(wiring: Wiring, name: str, given: Mapping[str, Any]) -> Marks | None
         for axis in reversed(gone):
             plane = plane.select(axis, 0)
         planes.append(plane)
-    marks = Marks(planes=tuple(planes), depends=True)
+    codes = None
+    if marks.codes is not None:  # a product of two parameters
+        shape = [*left.shape[:-1], *right.shape[right.dim() - 1 :][: right.dim() > 1]]
+        zeros = (0,) * len(shape)
+        codes = replace(marks.codes, shape=tuple(shape), strides=zeros)
+    marks = Marks(planes=tuple(planes), codes=codes, depends=True)
     if name not in ("addmm", "baddbmm", "addmv"):
         return marks
     bias = wiring.ledger.see(given["self"])
@@ -306,7 +312,9 @@ def _shape(
         is_mean = name in _SYMMETRIC or given.get("dim") is None
         is_mean &= name not in _ORDERED
         keeps = bool(given.get("keepdim", False))
-        return reshaping.reduced(wiring, seen, axes, keeps=keeps, is_mean=is_mean)
+        marks = reshaping.reduced(wiring, seen, axes, keeps=keeps, is_mean=is_mean)
+        wiring.note_once(marks.planes, Operation(name=name, settings=_settings(given)))
+        return marks
     if name in _SOFTMAX:
         axis = given["dim"] % max(rank, 1)
         return reshaping.along(wiring, seen, axis, is_symmetric=True)

@@ -32,6 +32,8 @@ def pointwise(
         not operand.marks.is_plain or operand.marks.depends for operand in operands
     )
     if not any(operand.planes for operand in operands):
+        operands = _numbered(wiring, operands)
+    if not any(operand.planes for operand in operands):
         codes = _entries(wiring, operands)
         noise = any(operand.marks.noise for operand in operands) and not depends
         return Marks(codes=codes, depends=depends, noise=noise)
@@ -72,7 +74,7 @@ def _joined(wiring: Wiring, kind: TieKind, operands: Sequence[Seen]) -> list[Ten
                 wiring.record.freeze(planes[place])
             first = hits[0]
             _fill(wiring, planes[first], plane, operands, owners[first], index)
-            planes[first] = wiring.meet(kind, planes[first], plane)
+            planes[first] = wiring.cross(kind, planes[first], plane)
             owners[first].add(index)
             for place in reversed(hits[1:]):
                 del planes[place], owners[place]
@@ -131,6 +133,25 @@ def _attached(
     planes = list(planes)
     planes[place] = wiring.attach(planes[place], codes, operation, scales=scales)
     return planes
+
+
+def _numbered(wiring: Wiring, operands: Sequence[Seen]) -> list[Seen]:
+    """Number the values that an unlabelled tensor brings to a parameter: inputs."""
+    lines = {
+        axis
+        for operand in operands
+        if operand.codes is not None and not operand.codes.is_summary
+        for axis in operand.codes.axes
+    }
+    found = []
+    for operand in operands:
+        along = operand.varies_along(sorted(lines)) if lines else ()
+        if operand.codes is None and operand.marks.depends and along:
+            plane = wiring.plain(operand, along[-1:], "inputs")
+            marks = dataclasses.replace(operand.marks, planes=(plane,))
+            operand = Seen(operand.value, marks)
+        found.append(operand)
+    return found
 
 
 def _entries(wiring: Wiring, operands: Sequence[Seen]) -> Codes | None:

@@ -221,6 +221,24 @@ class Wiring:
             self._joined[key] = torch.from_numpy(fresh)
         return self._joined[key][torch.from_numpy(rank)].reshape(first.shape)
 
+    def cross(self, kind: TieKind, first: Tensor, second: Tensor) -> Tensor:
+        """Let two planes meet that share an axis, or more.
+
+        Where one varies along more axes than the other (the units of a head, and the
+        head), the other's neurons stay where they are and tell the first's apart.
+        """
+        left, right = axes_of(first), axes_of(second)
+        if left == right:
+            return self.meet(kind, first, second)
+        if not left > right:
+            first, second = second, first
+        self.record.freeze(second)
+        if left > right or right > left:
+            self.record.colour(first, left & right)
+        else:
+            self.record.freeze(first)
+        return first
+
     def dot(self, first: Tensor, second: Tensor) -> None:
         """Tie the neurons of two planes that are multiplied and summed over."""
         first, second = torch.broadcast_tensors(first, second)
