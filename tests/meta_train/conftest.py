@@ -37,7 +37,7 @@ def tiny():
     def build(rule="ff", **changes):
         values = {
             "name": "tiny",
-            "rule": RULES[rule],
+            "rule": RULES[rule] if isinstance(rule, str) else rule,
             "outer_steps": 3,
             "num_tasks": 2,
             "steps_per_outer": 2,
