@@ -61,7 +61,7 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
     layers = [nn.Flatten(), nn.Linear(784, 32), nn.Tanh(), nn.Linear(32, 10)]
     model = nn.Sequential(*layers)
     if optimizer_name == "Adam":
-        optimizer = torch.optim.Adam(model.parameters())
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     else:
         optimizer = NeuralGraphOpt(model.parameters(), rule=NeuronMomentum())
     losses: list[float] = []

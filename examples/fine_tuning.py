@@ -48,14 +48,14 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
         nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         nn.Linear(32, 5),
     )
-    adam = torch.optim.Adam(model.parameters(), lr=3e-3)
+    adam = torch.optim.Adam(model.parameters(), lr=1e-2)
     fit(model, adam, classes(known, 0), steps)
 
     model[0].requires_grad_(requires_grad=False)
     model[4] = nn.Linear(32, 5)
     body, head = model[2].parameters(), model[4].parameters()
     if optimizer_name == "Adam":
-        groups = [{"params": body, "lr": 3e-4}, {"params": head, "lr": 3e-3}]
+        groups = [{"params": body, "lr": 3e-3}, {"params": head, "lr": 3e-2}]
         optimizer = torch.optim.Adam(groups)
     else:
         # Rates are relative: 1 is as meta-trained. `model` shows what is frozen too.

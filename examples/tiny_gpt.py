@@ -55,7 +55,7 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
     text, kept_back = letters[:-20_000], letters[-20_000:]
     model = GPT(letters=128)
     if optimizer_name == "Adam":
-        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     else:
         optimizer = NeuralGraphOpt(model.parameters())  # the one-line swap
 

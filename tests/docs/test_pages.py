@@ -7,7 +7,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+PAGES = [
+    *("README.md", "examples/README.md"),
+    *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+]
 LONG = ("docs/drop-in.md", "docs/functional.md")
 """Pages whose blocks take over 2 s, most of it imports."""
 
