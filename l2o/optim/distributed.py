@@ -29,7 +29,9 @@ def spread_like(tensor: Tensor, param: Tensor) -> Tensor:
 
     A tensor of the parameter's shape, perhaps with more axes in front (the momenta),
     is cut along the same axes. Any other, such as the step count, stays whole on each
-    process. Nothing is sent: every process has the whole tensor already.
+    process, and so does a tensor along the axes of the mesh that cut it in an order of
+    their own (fully_shard over tensor parallelism). Nothing is sent: every process has
+    the whole tensor already.
 
     Args:
         tensor: equal on all processes.
