@@ -13,6 +13,7 @@ from optimizees.data.layouts import DatasetName, require
 from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
+from .held_out import HeldOutConfig, run_held_out
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .optimizer_cost import (
@@ -21,15 +22,23 @@ from .optimizer_cost import (
     run_optimizer_cost,
 )
 from .report import report_fashion, report_long, report_step_cost
+from .report_contest import report_held_out, report_transfer
 from .report_meta import report_meta_train
-from .report_transfer import report_transfer
 from .step_cost import StepCostConfig, run_step_cost
 from .transfer import TransferConfig, run_transfer
 from .trials import RESULTS, use_threads
 from .workloads import DataChoice
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
-_EXTRAS = ("matplotlib", "pydantic", "tabulate", "tqdm", "tyro", "yaml")
+_EXTRAS = (
+    "matplotlib",
+    "pydantic",
+    "schedulefree",
+    "tabulate",
+    "tqdm",
+    "tyro",
+    "yaml",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +77,7 @@ def report(
         "fashion",
         "long",
         "transfer",
+        "held-out",
         "step-cost",
         "meta-speed",
         "optimizer-cost",
@@ -90,6 +100,7 @@ def report(
         "fashion": report_fashion,
         "long": report_long,
         "transfer": report_transfer,
+        "held-out": report_held_out,
         "step-cost": report_step_cost,
         "meta-speed": report_meta_speed,
         "optimizer-cost": report_optimizer_cost,
@@ -205,6 +216,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="fashion")(FashionConfig)
     benchmark.command(name="long")(LongConfig)
     benchmark.command(name="transfer")(TransferConfig)
+    benchmark.command(name="held-out")(HeldOutConfig)
     benchmark.command(name="step-cost")(StepCostConfig)
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
@@ -225,6 +237,8 @@ def _run(arguments: list[str]) -> None:
             run_long(config, print)
         case TransferConfig() as config:
             run_transfer(config, print)
+        case HeldOutConfig() as config:
+            run_held_out(config, print)
         case StepCostConfig() as config:
             run_step_cost(config, print)
         case MetaSpeedConfig() as config:

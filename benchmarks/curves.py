@@ -24,18 +24,23 @@ class Panel:
     curves: dict[str, list[list[float | None]]]
     """Label to one curve a seed; None marks what is not finite."""
     every: int
-    """Steps that one point of a curve averages."""
+    """Steps that one point of a curve averages, or between two evaluations."""
+    measure: str = "training loss (nats)"
+    """What is drawn, with its unit."""
+    is_loss: bool = True
+    """Whether it is drawn smoothed on a logarithmic axis, as a loss that fluctuates."""
 
 
-def save_curves(path: Path, panels: Sequence[Panel]) -> None:
+def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
     """Draw the mean of the seeds with a band from the lowest to the highest.
 
-    Curves are smoothed by a running mean over five points. They end where the first
+    Losses are smoothed by a running mean over five points. Curves end where the first
     seed diverges, since the mean of the others would be too good.
 
     Args:
         path: the PNG file to write.
-        panels: drawn below each other.
+        panels: drawn row by row.
+        columns: panels beside each other.
 
     Raises:
         OSError: if the file cannot be written.
@@ -43,11 +48,13 @@ def save_curves(path: Path, panels: Sequence[Panel]) -> None:
     from matplotlib.figure import Figure  # without pyplot: needs no display
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(8, 5 * max(len(panels), 1)), layout="constrained")
-    axes = figure.subplots(max(len(panels), 1), squeeze=False)[:, 0]
+    num_rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(8 * columns, 5 * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, columns, squeeze=False).flatten()
     for panel, axis in zip(panels, axes, strict=False):
         for label, curves in panel.curves.items():
-            points = band([smooth(curve) for curve in curves])
+            reach = _REACH if panel.is_loss else 0
+            points = band([smooth(curve, reach) for curve in curves])
             if not points:
                 continue
             steps = [(index + 1) * panel.every for index in range(len(points))]
@@ -58,15 +65,16 @@ def save_curves(path: Path, panels: Sequence[Panel]) -> None:
             )
         axis.set_title(panel.title, fontsize="medium", wrap=True)
         axis.set_xlabel("step")
-        axis.set_ylabel("training loss (nats)")
+        axis.set_ylabel(panel.measure)
         axis.grid(alpha=0.3)
         if axis.lines:
+            axis.legend()
+        if axis.lines and panel.is_loss:
             axis.set_yscale("log")
             axis.set_ylim(top=min(axis.get_ylim()[1], _TOP))
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
             axis.yaxis.set_major_formatter(ScalarFormatter())
             axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     write_whole(path, buffer.getvalue())
@@ -77,12 +85,12 @@ def _legend(label: str, curves: Sequence[Sequence[float | None]]) -> str:
     return f"{label}, n = {len(curves)}" + (f", {diverged} diverged" * bool(diverged))
 
 
-def smooth(curve: Sequence[float | None]) -> list[float]:
-    """Return the running mean over five points, up to the first None."""
+def smooth(curve: Sequence[float | None], reach: int = _REACH) -> list[float]:
+    """Return the running mean over `reach` points either side, up to the first None."""
     end = curve.index(None) if None in curve else len(curve)
     known = [value for value in curve[:end] if value is not None]
     return [
-        statistics.fmean(known[max(0, index - _REACH) : index + _REACH + 1])
+        statistics.fmean(known[max(0, index - reach) : index + reach + 1])
         for index in range(len(known))
     ]
 

@@ -1,6 +1,7 @@
 """Results as tables and curves."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from l2o.optim.checkpoint import write_whole
@@ -105,9 +106,9 @@ def report_trials(
     heading: str,
     build_table: Callable[[list[Row]], str],
     notes: str,
-    draw: Callable[[list[Row]], list[Group]] | None = None,
+    build_panels: Callable[[str, list[Row]], list[Panel]] | None = None,
 ) -> str:
-    """Write one table and one panel of curves for each setting in the results.
+    """Write a table and a row of panels for each setting in the results.
 
     Args:
         results: the JSON lines file; `.md` and `.png` are written with its name.
@@ -115,8 +116,9 @@ def report_trials(
         heading: the first line.
         build_table: returns the tables of comparable rows.
         notes: the last words.
-        draw: returns what the curves show; by default what is not Adam, and Adam as
-            chosen and at its best.
+        build_panels: returns the curves of comparable rows under a title, as many
+            panels for each setting; by default the training losses of what is not
+            Adam, and of Adam as chosen and at its best.
 
     Returns:
         The text that was written.
@@ -124,22 +126,14 @@ def report_trials(
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    draw = _drawn if draw is None else draw
+    build_panels = _panels if build_panels is None else build_panels
     rows = read_rows(_require(results, command))
     parts, panels = [heading], []
     for part in settings(rows):
         parts += [_headline(part), build_table(part), _origin(part)]
-        panels.append(
-            Panel(
-                title=_headline(part),
-                curves={
-                    group.label: [row["curve"] for row in group.rows]
-                    for group in draw(part)
-                },
-                every=part[0]["curve_every"],
-            )
-        )
-    save_curves(results.with_suffix(".png"), panels)
+        panels.append(build_panels(_headline(part), part))
+    picture = results.with_suffix(".png")
+    save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
     return _write(results, [*parts, notes, f"Made by `{command}`."])
 
 
@@ -162,8 +156,10 @@ def _write(results: Path, parts: list[str]) -> str:
 def _headline(rows: list[Row]) -> str:
     """Say what was trained on what."""
     row = next((row for row in rows if row["held_out_split"] == "test"), rows[0])
+    task = "".join({f"{row['task']}: " for row in rows if "task" in row})
     return (
-        f"{row['data_source']}; {row['steps']:,} steps, batches of {row['batch_size']}"
+        f"{task}{row['data_source']}; {row['steps']:,} steps, "
+        f"batches of {row['batch_size']}"
     )
 
 
@@ -263,11 +259,28 @@ def _milliseconds(group: Group) -> str:
     return f"{sum(times) / len(times):.1f}"
 
 
-def _drawn(rows: list[Row]) -> list[Group]:
-    """Return what the curves show: the rules, Adam as chosen and at its best."""
+def loss_panel(title: str, drawn: list[Group], measure: str = "nats") -> Panel:
+    """Return the training losses of some optimizers.
+
+    Args:
+        title: stands above.
+        drawn: the optimizers.
+        measure: unit of the loss.
+    """
+    return Panel(
+        title=title,
+        curves={group.label: [row["curve"] for row in group.rows] for group in drawn},
+        every=drawn[0].rows[0]["curve_every"] if drawn else 1,
+        measure=f"training loss ({measure})",
+    )
+
+
+def _panels(title: str, rows: list[Row]) -> list[Panel]:
+    """Draw the rules, Adam as chosen and at its best."""
     tested = groups(rows, "test")
     rates = {best_rate(groups(rows, "validation")), best_rate(tested)}
-    return [group for group in tested if group.lr is None or group.lr in rates]
+    drawn = [group for group in tested if group.lr is None or group.lr in rates]
+    return [loss_panel(title, drawn)]
 
 
 def report_step_cost(results: Path) -> str:

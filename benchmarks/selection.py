@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from .summary import merit
 from .trials import Row
 
 Grid: TypeAlias = tuple[float, ...]
@@ -44,14 +45,3 @@ def tune(
             break
         scores[wider] = merit(measure(wider))
     return max(scores, key=lambda lr: scores[lr])
-
-
-def merit(rows: Sequence[Row]) -> float:
-    """Return how good the runs of one learning rate are; more is better."""
-    scores = [row["scores"][-1] for row in rows]
-    if any(score["accuracy"] is not None for score in scores):
-        return sum(score["accuracy"] or 0.0 for score in scores) / len(scores)
-    losses = [
-        float("inf") if score["loss"] is None else score["loss"] for score in scores
-    ]
-    return -sum(losses) / len(losses)

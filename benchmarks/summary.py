@@ -1,8 +1,9 @@
 """Rows of many seeds as one record for each optimizer."""
 
 import json
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
@@ -81,20 +82,31 @@ def groups(rows: Iterable[Row], held_out_split: str) -> list[Group]:
 
 
 def best_rate(found: Iterable[Group], optimizer: str = "adam") -> float | None:
-    """Return the learning rate with the highest mean accuracy; None without runs.
-
-    A run without an accuracy counts as zero, so divergence is no advantage.
+    """Return the learning rate whose runs are best; None without runs.
 
     Args:
         found: the groups to choose from.
         optimizer: whose learning rate.
     """
-    means = {
-        group.lr: sum(group.values("accuracy")) / len(group.rows)
+    merits = {
+        group.lr: merit(group.rows)
         for group in found
         if group.lr is not None and group.optimizer == optimizer
     }
-    return max(means, key=lambda lr: means[lr]) if means else None
+    return max(merits, key=lambda lr: merits[lr]) if merits else None
+
+
+def merit(rows: Sequence[Row]) -> float:
+    """Return how good the runs of one optimizer are; more is better.
+
+    It is the mean accuracy, or minus the mean loss where there are no classes. A run
+    without a number counts as the worst, so divergence is no advantage.
+    """
+    scores = [row["scores"][-1] for row in rows]
+    if any(score["accuracy"] is not None for score in scores):
+        return sum(score["accuracy"] or 0.0 for score in scores) / len(scores)
+    losses = [math.inf if score["loss"] is None else score["loss"] for score in scores]
+    return -sum(losses) / len(losses)
 
 
 def task_of(row: Row) -> str:

@@ -1,19 +1,17 @@
 """Rules without tuning against tuned opponents, on both tasks of the paper."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
-from .baselines import BaselineName, baseline
-from .contenders import Contender, Teacher, learned
+from .baselines import Adam, BaselineName
+from .contenders import Contender
+from .contest import Contest, run_contest, without_tuning
 from .fashion import SEEDS
-from .selection import Grid, tune
-from .trials import RESULTS, Row, Trial, config_values, run_trials, use_threads
+from .selection import Grid
+from .trials import RESULTS, config_values, run_trials, use_threads
 from .workloads import DataChoice, PaperTask
-
-RunTrials: TypeAlias = Callable[[Iterable[Trial]], list[Row]]
 
 _LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
 
@@ -93,55 +91,19 @@ def run_transfer(config: TransferConfig, announce: Callable[[str], object]) -> N
         announce=announce,
         known=config.known,
     )
-    rules: list[Contender] = [learned(rule) for rule in config.rules]
-    rules += [Teacher()] if config.with_teacher else []
+    paper: list[Contender] = (
+        [] if config.paper_lr is None else [Adam(lr=config.paper_lr)]
+    )
+    rules = without_tuning(config.rules, with_teacher=config.with_teacher)
     for task in config.tasks:
-        for name in config.baselines:
-            _run_baseline(config, task, name, run)
-        run(_test(config, task, item, seed) for item in rules for seed in config.seeds)
-
-
-def _run_baseline(
-    config: TransferConfig, task: PaperTask, name: BaselineName, run: RunTrials
-) -> None:
-    """Choose the learning rate of one opponent, then test it."""
-    lrs = [
-        tune(
-            config.lrs[name],
-            lambda lr: run(
-                Trial(
-                    task=task,
-                    contender=baseline(name, lr),
-                    seed=seed,
-                    steps=config.steps,
-                    batch_size=config.batch_size,
-                    train_split="train",
-                    held_out_split="validation",
-                )
-                for seed in config.selection_seeds
-            ),
+        contest = Contest(
+            task=task,
+            lrs={name: config.lrs[name] for name in config.baselines},
             extensions=config.extensions,
+            untuned=(*paper, *rules),
+            seeds=config.seeds,
+            selection_seeds=config.selection_seeds,
+            steps=config.steps,
+            batch_size=config.batch_size,
         )
-    ]
-    if name == "adam" and config.paper_lr is not None:
-        lrs.append(config.paper_lr)
-    run(
-        _test(config, task, baseline(name, lr), seed)
-        for lr in lrs
-        for seed in config.seeds
-    )
-
-
-def _test(
-    config: TransferConfig, task: PaperTask, contender: Contender, seed: int
-) -> Trial:
-    """Return a run on all training images, measured on the test images."""
-    return Trial(
-        task=task,
-        contender=contender,
-        seed=seed,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        train_split="train+validation",
-        held_out_split="test",
-    )
+        run_contest(contest, run)

@@ -212,7 +212,7 @@ def _identity(trial: Trial, data: DataChoice) -> Row:
         "batch_size": trial.batch_size,
         "train_split": trial.train_split,
         "held_out_split": trial.held_out_split,
-        "data": settle(data) if trial.task == "fashion-cnn" else "full",
+        "data": settle(trial.task, data),
     }
 
 
@@ -235,10 +235,13 @@ def _outcome(curve: TrainingCurve) -> Row:
 def _summary(curve: TrainingCurve, trial: Trial) -> str:
     """Say in one line how a run went."""
     last = curve.scores[-1]
-    accuracy = "none" if last.accuracy is None else f"{last.accuracy:.2%}"
+    loss = "none" if last.loss is None else f"{last.loss:.4f}"
+    held_out = f"loss {loss}"
+    if last.accuracy is not None:
+        held_out = f"accuracy {last.accuracy:.2%}"
     train_loss = "none" if last.train_loss is None else f"{last.train_loss:.4f}"
     ending = f", diverged at step {len(curve.losses)}" if curve.diverged else ""
     return (
-        f"{trial.held_out_split} accuracy {accuracy}, training loss {train_loss}, "
+        f"{trial.held_out_split} {held_out}, training loss {train_loss}, "
         f"{curve.optimizer_ms:.1f} + {curve.loss_ms:.1f} ms a step{ending}"
     )

@@ -84,27 +84,25 @@ class Workload:
                 assert_never(self.criterion)
 
 
-def classify(
-    task: Task, held_out: ImageData, *, source: str | None = None, piece: int = 1000
-) -> Workload:
+def cut(batch: Batch, piece: int = 1000) -> list[Batch]:
+    """Return a large batch in pieces of at most `piece` examples, sharing memory."""
+    inputs, targets = batch.inputs.split(piece), batch.targets.split(piece)
+    return [Batch(*pair) for pair in zip(inputs, targets, strict=True)]
+
+
+def classify(task: Task, held_out: ImageData, *, source: str | None = None) -> Workload:
     """Return a workload that trains a task's networks and evaluates on held-out images.
 
     Args:
         task: networks and training data.
         held_out: images of the same shape.
         source: which data this is; by default what the task's data says.
-        piece: images that are evaluated at once.
     """
+    held_out = held_out.to(task.device)
     return Workload(
         name=task.name,
         source=task.data.source if source is None else source,
         init_model=task.init_model,
         batches=task.batches,
-        held_out=[
-            Batch(
-                held_out.images[start : start + piece].to(task.device),
-                held_out.labels[start : start + piece].to(task.device),
-            )
-            for start in range(0, len(held_out), piece)
-        ],
+        held_out=cut(Batch(held_out.images, held_out.labels)),
     )

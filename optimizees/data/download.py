@@ -86,6 +86,25 @@ ORIGINS: dict[str, Origin] = {
         },
         contents={},
     ),
+    "mnist-test": Origin(
+        base_url="https://ossci-datasets.s3.amazonaws.com/mnist",
+        files={
+            "mnist-t10k-images-idx3-ubyte.gz": (
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            ),
+            "mnist-t10k-labels-idx1-ubyte.gz": (
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            ),
+        },
+        contents={
+            "mnist-t10k-images-idx3-ubyte.gz": (
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+            ),
+            "mnist-t10k-labels-idx1-ubyte.gz": (
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+            ),
+        },
+    ),
 }
 
 
@@ -103,7 +122,8 @@ def download(
     lay there is replaced by something unchecked.
 
     Args:
-        name: "fashion-mnist" (31 MB) or "cifar-10" (170 MB, unpacked 184 MB).
+        name: "fashion-mnist" (31 MB), "cifar-10" (170 MB, unpacked 184 MB) or
+            "mnist-test" (2 MB).
         dest: the directory to fill; None takes the cache that the loaders look in.
         base_url: a mirror; None takes the official address. The checksums stay.
         progress: called after every chunk.
@@ -128,7 +148,8 @@ def download(
         if path.is_file() and _is_known(path, expected, origin.contents.get(file)):
             continue
         with _temporary(path) as partial:
-            _fetch(f"{base}/{file}", partial, file, expected, progress)
+            served = file.removeprefix("mnist-")
+            _fetch(f"{base}/{served}", partial, file, expected, progress)
             partial.replace(path)
     return directory
 
@@ -137,7 +158,7 @@ def verify(name: DatasetName, root: Path) -> list[str]:
     """Say for every file of a data set whether it is the official one.
 
     Args:
-        name: "fashion-mnist" or "cifar-10".
+        name: "fashion-mnist", "cifar-10" or "mnist-test".
         root: the directory to look in and below, as the loaders do.
 
     Returns:
@@ -274,7 +295,7 @@ def _is_known(path: Path, file_sum: str, content_sum: str | None) -> bool:
 def _state(
     file: str, path: Path | None, file_sum: str, contents: dict[str, str]
 ) -> str:
-    """Say whether one file of FashionMNIST is official."""
+    """Say whether one IDX file is official."""
     if path is None:
         return f"{file}: missing"
     if _sha256(path) == file_sum:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DatasetName = Literal["fashion-mnist", "cifar-10"]
+DatasetName = Literal["fashion-mnist", "cifar-10", "mnist-test"]
 
 _FASHION_FILES = (
     "train-images-idx3-ubyte.gz",
@@ -61,6 +61,16 @@ LAYOUTS: dict[str, Layout] = {
             "holds cifar-10-batches-bin."
         ),
     ),
+    # The server's names are those of FashionMNIST's files; `mnist-` tells them apart.
+    "mnist-test": Layout(
+        files=("mnist-t10k-images-idx3-ubyte.gz", "mnist-t10k-labels-idx1-ubyte.gz"),
+        subdirectories=(".", "mnist-test"),
+        system=(),
+        advice=(
+            "Run `l2o data download mnist-test`, or set L2O_DATA to the directory that "
+            "holds it."
+        ),
+    ),
 }
 
 
@@ -92,7 +102,7 @@ def locate(name: DatasetName) -> Path | None:
     `download`. A directory counts when every file is there; the content is not read.
 
     Args:
-        name: "fashion-mnist" or "cifar-10".
+        name: "fashion-mnist", "cifar-10" or "mnist-test".
 
     Returns:
         The directory that holds the files, or None.
@@ -133,7 +143,7 @@ def require(name: DatasetName, root: Path | None) -> Path:
     """Return the directory of a data set, or raise saying how to get it.
 
     Args:
-        name: "fashion-mnist" or "cifar-10".
+        name: "fashion-mnist", "cifar-10" or "mnist-test".
         root: if given, the only place to look.
 
     Raises:

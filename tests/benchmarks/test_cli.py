@@ -94,6 +94,64 @@ def test_long_runs_and_reports(tmp_path, rule_file, capsys):
     assert "| test accuracy % at 1 " in capsys.readouterr().out
 
 
+def test_transfer_tunes_opponents_tests_rules_and_reports(tmp_path, rule_file, capsys):
+    path = tmp_path / "transfer.jsonl"
+    arguments = [
+        *("benchmark", "transfer", "--tasks", "fashion-cnn", "--rules", rule_file),
+        *("--baselines", "adam", "--lrs.adam", "0.01", "0.02", "--extensions", "0"),
+        *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
+        *("--batch-size", "4", "--data", "embedded", "--results", str(path)),
+    ]
+    assert main(arguments) == 0
+    found = [
+        (row["optimizer"], row["lr"], row["seed"], row["held_out_split"])
+        for row in read_rows(path)
+    ]
+    chosen = found[2][1]
+    assert chosen in (0.01, 0.02)
+    assert found == [
+        ("adam", 0.01, 9001, "validation"),
+        ("adam", 0.02, 9001, "validation"),
+        ("adam", chosen, 101, "test"),
+        ("adam", 0.001, 101, "test"),
+        (rule_file, None, 101, "test"),
+        ("teacher", None, 101, "test"),
+    ]
+    before = path.read_bytes()
+    assert main(arguments) == 0
+    assert path.read_bytes() == before
+    assert main(["report", "transfer", "--results", str(path)]) == 0
+    assert f"| Adam, lr {chosen:g} *(tuned)*" in capsys.readouterr().out
+
+
+def test_held_out_runs_and_reports(tmp_path, rule_file, capsys):
+    path = tmp_path / "held-out.jsonl"
+    arguments = [
+        *("benchmark", "held-out", "--tasks", "fashion-autoencoder", "text-gpt"),
+        *("--rules", rule_file, "--no-with-teacher", "--extensions", "0"),
+        *("--adam-lrs", "0.001", "0.01", "--seeds", "101", "--steps", "5"),
+        *("--data", "embedded", "--threads", "1", "--results", str(path)),
+    ]
+    assert main(arguments) == 0
+    rows = read_rows(path)
+    assert [row["task"] for row in rows] == [
+        *["fashion-autoencoder"] * 4,
+        *["text-gpt"] * 4,
+    ]
+    assert [score["step"] for score in rows[-1]["scores"]] == [1, 2, 3, 4, 5]
+    assert main(["report", "held-out", "--results", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "validation loss by learning rate" in text
+    assert "validation accuracy % by learning rate" in text
+    assert path.with_suffix(".png").is_file()
+
+
+def test_held_out_needs_a_step_for_each_evaluation(capsys):
+    with pytest.raises(SystemExit):
+        main(["benchmark", "held-out", "--steps", "4"])
+    assert "Leave it out for 1,000" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_first_evaluation_of_long_comes_before_its_end(capsys):
     with pytest.raises(SystemExit):
         main(["benchmark", "long", "--steps", "1000"])

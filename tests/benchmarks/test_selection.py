@@ -1,10 +1,6 @@
 import pytest
 
-from benchmarks.selection import merit, tune
-
-
-def scored(accuracy, loss=1.0):
-    return {"scores": [{"accuracy": accuracy, "loss": loss}]}
+from benchmarks.selection import tune
 
 
 def search(grid, best, extensions=3):
@@ -13,7 +9,7 @@ def search(grid, best, extensions=3):
 
     def measure(lr):
         asked.append(lr)
-        return [scored(1 / (1 + abs(lr - best)))]
+        return [{"scores": [{"accuracy": 1 / (1 + abs(lr - best))}]}]
 
     return tune(grid, measure, extensions=extensions), asked
 
@@ -38,12 +34,3 @@ def test_a_grid_grows_only_so_often():
 def test_a_grid_must_rise(grid):
     with pytest.raises(ValueError, match="leave out repetitions"):
         search(grid, best=1.0)
-
-
-def test_a_run_without_accuracy_counts_as_zero():
-    assert merit([scored(0.8), scored(None)]) == pytest.approx(0.4)
-
-
-def test_without_classes_the_loss_decides_and_divergence_is_worst():
-    low, high = [scored(None, 0.1)], [scored(None, 0.2)]
-    assert merit(low) > merit(high) > merit([scored(None, None)])

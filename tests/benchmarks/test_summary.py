@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.summary import best_rate, groups, settings, spread
+from benchmarks.summary import best_rate, groups, merit, settings, spread
 
 
 def scored(accuracy):
@@ -86,3 +86,18 @@ def test_the_best_rate_has_the_highest_mean_accuracy(make_row):
 )
 def test_spread_is_mean_and_sample_deviation(values, expected):
     assert spread(values, 1, scale=100) == expected
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"), [((0.8, None), 0.4), ((None, 0.0), 0.0)]
+)
+def test_a_run_without_accuracy_counts_as_zero(make_row, accuracies, expected):
+    rows = [make_row(scores=scored(accuracy)) for accuracy in accuracies]
+    assert merit(rows) == pytest.approx(expected)
+
+
+def test_without_classes_the_loss_decides_and_divergence_is_worst(make_row):
+    def of(loss):
+        return merit([make_row(scores=[{"accuracy": None, "loss": loss}])])
+
+    assert of(0.1) > of(0.2) > of(None)

@@ -111,7 +111,7 @@ def test_a_divergence_is_recorded_as_such(run):
     assert row["diverged"] is True
     assert row["scores"][0]["accuracy"] is None
     assert row["curve"] == [None]
-    assert "accuracy none" in line
+    assert "test loss none" in line
     assert line.endswith("diverged at step 2")
     assert "NaN" not in json.dumps(row)
 

@@ -252,4 +252,6 @@ def test_every_file_that_a_loader_needs_has_a_checksum():
     assert tuple(ORIGINS["fashion-mnist"].files) == FILES
     assert tuple(ORIGINS["fashion-mnist"].contents) == FILES
     assert tuple(cifar.MD5) == LAYOUTS["cifar-10"].files
+    assert tuple(ORIGINS["mnist-test"].files) == LAYOUTS["mnist-test"].files
+    assert tuple(ORIGINS["mnist-test"].contents) == LAYOUTS["mnist-test"].files
     assert ORIGINS.keys() == LAYOUTS.keys()

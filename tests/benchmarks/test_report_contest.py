@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.report_transfer import report_transfer, steps_to
+from benchmarks.report_contest import report_held_out, report_transfer, steps_to
 from benchmarks.trials import write_rows
 
 
@@ -73,3 +73,29 @@ def test_a_loss_is_reached_by_the_mean_of_fifty_steps(make_row):
     assert steps_to(row, 0.7) == 60
     assert steps_to(row, 0.4) is None
     assert steps_to(make_row(curve=[0.1] * 4 + [None]), 0.5) is None
+
+
+def test_without_classes_the_lowest_loss_comes_first(tmp_path, make_row):
+    def scores(*losses):
+        return [
+            {"step": 5 * place, "train_loss": loss, "loss": loss, "accuracy": None}
+            for place, loss in enumerate(losses, start=1)
+        ]
+
+    rows = [
+        make_row(held_out_split="validation", lr=lr, scores=scores(loss))
+        for lr, loss in ((0.1, 0.5), (0.2, 0.3))
+    ]
+    rows += [
+        make_row(lr=0.2, scores=scores(0.5, 0.2)),
+        make_row(scores=scores(0.4, 0.1), **LEARNED),
+        make_row(seed=2, scores=scores(0.4, None), diverged=True, **LEARNED),
+    ]
+    path = tmp_path / "held-out.jsonl"
+    write_rows(path, [row | {"task": "fashion-autoencoder"} for row in rows])
+    text = report_held_out(path)
+    assert "accuracy %" not in text
+    assert "0.1: 0.5000, **0.2: 0.3000**" in text
+    assert line(text, "ng-gnn (abcdef01)")[1:3] == ["2", "0.1000"]
+    assert line(text, "ng-gnn (abcdef01)")[-1] == "1"
+    assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,73 @@
+"""Ten thousand handwritten digits: the test set of MNIST."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from optimizees.data.idx import read_idx
+from optimizees.data.images import ImageData, normalise
+from optimizees.data.layouts import find_file, require
+
+MEAN = (0.1307,)
+STD = (0.3081,)
+
+_RANGES = {
+    "train": (0, 8_000),
+    "validation": (8_000, 9_000),
+    "train+validation": (0, 9_000),
+    "test": (9_000, 10_000),
+}
+
+
+def load_digits(
+    split: Literal["train", "validation", "test", "train+validation"],
+    *,
+    root: Path | None = None,
+) -> ImageData:
+    """Load a part of MNIST's test set, normalised.
+
+    Results are not those of MNIST: the 60,000 training images are not used, and the
+    last thousand of the test set are what is tested on.
+
+    Args:
+        split: "train" is the first 8,000 digits, "validation" the next 1,000,
+            "train+validation" both, "test" the last 1,000.
+        root: if given, the files must lie there; else they are looked for below
+            $L2O_DATA and in the cache of `l2o data download`.
+
+    Returns:
+        Images [N, 1, 28, 28] and labels in 0..9.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the split is unknown or a file is damaged.
+
+    Reference: LeCun, Cortes and Burges, "The MNIST database of handwritten digits",
+        http://yann.lecun.com/exdb/mnist/.
+    """
+    if split not in _RANGES:
+        raise ValueError(
+            f"load_digits needs a known split; got {split!r}. "
+            f"Pass one of {', '.join(_RANGES)}."
+        )
+    directory = require("mnist-test", root)
+    paths = [
+        find_file(directory, f"mnist-t10k-{kind}-ubyte.gz")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
+    pixels, labels = (read_idx(path) for path in paths if path is not None)
+    if pixels.shape != (10_000, 28, 28) or labels.shape != (10_000,):
+        raise ValueError(
+            "load_digits needs images [10000, 28, 28] and as many labels; got "
+            f"{tuple(pixels.shape)} and {tuple(labels.shape)} in {directory}. "
+            "Run `l2o data download mnist-test`."
+        )
+    part = slice(*_RANGES[split])
+    noun = {"validation": "validation", "test": "test"}.get(split, "training")
+    return ImageData(
+        images=normalise(pixels[part].unsqueeze(1), MEAN, STD),
+        labels=labels[part].to(torch.int64),
+        source=f"digits of MNIST's test set ({len(labels[part]):,} {noun} images, "
+        f"from {directory})",
+    )

@@ -1,0 +1,135 @@
+"""English text that comes with every Python, for small language models."""
+
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from optimizees.task import Batch
+
+_PARTS = {
+    "train": (0.0, 0.9),
+    "validation": (0.9, 0.95),
+    "train+validation": (0.0, 0.95),
+    "test": (0.95, 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class TextData:
+    """A text as numbers, one a character."""
+
+    tokens: Int[Tensor, " N"]
+    """Place of each character in the vocabulary, int64."""
+    vocabulary: str
+    """Every character of the whole text once, sorted."""
+    source: str
+    """Which text this is, as words that can stand beside a result."""
+
+    def windows(self, length: int) -> Batch:
+        """Return the text cut into pieces, and each piece one character later.
+
+        Args:
+            length: characters of a piece.
+
+        Returns:
+            Inputs and targets, [piece, length]; an incomplete last piece is left out.
+
+        Raises:
+            ValueError: unless there is a whole piece.
+        """
+        self._check(length)
+        num_pieces = (len(self.tokens) - 1) // length
+        stop = num_pieces * length
+        return Batch(
+            self.tokens[:stop].view(num_pieces, length),
+            self.tokens[1 : stop + 1].view(num_pieces, length),
+        )
+
+    def _check(self, length: int) -> None:
+        if not 1 <= length < len(self.tokens):
+            raise ValueError(
+                f"TextData needs pieces of 1 to {len(self.tokens) - 1} characters; got "
+                f"length={length}. Choose a length inside the text."
+            )
+
+
+class TextSampler:
+    """Endless batches of pieces that begin anywhere, with replacement.
+
+    Args:
+        data: where to draw from.
+        batch_size: pieces a batch.
+        length: characters of a piece.
+        seed: decides every batch; the global generator is never used.
+
+    Raises:
+        ValueError: unless the batch is not empty and a piece fits into the text.
+    """
+
+    def __init__(self, data: TextData, batch_size: int, length: int, seed: int) -> None:
+        data._check(length)
+        if batch_size < 1:
+            raise ValueError(
+                f"TextSampler needs batch_size >= 1; got {batch_size}. Pass 32."
+            )
+        self.data = data
+        self.batch_size = batch_size
+        self.length = length
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def next(self) -> Batch:
+        """Return pieces and the same pieces one character later, [B, length]."""
+        starts = torch.randint(
+            len(self.data.tokens) - self.length,
+            (self.batch_size, 1),
+            generator=self._generator,
+        )
+        places = starts + torch.arange(self.length + 1)
+        pieces = self.data.tokens[places]
+        return Batch(pieces[:, :-1], pieces[:, 1:])
+
+
+def load_manual(
+    split: Literal["train", "validation", "test", "train+validation"],
+) -> TextData:
+    """Load the topics of Python's `help()`: its language reference, as plain text.
+
+    It ships with Python as `pydoc_data.topics`, about half a million characters, and
+    differs between versions: `source` names the version.
+
+    Args:
+        split: "train" is the first 90 % of the characters, "validation" the next
+            5 %, "train+validation" both, "test" the last 5 %.
+
+    Raises:
+        ModuleNotFoundError: if this Python came without its documentation.
+        ValueError: if the split is unknown.
+
+    Example:
+        >>> data = load_manual("test")
+        >>> "".join(data.vocabulary[place] for place in data.tokens[-9:-1].tolist())
+        'ontents.'
+    """
+    from pydoc_data.topics import topics
+
+    if split not in _PARTS:
+        raise ValueError(
+            f"load_manual needs a known split; got {split!r}. "
+            f"Pass one of {', '.join(_PARTS)}."
+        )
+    text = "\n".join(topics[name] for name in sorted(topics))
+    vocabulary = "".join(sorted(set(text)))
+    places = {character: place for place, character in enumerate(vocabulary)}
+    tokens = torch.tensor([places[character] for character in text])
+    start, stop = (round(share * len(text)) for share in _PARTS[split])
+    noun = {"validation": "validation", "test": "test"}.get(split, "training")
+    return TextData(
+        tokens[start:stop],
+        vocabulary,
+        source=f"manual of Python {platform.python_version()} "
+        f"({stop - start:,} {noun} characters)",
+    )
