@@ -24,7 +24,8 @@ def missing_parts(item):
     found = vars(item)["__doc__"] if inspect.isclass(item) else item.__doc__
     wanted = ["Example:"]
     takes = inspect.signature(item).parameters
-    if takes and not dataclasses.is_dataclass(item):  # its fields explain themselves
+    explains_itself = dataclasses.is_dataclass(item) or inspect.isabstract(item)
+    if takes and not explains_itself:
         wanted.append("Args:")
     if inspect.isfunction(item) and item.__annotations__["return"] is not None:
         wanted.append("Returns:")
