@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from optimizees import ConvNet
 
@@ -102,8 +103,8 @@ def group_norm():
 
 def instance_norm():
     layers = (
-        *(nn.Conv2d(3, 8, 3), nn.InstanceNorm2d(8, affine=True), nn.ReLU()),
-        *(nn.Conv2d(8, 3, 3, padding=1, padding_mode="reflect"), nn.Hardtanh()),
+        *(nn.Conv2d(3, 8, 3, bias=False), nn.InstanceNorm2d(8, affine=True)),
+        *(nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1, padding_mode="reflect")),
     )
     return nn.Sequential(*layers), (torch.randn(2, 3, 7, 7),)
 
@@ -118,7 +119,7 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         means = maps.mean(dim=(2, 3))
-        scales = torch.sigmoid(self.up(torch.relu(self.down(means))))
+        scales = torch.sigmoid(self.up(F.silu(self.down(means))))
         return maps * scales[:, :, None, None]
 
 
@@ -144,7 +145,7 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         fine = torch.relu(self.down(images))
-        coarse = torch.relu(self.bottom(nn.functional.max_pool2d(fine, 2)))
+        coarse = torch.relu(self.bottom(F.max_pool2d(fine, 2)))
         joint = torch.cat([self.up(coarse), fine], dim=1)
         return self.last(torch.relu(self.joint(joint)))
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Reader(nn.Module):
-    """Tokens, a recurrent body, and a class read at the last position."""
+    """Tokens, a recurrent body, and a class read at all positions together."""
 
     def __init__(self, body: nn.RNNBase, width: int) -> None:
         super().__init__()
@@ -14,7 +14,7 @@ class Reader(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden, _ = self.body(self.tokens(tokens))
-        return self.head(hidden[:, -1])
+        return self.head(hidden.mean(dim=1))
 
 
 def read(body: nn.RNNBase, width: int):

@@ -1,0 +1,73 @@
+"""A rule on a traced graph: it sees neurons, not their numbers, in either form."""
+
+import pytest
+import torch
+
+from l2o import RuleConfig
+from l2o.graph import permute_parameters, random_permutations
+from l2o.nets import FeedForwardConfig, NGGNNConfig
+from l2o.nets.pyg import PyGNGGNNNet
+
+NARROW = RuleConfig(
+    net=NGGNNConfig(width=8, layers=2, head=FeedForwardConfig(width=8, layers=2))
+)
+"""It has every kind of message, and fits on the largest graphs."""
+
+
+@pytest.fixture(scope="module")
+def rule(random_rule):
+    return random_rule(NARROW)
+
+
+@pytest.fixture(scope="module")
+def assert_equivariant(random_grads, last_update, assert_updates_agree):
+    def check(rule, subject, *, steps, graph=None):
+        graph = subject.graph if graph is None else graph
+        orders = random_permutations(subject.graph, torch.Generator().manual_seed(1))
+
+        def moved(tensors):
+            return permute_parameters(subject.graph, orders, tensors)
+
+        grads = random_grads(subject.params, steps)
+        expected = moved(last_update(rule, graph, subject.params, grads))
+        grads = [moved(step) for step in grads]
+        found = last_update(rule, graph, moved(subject.params), grads)
+        assert_updates_agree(found, expected)
+
+    return check
+
+
+class TestRenumbering:
+    """Renumbering a network's neurons renumbers its updates."""
+
+    def test_small_networks(self, assert_equivariant, rule, small):
+        assert_equivariant(rule, small, steps=1)
+
+    @pytest.mark.slow
+    def test_full_size_networks(self, assert_equivariant, rule, full_size):
+        assert_equivariant(rule, full_size, steps=1)
+
+
+@pytest.fixture(scope="module")
+def assert_forms_agree(
+    rule, random_rule, random_grads, last_update, assert_updates_agree
+):
+    """Compare the rule on dense blocks with the rule on PyTorch Geometric's edges."""
+    listed = random_rule(NARROW)
+    listed.net = PyGNGGNNNet(listed.net)
+
+    def check(subject, other_graph=None):
+        grads = random_grads(subject.params, 1)
+        graph = subject.graph if other_graph is None else other_graph
+        expected = last_update(rule, subject.graph, subject.params, grads)
+        found = last_update(listed, graph, subject.params, grads)
+        assert_updates_agree(found, expected, tolerance=1e-6)
+
+    return check
+
+
+class TestForms:
+    """Dense blocks and edge lists agree."""
+
+    def test_on_small_networks(self, assert_forms_agree, small):
+        assert_forms_agree(small)
