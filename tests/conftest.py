@@ -1,5 +1,6 @@
 """What the tests of every room share."""
 
+import warnings
 from importlib.util import find_spec
 
 import pytest
@@ -42,8 +43,30 @@ def random_rule():
 
 
 @pytest.fixture(scope="session")
+def higher():
+    """Import higher, of whose source Python warns when it compiles it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return pytest.importorskip("higher", reason="needs l2o[higher]")
+
+
+@pytest.fixture(scope="session")
 def lightning():
     """Import Lightning, which imports torchvision where it is installed."""
     if find_spec("torchvision") is not None:
         import_torchvision("torchvision")
     return pytest.importorskip("pytorch_lightning", reason="needs l2o[ecosystem]")
+
+
+@pytest.fixture
+def accelerate():
+    """Import accelerate; what it keeps in its classes ends with the test."""
+    package = pytest.importorskip("accelerate", reason="needs l2o[ecosystem]")
+
+    def forget():
+        package.state.AcceleratorState._reset_state(reset_partial_state=True)
+        package.state.GradientState._reset_state()
+
+    forget()
+    yield package
+    forget()

@@ -13,6 +13,12 @@ PAGES = [
 ]
 LONG = ("docs/drop-in.md", "docs/functional.md")
 """Pages whose blocks take over 2 s, most of it imports."""
+OPTIONAL = {
+    "accelerate": "accelerate",
+    "higher": "higher",
+    "lightning": "pytorch_lightning",
+}
+"""Fixtures that import, or skip without, a package that a page may show."""
 
 _BLOCK = re.compile(
     r"^<!-- setup\n(?P<setup>.*?)^-->"
@@ -45,11 +51,9 @@ def python_of(page):
 )
 def test_its_blocks_run_one_after_the_other(page, tmp_path, monkeypatch, request):
     text = (ROOT / page).read_text()
-    for package in ("accelerate", "higher"):
+    for fixture, package in OPTIONAL.items():
         if re.search(rf"(import|from) {package}\b", text):
-            pytest.importorskip(package, reason="needs l2o[ecosystem]")
-    if "import pytorch_lightning" in text:
-        request.getfixturevalue("lightning")
+            request.getfixturevalue(fixture)
     monkeypatch.chdir(tmp_path)
     known = {"__name__": "page"}
     with torch.random.fork_rng(devices=[]):

@@ -9,23 +9,18 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from l2o import PRESETS, NeuralGraphOpt
 
-accelerate = pytest.importorskip("accelerate", reason="needs l2o[ecosystem]")
-
 SIZE, BATCHES = 4, 6
 
 
 @pytest.fixture
-def accelerator():
-    """Build an accelerator; its global state ends with the test."""
+def accelerator(accelerate):
+    """Build an accelerator, as if it were the first of its process."""
 
     def build(**settings):
         accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-        accelerate.state.GradientState._reset_state()
         return accelerate.Accelerator(cpu=True, **settings)
 
-    yield build
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
-    accelerate.state.GradientState._reset_state()
+    return build
 
 
 @pytest.fixture

@@ -12,15 +12,7 @@ from torch.func import functional_call
 from l2o import PRESETS, Hyper, NeuralGraphOpt, learned_step, neural_graph
 from optimizees import MLP, ConvNet
 
-# Importing higher compiles an `is` with a literal, of which Python warns.
-pytestmark = pytest.mark.filterwarnings("ignore:.*with 'int' literal:SyntaxWarning")
-
 STEPS = 3
-
-
-@pytest.fixture(scope="module")
-def higher():
-    return pytest.importorskip("higher", reason="needs the extra l2o[higher]")
 
 
 @pytest.fixture(scope="module")

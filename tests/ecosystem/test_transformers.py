@@ -26,7 +26,7 @@ class Regression(nn.Module):
 
 
 @pytest.fixture
-def run(random_rule, tmp_path):
+def run(accelerate, random_rule, tmp_path):
     """Train; return weights and optimizer. Each run keeps its checkpoints."""
     if find_spec("transformers") is None:
         pytest.skip("needs transformers: run `make zoo`")

@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
-# Steps that take seconds and show progress, and the packages beyond `l2o`.
+# Steps that take seconds and show progress; the fixture of a package beyond `l2o`.
 EXAMPLES = {
     "accelerate_loop": (20, "accelerate"),
     "cifar_resnet": (15, None),
@@ -17,7 +17,7 @@ EXAMPLES = {
     "fine_tuning": (25, None),
     "functional": (3, None),
     "higher_inner_loop": (3, "higher"),
-    "lightning_module": (15, "pytorch_lightning"),
+    "lightning_module": (15, "lightning"),
     "tiny_gpt": (15, None),
 }
 
@@ -56,14 +56,11 @@ def test_it_is_short(name):
 @pytest.mark.filterwarnings("ignore::Warning:pytorch_lightning")
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 @pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint that ended before")
-@pytest.mark.filterwarnings("ignore:.*with 'int' literal:SyntaxWarning")
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_does_what_it_says(run_example, request, name):
     steps, package = EXAMPLES[name]
-    if package == "pytorch_lightning":
-        request.getfixturevalue("lightning")
-    elif package is not None:
-        pytest.importorskip(package, reason="needs l2o[ecosystem]")
+    if package is not None:
+        request.getfixturevalue(package)  # or skip without it
     printed = run_example(name, steps)
     pairs = falls(printed)
     assert pairs, printed
