@@ -173,12 +173,14 @@ class MetaTrainer:
         grads = [weight.grad for weight in self.trained if weight.grad is not None]
         self.ranks.add_up([totals, *grads])
         total, count, diverged = totals.tolist()
+        # Problems that diverged before theta could learn from them took no step.
+        loss = total / count if count else math.nan
         self.inner_steps += round(count)
         self.num_diverged += round(diverged)
         norm, is_finite = self._move_theta()
         self.outer_step += 1
         self._write(
-            loss=total / count,
+            loss=loss,
             grad_norm=norm,
             lr=self.meta_optimizer.param_groups[0]["lr"],
             skipped=not is_finite,
@@ -187,7 +189,7 @@ class MetaTrainer:
         is_last = self.outer_step == self.config.outer_steps
         if is_last or self.outer_step % self.config.validation.every == 0:
             self._validate()
-        return total / count
+        return loss
 
     def save(self) -> None:
         """Write the checkpoint and the latest rule; every process must take part."""

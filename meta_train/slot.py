@@ -84,8 +84,7 @@ class Slot:
         task = config.tasks[self.choice]
         self.member = 0
         if isinstance(task, FamilyConfig):
-            members = (task.members,)
-            self.member = int(torch.randint(*members, (1,), generator=generator))
+            self.member = int(torch.randint(task.members, (1,), generator=generator))
         low, high = unroll_range(config, outer_step)
         place, cut, offset = torch.rand(3, generator=generator).tolist()
         length = low * (high / low) ** place

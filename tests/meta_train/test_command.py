@@ -61,6 +61,13 @@ def test_faults_of_the_user_are_one_line(run, capsys):
     assert "outer_stepz" in capsys.readouterr().err
 
 
+def test_tensorboard_is_an_option(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert command.main([str(run), "--tensorboard"]) == 1
+    assert "leave the flag out" in capsys.readouterr().err
+    assert not (run.parent / "runs" / "tiny" / "checkpoint.pt").exists()
+
+
 def test_an_interrupt_says_how_to_go_on(run, monkeypatch, capsys):
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
