@@ -21,10 +21,11 @@ from .optimizer_cost import (
     report_optimizer_cost,
     run_optimizer_cost,
 )
-from .report import report_fashion, report_long, report_step_cost
+from .report import report_fashion, report_long
 from .report_contest import report_held_out, report_transfer
 from .report_meta import report_meta_train
 from .step_cost import StepCostConfig, run_step_cost
+from .step_cost.report import report_step_cost
 from .transfer import TransferConfig, run_transfer
 from .trials import RESULTS, use_threads
 from .workloads import DataChoice
@@ -217,7 +218,8 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="long")(LongConfig)
     benchmark.command(name="transfer")(TransferConfig)
     benchmark.command(name="held-out")(HeldOutConfig)
-    benchmark.command(name="step-cost")(StepCostConfig)
+    flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+    benchmark.command(name="step-cost")(flat(StepCostConfig))
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     app.command(name="report")(report)

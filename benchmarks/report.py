@@ -8,7 +8,6 @@ from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
 from .curves import Panel, save_curves
-from .step_cost import FORWARD, LOSS, PRODUCT, RELEASED_FORWARD_MS
 from .summary import Group, best_rate, groups, settings, spread
 from .trials import Row, read_rows
 
@@ -127,17 +126,17 @@ def report_trials(
         FileNotFoundError: if there are no rows.
     """
     build_panels = _panels if build_panels is None else build_panels
-    rows = read_rows(_require(results, command))
+    rows = read_rows(require_rows(results, command))
     parts, panels = [heading], []
     for part in settings(rows):
-        parts += [_headline(part), build_table(part), _origin(part)]
+        parts += [_headline(part), build_table(part), origin_of(part)]
         panels.append(build_panels(_headline(part), part))
     picture = results.with_suffix(".png")
     save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
     return _write(results, [*parts, notes, f"Made by `{command}`."])
 
 
-def _require(results: Path, command: str) -> Path:
+def require_rows(results: Path, command: str) -> Path:
     """Return the file, which must have rows."""
     if not read_json_lines(results):
         raise FileNotFoundError(
@@ -163,7 +162,7 @@ def _headline(rows: list[Row]) -> str:
     )
 
 
-def _origin(rows: list[Row]) -> str:
+def origin_of(rows: list[Row]) -> str:
     """Say by which commit, on which machine the rows were made."""
     found = [row["provenance"] for row in rows]
     commits = sorted({item["commit"] for item in found})
@@ -281,70 +280,3 @@ def _panels(title: str, rows: list[Row]) -> list[Panel]:
     rates = {best_rate(groups(rows, "validation")), best_rate(tested)}
     drawn = [group for group in tested if group.lr is None or group.lr in rates]
     return [loss_panel(title, drawn)]
-
-
-def report_step_cost(results: Path) -> str:
-    """Return the table of `l2o benchmark step-cost`; write it beside the results.
-
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    command = "l2o benchmark step-cost"
-    rows = read_json_lines(_require(results, command))
-    table = github_table(
-        [
-            (
-                row["subject"],
-                f"{row['median_ms']:.2f}",
-                " to ".join(f"{value:.2f}" for value in row["quartiles_ms"]),
-                f"{row['ratio']:.2f}",
-                "" if row["gflop"] is None else f"{row['gflop']:.3f}",
-                "" if row["gflop"] is None else f"{row['gflop_per_s']:.1f}",
-            )
-            for row in rows
-        ],
-        (
-            "what",
-            "median ms",
-            "quartiles ms",
-            f"times {LOSS}",
-            "GFLOP",
-            "GFLOP/s",
-        ),
-    )
-    batch_size = rows[0]["config"]["batch_size"]
-    parts = [
-        "# What a step costs",
-        f"The paper's FashionMNIST CNN, batches of {batch_size}; everything timed "
-        f"{rows[0]['repetitions']} times, in turns, in one run.",
-        table,
-        _origin(rows),
-        "GFLOP counts matrix products only, and not the elementwise work between "
-        "them. Rules are untrained presets: the cost does not depend on their weights.",
-    ]
-    parts += [_compare_forward(rows), f"Made by `{command}`."]
-    return _write(results, [part for part in parts if part])
-
-
-def _compare_forward(rows: list[Row]) -> str:
-    """Set the paper-sized rule beside the released code, as far as that is fair."""
-    known = {row["subject"]: row for row in rows}
-    if FORWARD not in known:
-        return ""
-    ours, product = known[FORWARD], known[PRODUCT]
-    share = ours["gflop_per_s"] / product["gflop_per_s"]
-    return (
-        "For the forward pass of the paper's NG-GNN alone, its released implementation "
-        f"took {RELEASED_FORWARD_MS:.0f} ms with one thread, on other hardware; ours "
-        f"takes {ours['median_ms']:.0f} ms here. The two times are no ratio of speeds. "
-        "What can be compared within this run: ours does "
-        f"{ours['gflop']:.2f} GFLOP in matrix products at {ours['gflop_per_s']:.1f} "
-        f"GFLOP/s, {share:.0%} of what one plain product reaches "
-        f"({product['gflop_per_s']:.1f} GFLOP/s)."
-    )

@@ -158,16 +158,17 @@ def test_the_first_evaluation_of_long_comes_before_its_end(capsys):
     assert "Lower it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_step_cost_runs_and_reports(tmp_path, capsys):
     path = tmp_path / "step-cost.jsonl"
     arguments = [
-        *("benchmark", "step-cost", "--presets", "default-ff", "--no-compile"),
-        *("--repetitions", "2", "--batch-size", "4", "--results", str(path)),
+        *("benchmark", "step-cost", "--models", "mlp-10k", "--subjects", "adam-fused"),
+        *("--threads", "1", "--repeats", "2", "--results", str(path)),
     ]
     assert main(arguments) == 0
     assert main(["report", "step-cost", "--results", str(path)]) == 0
     text = capsys.readouterr().out
-    assert "| default-ff step, eager " in text
+    assert "| torch Adam, fused " in text
     assert "png" not in text
 
 

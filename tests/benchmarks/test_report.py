@@ -1,6 +1,7 @@
 import pytest
 
-from benchmarks.report import report_fashion, report_long, report_step_cost
+from benchmarks.report import report_fashion, report_long
+from benchmarks.step_cost.report import report_step_cost
 from benchmarks.trials import write_rows
 
 

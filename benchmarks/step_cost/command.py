@@ -1,0 +1,221 @@
+"""`l2o benchmark step-cost`: every subject on every network, one row each."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.trials import RESULTS, Row, write_rows
+from meta_train.log import read_json_lines
+from meta_train.provenance import provenance
+
+from .cell import Cell, run_cell
+from .memory import available_memory
+from .networks import NetworkName
+from .subjects import SubjectName
+
+_STEPS: tuple[SubjectName, ...] = (
+    "forward-backward",
+    "adam-foreach",
+    "adam-fused",
+    "small-fc",
+    "default-ff",
+    "default",
+)
+_MORE: tuple[SubjectName, ...] = (
+    "default-pyg",
+    "default-ff-compiled",
+    "default-compiled",
+    "paper-ff",
+    "paper",
+    "paper-forward",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """How each subject is measured, in a process of its own."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where everything lies."""
+    threads: int = 1
+    """CPU threads."""
+    repeats: int = 30
+    """Most times that each is timed."""
+    seconds: float = 10.0
+    """Time after which a subject is not repeated again."""
+    limit_s: float = 240.0
+    """Time after which a process is stopped; its row says so."""
+    memory_gb: float | None = None
+    """What a process may allocate on a CPU, in 1e9 bytes; None for nine tenths of what
+    is free."""
+
+    def __post_init__(self) -> None:
+        wrong = {
+            name: value
+            for name, value in asdict(self).items()
+            if isinstance(value, int | float) and not value > 0
+        }
+        if wrong:
+            raise ValueError(
+                f"Measurement settings must be above zero; got {wrong}. Leave them out "
+                "for the defaults."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCostConfig:
+    """Measure what a step costs beside forward and backward, and beside Adam.
+
+    Each pair of network and subject runs in a process of its own, so that its memory
+    can be measured and its failure ends nothing else. Rows of the same commit and
+    settings are kept: an interrupted run continues, unless files differ from the
+    commit.
+    """
+
+    models: tuple[NetworkName, ...] = (
+        "fashion-cnn",
+        "cifar-cnn",
+        "mlp-1m",
+        "mlp-10m",
+        "resnet-18",
+        "vit-b-16",
+        "mlp-100m",
+        "gpt-2",
+    )
+    """Networks to train."""
+    subjects: tuple[SubjectName, ...] | None = None
+    """What to time; None for what suits each network: everything on the paper's
+    FashionMNIST network, PyTorch Geometric up to ResNet-18."""
+    measure: Measurement = Measurement()
+    """How."""
+    results: Path = RESULTS / "step-cost.jsonl"
+    """JSON lines file."""
+
+
+def run_step_cost(config: StepCostConfig, announce: Callable[[str], object]) -> None:
+    """Measure everything and write one row each.
+
+    Args:
+        config: the benchmark.
+        announce: called with a line about what is going on.
+
+    Raises:
+        OSError: if the results cannot be written.
+    """
+    pairs: list[tuple[NetworkName, SubjectName]] = [
+        (network, subject)
+        for network in config.models
+        for subject in config.subjects or suitable(network)
+    ]
+    measure_pairs(pairs, config.measure, config.results, announce)
+
+
+def suitable(network: NetworkName) -> tuple[SubjectName, ...]:
+    """Return what is worth timing on a network."""
+    match network:
+        case "fashion-cnn":
+            return (*_STEPS, *_MORE)
+        case "cifar-cnn" | "mlp-1m" | "resnet-18":
+            return (*_STEPS, "default-pyg")
+        case _:
+            return _STEPS
+
+
+def measure_pairs(
+    pairs: Iterable[tuple[NetworkName, SubjectName]],
+    measurement: Measurement,
+    results: Path,
+    announce: Callable[[str], object],
+    known: Iterable[Path] = (),
+) -> list[Row]:
+    """Measure each pair that has no row yet; write the rows.
+
+    Args:
+        pairs: networks and subjects.
+        measurement: how.
+        results: the JSON lines file; rows of other commits or settings are dropped.
+        announce: called with one line for each pair.
+        known: results of other benchmarks; a row that answers a pair is copied.
+
+    Returns:
+        The rows of the pairs, in their order.
+    """
+    origin = provenance()
+    origin["machine"]["threads"] = measurement.threads
+    settings = asdict(measurement)
+    rows = _current(results, settings, origin)
+    elsewhere = {
+        key: row
+        for path in known
+        for key, row in _current(path, settings, origin).items()
+    }
+    todo = list(pairs)
+    for index, (network, subject) in enumerate(todo, start=1):
+        name = f"[{index}/{len(todo)}] {network}, {subject}"
+        if (network, subject) in rows:
+            announce(f"{name}: already there")
+            continue
+        if (network, subject) in elsewhere:
+            announce(f"{name}: copied")
+            row = elsewhere[network, subject]
+        else:
+            outcome = run_cell(
+                _cell(network, subject, measurement), measurement.limit_s
+            )
+            announce(f"{name}: {_summary(outcome)}")
+            row = {
+                "network": network,
+                "subject": subject,
+                **outcome,
+                "settings": settings,
+                "provenance": origin,
+            }
+        rows[network, subject] = row
+        results.parent.mkdir(parents=True, exist_ok=True)
+        write_rows(results, rows.values())
+    return [rows[pair] for pair in todo]
+
+
+def _cell(network: NetworkName, subject: SubjectName, measurement: Measurement) -> Cell:
+    free = available_memory()
+    given = measurement.memory_gb
+    if given is not None:
+        memory = int(1e9 * given)
+    else:
+        memory = None if free is None else int(0.9 * free)
+    return Cell(
+        network=network,
+        subject=subject,
+        device=measurement.device,
+        threads=measurement.threads,
+        repetitions=measurement.repeats,
+        seconds=measurement.seconds,
+        memory_bytes=memory,
+    )
+
+
+def _current(
+    results: Path, settings: dict[str, Any], origin: Row
+) -> dict[tuple[str, str], Row]:
+    """Return the rows that this commit made with these settings, by pair."""
+    if origin["commit"].endswith("-dirty"):
+        return {}  # nobody knows which files they came from
+    return {
+        (row["network"], row["subject"]): row
+        for row in read_json_lines(results)
+        if row.get("settings") == settings
+        and row["provenance"]["commit"] == origin["commit"]
+    }
+
+
+def _summary(outcome: Row) -> str:
+    """Say in one line how a measurement went."""
+    if outcome["status"] != "measured":
+        return outcome["status"]
+    peak = outcome["peak_bytes"]
+    memory = "" if peak is None else f", {peak / 2**20:,.0f} MiB"
+    return (
+        f"{outcome['median_ms']:,.2f} ms ({outcome['repetitions']} times){memory}, a "
+        f"product {outcome['product_gflop_per_s']:,.0f} GFLOP/s"
+    )

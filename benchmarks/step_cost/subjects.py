@@ -1,0 +1,154 @@
+"""What is timed on a network: its own gradient, and steps of optimizers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, assert_never, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from l2o import PRESETS, NeuralGraphOpt, Rule, neural_graph
+from l2o.graph import NeuralGraph
+from l2o.nets.gnn import NGGNNNet
+from l2o.nets.pyg import PyGNGGNNNet
+
+from .networks import Network
+from .small_fc import SmallFC
+
+RuleName: TypeAlias = Literal["default", "default-ff", "paper", "paper-ff"]
+CompiledName: TypeAlias = Literal[
+    "default-compiled", "default-ff-compiled", "paper-compiled", "paper-ff-compiled"
+]
+SubjectName: TypeAlias = (
+    Literal["forward-backward", "adam-foreach", "adam-fused"]
+    | RuleName
+    | CompiledName
+    | Literal["default-pyg", "small-fc", "paper-forward"]
+)
+RULES: tuple[RuleName, ...] = get_args(RuleName)
+COMPILED: tuple[CompiledName, ...] = get_args(CompiledName)
+
+LABELS: dict[SubjectName, str] = {
+    "forward-backward": "forward + backward",
+    "adam-foreach": "torch Adam, foreach",
+    "adam-fused": "torch Adam, fused",
+    "default": "NG-GNN",
+    "default-ff": "FF",
+    "paper": "the paper's NG-GNN",
+    "paper-ff": "the paper's FF",
+    "default-compiled": "NG-GNN, compiled",
+    "default-ff-compiled": "FF, compiled",
+    "paper-compiled": "the paper's NG-GNN, compiled",
+    "paper-ff-compiled": "the paper's FF, compiled",
+    "default-pyg": "NG-GNN on PyTorch Geometric",
+    "small-fc": "per-parameter MLP of PyLO's form",
+    "paper-forward": "the paper's NG-GNN, forward pass alone",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A subject, ready to be timed."""
+
+    call: Callable[[], object]
+    """Does it once; the first time may take longer."""
+    optimizer: Optimizer | None
+    """Whose state is counted; None where there is none."""
+    graph: NeuralGraph | None
+    """What the rule reads; None for others."""
+
+
+def prepare(name: SubjectName, network: Network) -> Prepared:
+    """Build what is timed.
+
+    Gradients are noise where only a step is timed: values do not change the cost. Rules
+    are untrained for the same reason.
+
+    Args:
+        name: which subject.
+        network: its parameters get gradients.
+    """
+    model = network.model
+    if name == "forward-backward":
+
+        def call() -> None:
+            model.zero_grad()
+            network.loss().backward()
+
+        return Prepared(call=call, optimizer=None, graph=None)
+    draw_gradients(model)
+    match name:
+        case "adam-foreach":
+            return _step_of(torch.optim.Adam(model.parameters(), foreach=True))
+        case "adam-fused":
+            return _step_of(torch.optim.Adam(model.parameters(), fused=True))
+        case "small-fc":
+            return _step_of(SmallFC(model.parameters()))
+        case "default" | "default-ff" | "paper" | "paper-ff":
+            return _learned(network, _rule(name, network))
+        case "default-compiled":
+            return _compiled(network, "default")
+        case "default-ff-compiled":
+            return _compiled(network, "default-ff")
+        case "paper-compiled":
+            return _compiled(network, "paper")
+        case "paper-ff-compiled":
+            return _compiled(network, "paper-ff")
+        case "default-pyg":
+            rule = _rule("default", network)
+            assert isinstance(rule.net, NGGNNNet)
+            rule.add_module("net", PyGNGGNNNet(rule.net))
+            return _learned(network, rule)
+        case "paper-forward":
+            return _forward(network, _rule("paper", network))
+        case _:
+            assert_never(name)
+
+
+def draw_gradients(model: nn.Module) -> None:
+    """Give every parameter normal noise as its gradient, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    for param in model.parameters():
+        noise = torch.randn(param.shape, generator=generator)
+        param.grad = (0.01 * noise).to(param)
+
+
+def _rule(name: RuleName, network: Network) -> Rule:
+    return Rule(PRESETS[name]).to(network.inputs.device)
+
+
+def _step_of(optimizer: Optimizer, graph: NeuralGraph | None = None) -> Prepared:
+    return Prepared(call=optimizer.step, optimizer=optimizer, graph=graph)
+
+
+def _learned(network: Network, rule: Rule, *, compile: bool = False) -> Prepared:
+    graph = neural_graph(network.model, network.inputs[:2])
+    named = network.model.named_parameters()
+    optimizer = NeuralGraphOpt(named, rule=rule, graph=graph, compile=compile)
+    return _step_of(optimizer, graph)
+
+
+def _compiled(network: Network, name: RuleName) -> Prepared:
+    """Prepare a compiled step; the first one, without state, is taken eagerly."""
+    rule = _rule(name, network)
+    eager = _learned(network, rule)
+    eager.call()
+    assert eager.optimizer is not None
+    compiled = _learned(network, rule, compile=True)
+    assert compiled.optimizer is not None
+    compiled.optimizer.load_state_dict(eager.optimizer.state_dict())
+    return compiled
+
+
+def _forward(network: Network, rule: Rule) -> Prepared:
+    params: dict[str, Tensor] = dict(network.model.named_parameters())
+    grads = {name: p.grad for name, p in params.items() if p.grad is not None}
+    graph = neural_graph(network.model, network.inputs[:2])
+    state = rule.advance(rule.init_state(params), grads)
+
+    @torch.no_grad()
+    def call() -> None:
+        rule(graph, params, grads, state)
+
+    return Prepared(call=call, optimizer=None, graph=graph)

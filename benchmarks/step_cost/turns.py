@@ -1,0 +1,30 @@
+"""Times taken in turns, so that whatever else the machine does hits all alike."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Something that is timed."""
+
+    name: str
+    """Stands in the table."""
+    call: Callable[[], object]
+    """Does it once."""
+    gflop: float | None = None
+    """Floating-point operations in matrix products, in 1e9; None if not counted."""
+
+
+def time_in_turns(subjects: list[Subject], repetitions: int) -> dict[str, list[float]]:
+    """Return the times of each subject in seconds, taken in turns."""
+    seconds: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    order = random.Random(0)
+    for _ in range(repetitions):
+        for subject in order.sample(subjects, len(subjects)):
+            start = time.perf_counter()
+            subject.call()
+            seconds[subject.name].append(time.perf_counter() - start)
+    return seconds
