@@ -38,7 +38,7 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the learned optimizer and a schedule of its relative rate."""
-        optimizer = NeuralGraphOpt(self.parameters())  # where Adam was
+        optimizer = NeuralGraphOpt(self.network.parameters())  # where Adam was
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         return {
             "optimizer": optimizer,
