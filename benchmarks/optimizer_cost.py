@@ -22,8 +22,8 @@ from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "FashionMNIST CNN": fashion_cnn,
-    "MLP of 784-512-512-10": lambda: MLP((784, 512, 512, 10)),
-    "MLP of 24 layers": lambda: MLP((64,) * 25),
+    "MLP of 784-128-128-10": lambda: MLP((784, 128, 128, 10)),
+    "MLP of 24 layers": lambda: MLP((32,) * 25),
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
