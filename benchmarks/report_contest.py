@@ -14,37 +14,33 @@ _WINDOW = 50
 
 _NOTES = """\
 Mean ± sample standard deviation over n seeds. An opponent's learning rate is the one
-that did best on validation data (table below each), where networks train without that
+that did best on validation data (the second table), where networks train without that
 data; rules and teacher have nothing to choose. Training loss: mean of the last 50
-steps{loss}. Steps to Adam's loss: after how many steps the training loss, averaged over
-50 steps, first is what the tuned Adam ends with; `k of n` where only k seeds get there.
+steps. Steps to Adam's loss: after how many steps the training loss, averaged over 50
+steps, first is what the tuned Adam ends with; `k of n` where only k seeds get there.
 Diverged: runs whose loss or weights stopped being finite; such a run counts in the
 accuracy if its weights are finite. Behind a rule stands the beginning of its file's
 SHA-256. Times are not reported: other programs ran beside these."""
 
-_TRANSFER_NOTES = (
-    _NOTES.format(
-        loss=", in nats; that of schedule-free AdamW is\ntaken where its gradients "
-        "are, not at its average"
-    )
-    + """
+_TRANSFER_NOTES = f"""\
+{_NOTES}
+
+Losses are in nats. The training loss of schedule-free AdamW is taken where its
+gradients are; its average, which is tested, is better.
 
 The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
 not know."""
-)
 
-_HELD_OUT_NOTES = (
-    _NOTES.format(
-        loss=", as the test loss in nats or, of the\nautoencoder, mean square"
-    )
-    + """
+_HELD_OUT_NOTES = f"""\
+{_NOTES}
+
+Losses are in nats; the autoencoder's are mean squares.
 
 No rule was trained on these networks. `digits-mlp`: perceptron 784-128-64-10.
 `fashion-autoencoder`: 784-128-32-128-784. `text-gpt`: three blocks, 64 wide, four
 heads, 64 characters of context; accuracy is the share of characters foreseen.
 `cifar-resnet`: eight layers, 16 to 64 channels, batch norm with running statistics.
 `cifar-vit`: three blocks, 48 wide, three heads, patches of 4 x 4."""
-)
 
 
 def report_transfer(results: Path) -> str:
