@@ -1,13 +1,13 @@
 """The per-parameter network: FF by itself, and the last stage of the graph networks."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
+from l2o.graph.tiles import NodeTile
 
 from .config import Activation, FeedForwardConfig
+from .entries import Entries
 
 
 def build_activation(name: Activation) -> nn.Module:
@@ -64,7 +64,8 @@ class FeedForward(nn.Module):
 
         Args:
             features: `[*entries, num_features]`.
-            context: `[num_context]`; ignored where the network takes none.
+            context: broadcasts to `[*entries, num_context]`; ignored where the network
+                takes none.
             structure: broadcasts to `[*entries, num_structure]`.
 
         Returns:
@@ -113,14 +114,17 @@ class FeedForwardNet(nn.Module):
         torch.nn.init.zeros_(self.entry.last.weight)
         torch.nn.init.zeros_(self.entry.last.bias)
 
-    def forward(
-        self,
-        graph: NeuralGraph,
-        features: Mapping[str, Tensor],
-        contexts: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Return `[*shape, num_outputs]` for every parameter."""
-        return {
-            name: self.entry(feature, contexts[name])
-            for name, feature in features.items()
-        }
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read the features of every entry and write its outputs.
+
+        Args:
+            graph: the optimizee's graph.
+            entries: where features come from and outputs go.
+            context: `[tensor, num_context]`, in the order of `graph.shapes`.
+        """
+        for tile in (*entries.tiles.edges, *entries.tiles.nodes):
+            if isinstance(tile, NodeTile) or tile.is_owned:
+                features = entries.read(tile)
+                shared = context.index_select(0, tile.owner)
+                shape = (len(shared), *[1] * (features.ndim - 2), -1)
+                entries.write(tile, self.entry(features, shared.reshape(shape)))

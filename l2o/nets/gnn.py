@@ -6,46 +6,22 @@ reduced over one of its axes. Only neurons, of which there are far fewer than ed
 gathered and scattered.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import log, prod
+from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2o.graph import NeuralGraph, from_blocks, to_blocks
+from l2o.graph import NeuralGraph
 from l2o.graph.encodings import encode_positions
 from l2o.graph.layout import pad_cells
-from l2o.graph.stacks import (
-    EdgeStack,
-    Stacked,
-    Stacks,
-    find_stacks,
-    stack_values,
-    unstack_values,
-)
+from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
+from .entries import Entries
 from .feed_forward import FeedForward, build_activation
-
-_NUM_REDUCTIONS = 8
-"""Mean, minimum, maximum, deviation, each plain and amplified by degree."""
-
-TYPICAL_LOG_DEGREE = log(32.0)
-"""Where the amplification is 1: a neuron with 31 neighbours."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphState:
-    """Node states `[neuron, width]`, edge states `[part, target, source, width]`.
-
-    `edges[d][k]` is stack k's state for direction d. Where both directions share one
-    state, `edges` has one entry.
-    """
-
-    nodes: Tensor
-    edges: tuple[tuple[Tensor, ...], ...]
+from .inbox import NUM_REDUCTIONS, Inbox
 
 
 class MessageLayer(nn.Module):
@@ -82,7 +58,7 @@ class MessageLayer(nn.Module):
         self.from_sender = nn.ModuleList(
             nn.Linear(width, width, bias=False) for _ in range(maps)
         )
-        self.update = nn.Linear((1 + _NUM_REDUCTIONS) * width, width)
+        self.update = nn.Linear((1 + NUM_REDUCTIONS) * width, width)
         self.mix = nn.Linear(width, width)
         has_norm = config.residual or not is_last
         self.norm = nn.LayerNorm(width) if has_norm else nn.Identity()
@@ -92,31 +68,22 @@ class MessageLayer(nn.Module):
         self.edge_target = nn.Linear(width, width)
         self.edge_out = nn.Linear(width, width)
 
-    def forward(self, stacks: Stacks, state: GraphState) -> GraphState:
-        """Return the next states; shapes stay."""
-        inbox = _Inbox(stacks)
-        receive = [layer(state.nodes) for layer in self.from_receiver]
-        send = [layer(state.nodes) for layer in self.from_sender]
-        for stack, along, against in zip(
-            stacks.edges, state.edges[0], state.edges[-1], strict=True
-        ):
-            ends = _targets(receive[0], stack) + _sources(send[0], stack)
-            inbox.add(stack.target, self._messages(0, along, ends), axis=2)
-            ends = _sources(receive[-1], stack) + _targets(send[-1], stack)
-            inbox.add(stack.source, self._messages(-1, against, ends), axis=1)
-        nodes = self.update_nodes(state.nodes, inbox.reduce(state.nodes))
-        own, other = self.edge_source(nodes), self.edge_target(nodes)
-        edges = []
-        for direction, states in enumerate(state.edges):
-            updated = []
-            for stack, edge in zip(stacks.edges, states, strict=True):
-                if direction == 0:
-                    ends = _sources(own, stack) + _targets(other, stack)
-                else:
-                    ends = _targets(own, stack) + _sources(other, stack)
-                updated.append(self.update_edge(edge, ends))
-            edges.append(tuple(updated))
-        return GraphState(nodes, tuple(edges))
+    def forward(
+        self, nodes: Tensor, tiles: Sequence[EdgeTile], edges: "EdgeStates"
+    ) -> Tensor:
+        """Return the next node states `[neuron, width]`; let the edges follow."""
+        inbox = edges.new_inbox()
+        receive = [layer(nodes) for layer in self.from_receiver]
+        send = [layer(nodes) for layer in self.from_sender]
+        for index, tile in enumerate(tiles):
+            states = edges.get(index)
+            ends = _targets(receive[0], tile) + _sources(send[0], tile)
+            inbox.add(tile.target, self._messages(0, states[0], ends), axis=2)
+            ends = _sources(receive[-1], tile) + _targets(send[-1], tile)
+            inbox.add(tile.source, self._messages(-1, states[-1], ends), axis=1)
+        nodes = self.update_nodes(nodes, inbox.reduce(nodes))
+        edges.follow(self, self.edge_source(nodes), self.edge_target(nodes))
+        return nodes
 
     def _messages(self, way: int, edge: Tensor, ends: Tensor) -> Tensor:
         """Return `[part, target, source, width]`, whichever end receives."""
@@ -136,66 +103,87 @@ class MessageLayer(nn.Module):
         return edge + update if self.is_residual else update
 
 
-class _Inbox:
-    """Messages of all stacks, reduced a neuron: mean, min, max and deviation."""
+class EdgeStates:
+    """Edge states of all tiles, each brought up to date when it is asked for.
 
-    def __init__(self, stacks: Stacks) -> None:
-        self.degree = stacks.degree
-        self.neurons: list[Tensor] = []
-        self.sums: list[Tensor] = []
-        self.lows: list[Tensor] = []
+    States are kept as long as the entries' memory limit allows; those beyond are
+    computed again from the features, through all layers so far.
 
-    def add(self, neurons: Tensor, messages: Tensor, *, axis: int) -> None:
-        """Take the messages of one stack.
+    Args:
+        net: the network.
+        entries: where the features come from.
+        extra: what a tensor's context adds to its edges, `[tensor + 1, width]`.
+    """
 
-        Args:
-            neurons: `[part, receiver]`.
-            messages: `[part, target, source, width]`.
-            axis: the senders' axis.
-        """
-        total, square = messages.sum(axis), messages.square().sum(axis)
-        low, high = messages.amin(axis), messages.amax(axis)
-        self.neurons.append(neurons.flatten())
-        self.sums.append(torch.cat([total, square], dim=-1).flatten(0, 1))
-        self.lows.append(torch.cat([low, -high], dim=-1).flatten(0, 1))
+    def __init__(self, net: "NGGNNNet", entries: Entries, extra: Tensor) -> None:
+        self.net = net
+        self.entries = entries
+        self.extra = extra
+        self.room = entries.memory_limit
+        self.layers: list[tuple[MessageLayer, Tensor, Tensor]] = []
+        self.kept: dict[int, tuple[int, list[Tensor]]] = {}
 
-    def reduce(self, nodes: Tensor) -> Tensor:
-        """Return the four, plain and amplified by degree.
+    def new_inbox(self) -> Inbox:
+        """Return an empty inbox for all neurons."""
+        is_pure = self.entries.memory_limit is None
+        return Inbox(self.entries.tiles.degree, is_pure=is_pure)
 
-        Args:
-            nodes: `[neuron, width]`, for its shape and type.
+    def follow(self, layer: MessageLayer, source: Tensor, target: Tensor) -> None:
+        """Let the states pass through a layer, from what its neurons now say."""
+        self.layers.append((layer, source, target))
 
-        Returns:
-            `[neuron, 8 * width]`; zeros for a neuron that no edge touches.
-        """
-        if not self.neurons:
-            return nodes.new_zeros(len(nodes), _NUM_REDUCTIONS * nodes.shape[-1])
-        index, sums, lows = (
-            torch.cat(items) for items in (self.neurons, self.sums, self.lows)
-        )
-        empty = nodes.new_zeros(len(nodes), sums.shape[-1])
-        degree = self.degree.to(nodes.dtype)[:, None]
-        total = torch.index_add(empty, 0, index, sums) / degree.clamp_min(1)
-        mean, square = total.chunk(2, dim=-1)
-        low, high = torch.scatter_reduce(
-            empty, 0, index[:, None].expand_as(lows), lows, "amin", include_self=False
-        ).chunk(2, dim=-1)
-        deviation = ((square - mean.square()).relu() + 1e-5).sqrt() * (degree > 0)
-        plain = torch.cat([mean, low, -high, deviation], dim=-1)
-        amplifier = torch.log(degree + 1) / TYPICAL_LOG_DEGREE
-        return torch.cat([plain, plain * amplifier], dim=-1)
+    def get(self, index: int) -> list[Tensor]:
+        """Return a tile's states, `[part, target, source, width]`, one a direction."""
+        tile = self.entries.tiles.edges[index]
+        depth, states = self.kept.get(index) or (0, self._first(tile))
+        is_kept = index in self.kept
+        for layer, source, target in self.layers[depth:]:
+            states = [
+                layer.update_edge(
+                    state,
+                    _sources(source, tile) + _targets(target, tile)
+                    if direction == 0
+                    else _targets(source, tile) + _sources(target, tile),
+                )
+                for direction, state in enumerate(states)
+            ]
+        if is_kept or self._has_room(states):
+            self.kept[index] = len(self.layers), states
+        return states
+
+    def _first(self, tile: EdgeTile) -> list[Tensor]:
+        """Return the states before the first layer."""
+        net = self.net
+        if tile.blocks:
+            summary = net.summarize(self.entries.read(tile), tile.cells)
+        else:
+            summary = self.extra.new_zeros(*tile.shape, net.node_in.in_features)
+        extra = self.extra.index_select(0, tile.owner)[:, None, None]
+        return [
+            net.edge_mix(net.edge_in(item) + extra) for item in net.directed(summary)
+        ]
+
+    def _has_room(self, states: list[Tensor]) -> bool:
+        """Whether these may be kept; takes the room if so."""
+        if self.room is None:
+            return True
+        size = sum(state.numel() * state.element_size() for state in states)
+        if size > self.room:
+            return False
+        self.room -= size
+        return True
 
 
-def _targets(nodes: Tensor, stack: EdgeStack) -> Tensor:
+def _targets(nodes: Tensor, tile: EdgeTile) -> Tensor:
     """Return each edge's target, to broadcast: `[part, target, 1, width]`."""
-    found = nodes.index_select(0, stack.target.flatten())
-    return found.reshape(*stack.target.shape, 1, -1)
+    found = nodes.index_select(0, tile.target.flatten())
+    return found.reshape(*tile.target.shape, 1, -1)
 
 
-def _sources(nodes: Tensor, stack: EdgeStack) -> Tensor:
+def _sources(nodes: Tensor, tile: EdgeTile) -> Tensor:
     """Return each edge's source, to broadcast: `[part, 1, source, width]`."""
-    found = nodes.index_select(0, stack.source.flatten())
-    return found.reshape(len(stack.source), 1, stack.source.shape[1], -1)
+    found = nodes.index_select(0, tile.source.flatten())
+    return found.reshape(len(tile.source), 1, tile.source.shape[1], -1)
 
 
 class NGGNNNet(nn.Module):
@@ -263,66 +251,68 @@ class NGGNNNet(nn.Module):
 
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read a block of this graph."""
-        like = self.edge_in.weight
-        stacks = find_stacks(graph, like.device)
-        _positions(graph, self.config.width, like)
+        _positions(graph, self.config.width, self.edge_in.weight)
         if self._grid is not None:
-            for stack in (*stacks.edges, *stacks.nodes):
-                cell = torch.zeros(1, 1, prod(stack.cells))
-                pad_cells(cell, stack.cells, self._grid)
+            grids = [block.cells for block in graph.blocks]
+            grids += [node.view.shape[1:] for node in graph.node_parameters]
+            for cells in grids:
+                pad_cells(torch.zeros(1, 1, prod(cells)), cells, self._grid)
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
         torch.nn.init.zeros_(self.entry.last.weight)
         torch.nn.init.zeros_(self.entry.last.bias)
 
-    def forward(
-        self,
-        graph: NeuralGraph,
-        features: Mapping[str, Tensor],
-        contexts: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Return `[*shape, num_outputs]` for every parameter.
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read the features of every entry and write its outputs.
 
         Args:
             graph: the optimizee's graph.
-            features: `[*shape, num_features]` for every parameter.
-            contexts: `[num_context]` for every parameter.
+            entries: where features come from and outputs go.
+            context: `[tensor, num_context]`, in the order of `graph.shapes`.
         """
-        stacks = find_stacks(graph, self.edge_in.weight.device)
-        values = stack_values(stacks, to_blocks(graph, features))
-        context = torch.stack([contexts[name] for name in graph.shapes])
-        state = self._encode(graph, stacks, values, context)
-        for layer in self.layers:
-            state = layer(stacks, state)
-        outputs = self._read(stacks, values, context, state)
-        return from_blocks(graph, unstack_values(graph, stacks, outputs))
+        tiles = entries.tiles
+        for_nodes, for_edges = self.context_parts(context)
+        nodes = self.encode_nodes(graph, entries, for_nodes)
+        edges = EdgeStates(self, entries, for_edges)
+        for layer in self.message_layers:
+            nodes = layer(nodes, tiles.edges, edges)
+        self.write_edges(entries, context, edges)
+        self.write_nodes(entries, context, nodes)
 
-    def _encode(
-        self, graph: NeuralGraph, stacks: Stacks, values: Stacked, context: Tensor
-    ) -> GraphState:
-        """Return the states before the first message."""
-        like = self.edge_in.weight
-        nodes = _positions(graph, self.config.width, like)
-        shared = self.context_parts(context)
-        for stack, value in zip(stacks.nodes, values.nodes, strict=True):
-            summary = self.node_in(self.summarize(value[:, None, None], stack.cells))
-            summary = summary[:, 0, 0] + shared[0].index_select(0, stack.owner)
-            nodes = nodes.index_add(0, stack.neurons, self.node_mix(summary))
-        edges = []
-        for stack, value in zip(stacks.edges, values.edges, strict=True):
-            extra = shared[1].index_select(0, stack.owner)[:, None, None]
-            states = [
-                self.edge_mix(self.edge_in(summary) + extra)
-                for summary in self.directed(self.summarize(value, stack.cells))
-            ]
-            edges.append(states)
-        return GraphState(nodes, tuple(zip(*edges, strict=True)) if edges else ((),))
+    def write_edges(self, entries: Entries, context: Tensor, edges: EdgeStates) -> None:
+        """Write the outputs of all weights from the last edge states."""
+        for index, tile in enumerate(entries.tiles.edges):
+            if tile.is_owned:
+                structure = self.edge_out(edges.get(index)[0])[..., None, :]
+                shared = context.index_select(0, tile.owner)[:, None, None, None]
+                outputs = self.entry(entries.read(tile), shared, structure)
+                entries.write(tile, outputs)
+
+    def write_nodes(self, entries: Entries, context: Tensor, nodes: Tensor) -> None:
+        """Write the outputs of all node parameters from the last node states."""
+        for tile in entries.tiles.nodes:
+            structure = self.node_out(nodes.index_select(0, tile.neurons))[:, None]
+            shared = context.index_select(0, tile.owner)[:, None]
+            entries.write(tile, self.entry(entries.read(tile), shared, structure))
+
+    def encode_nodes(
+        self, graph: NeuralGraph, entries: Entries, extra: Tensor
+    ) -> Tensor:
+        """Return the node states before the first message."""
+        nodes = _positions(graph, self.config.width, self.edge_in.weight)
+        for tile in entries.tiles.nodes:
+            values = entries.read(tile)[:, None, None]
+            summary = self.node_in(self.summarize(values, tile.cells)[:, 0, 0])
+            new = self.node_mix(summary + extra.index_select(0, tile.owner))
+            nodes = nodes.index_add(0, tile.neurons, new)
+        return nodes
 
     def summarize(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
         """Fold the cell axis of `[..., source, cell, feature]` into channels."""
         if self._grid is None:
-            return torch.cat([values.mean(-2), values.abs().mean(-2)], dim=-1)
+            size = torch.linalg.vector_norm(values, ord=1, dim=-2) / values.shape[-2]
+            return torch.cat([values.mean(-2), size], dim=-1)
         padded = pad_cells(values.flatten(0, 1), cells, self._grid).flatten(2)
         return padded.unflatten(0, values.shape[:2])
 
@@ -346,25 +336,6 @@ class NGGNNNet(nn.Module):
             return none, none
         nodes, edges = F.pad(self.context_in(context), (0, 0, 0, 1)).chunk(2, dim=-1)
         return nodes, edges
-
-    def _read(
-        self, stacks: Stacks, values: Stacked, context: Tensor, state: GraphState
-    ) -> Stacked:
-        """Return the outputs of every entry that a stack owns."""
-        edges = []
-        for stack, value, edge in zip(
-            stacks.edges, values.edges, state.edges[0], strict=True
-        ):
-            owned = slice(stack.num_owned)
-            shared = context.index_select(0, stack.owner[owned])[:, None, None, None]
-            structure = self.edge_out(edge[owned])[..., None, :]
-            edges.append(self.entry(value[owned], shared, structure))
-        nodes = []
-        for stack, value in zip(stacks.nodes, values.nodes, strict=True):
-            shared = context.index_select(0, stack.owner)[:, None]
-            node = state.nodes.index_select(0, stack.neurons)
-            nodes.append(self.entry(value, shared, self.node_out(node)[:, None]))
-        return Stacked(tuple(edges), tuple(nodes))
 
 
 def _positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:

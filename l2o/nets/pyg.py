@@ -5,8 +5,8 @@ edge carries copies of its end states, and messages are scattered to their recei
 It is what the dense blocks are checked against, and what they are faster than.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -14,59 +14,41 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import degree
 from typing_extensions import override
 
-from l2o.graph import Blocks, NeuralGraph, Neurons, from_blocks, to_blocks
-from l2o.graph.encodings import encode_positions
+from l2o.graph import NeuralGraph
+from l2o.graph.tiles import Tiles
 
-from .gnn import TYPICAL_LOG_DEGREE, MessageLayer, NGGNNNet
+from .entries import Entries
+from .gnn import MessageLayer, NGGNNNet
+from .inbox import TYPICAL_LOG_DEGREE
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeList:
-    """A neural graph, edge by edge: the weights block after block, then the ties."""
+    """A neural graph edge by edge, one tile after another, ties last."""
 
     edge_index: Tensor
     """`[2, edge]`: running numbers of source and target."""
+    owner: Tensor
+    """`[edge]`: place of its parameter among all, past the last for ties."""
     entry_edge: Tensor
     """`[entry]`: the edge of every weight entry, aliases included."""
-    first: tuple[int, ...]
-    """Running number of each group's first neuron, and the number of all."""
 
     @classmethod
-    def of(cls, graph: NeuralGraph, device: torch.device) -> "EdgeList":
+    def of(cls, tiles: Tiles) -> "EdgeList":
         """Write out the edges of a graph."""
-        first = [0]
-        for group in graph.groups:
-            first.append(first[-1] + group.size)
-
-        def numbers(neurons: Neurons) -> Tensor:
-            index = torch.tensor(tuple(neurons.index), device=device)
-            return index + first[neurons.group]
-
-        edges, entries, count = [], [], 0
-        for block in graph.blocks:
-            parts, targets, sources = block.view.shape[:3]
-            size = (parts, targets, sources)
-            target = numbers(block.target).view(parts, targets, 1).expand(size)
-            source = numbers(block.source).view(parts, 1, sources).expand(size)
+        like = tiles.degree.new_zeros(0, dtype=torch.int64)
+        edges, owners, entries, count = [like.new_zeros(2, 0)], [like], [like], 0
+        for tile in tiles.edges:
+            source = tile.source[:, None, :].expand(tile.shape)
+            target = tile.target[:, :, None].expand(tile.shape)
+            owner = tile.owner[:, None, None].expand(tile.shape)
             edges.append(torch.stack([source.flatten(), target.flatten()]))
-            own = torch.arange(count, count + target.numel(), device=device)
-            entries.append(own.repeat_interleave(block.num_cells))
-            count += target.numel()
-        edges += [
-            torch.stack([numbers(tie.source), numbers(tie.target)])
-            for tie in graph.ties
-        ]
-        none = torch.zeros(2, 0, dtype=torch.int64, device=device)
-        return cls(
-            torch.cat([none, *edges], dim=1),
-            torch.cat([none[0], *entries]),
-            tuple(first),
-        )
-
-    def numbers(self, neurons: Neurons) -> Tensor:
-        """Return the running numbers of some neurons."""
-        index = torch.tensor(tuple(neurons.index), device=self.edge_index.device)
-        return index + self.first[neurons.group]
+            owners.append(owner.flatten())
+            if tile.blocks:
+                own = torch.arange(count, count + prod(tile.shape), device=like.device)
+                entries.append(own.repeat_interleave(prod(tile.cells)))
+            count += prod(tile.shape)
+        return cls(torch.cat(edges, dim=1), torch.cat(owners), torch.cat(entries))
 
 
 class MessageConv(MessagePassing):
@@ -149,104 +131,53 @@ class PyGNGGNNNet(nn.Module):
         """Raise ValueError if the network cannot read a block of this graph."""
         self.net.check(graph)
 
-    def forward(
-        self,
-        graph: NeuralGraph,
-        features: Mapping[str, Tensor],
-        contexts: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Return `[*shape, num_outputs]` for every parameter, as `NGGNNNet` does."""
-        edge_list = self._edge_list(graph, next(self.parameters()).device)
-        laid = to_blocks(graph, features)
-        nodes = self._encode_nodes(graph, edge_list, laid, contexts)
-        edges = self._encode_edges(graph, edge_list, laid, contexts)
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read and write every entry, as `NGGNNNet` does."""
+        tiles = entries.tiles
+        edge_list = EdgeList.of(tiles)
+        values = [entries.read(tile) for tile in tiles.edges if tile.blocks]
+        for_nodes, for_edges = self.net.context_parts(context)
+        nodes = self.net.encode_nodes(graph, entries, for_nodes)
+        edges = self._encode_edges(edge_list, tiles, values, for_edges)
         for layer in self.layers:
             nodes, edges = layer(nodes, edges, edge_list.edge_index)
-        return from_blocks(
-            graph, self._read(graph, edge_list, laid, contexts, nodes, edges[0])
-        )
-
-    def _edge_list(self, graph: NeuralGraph, device: torch.device) -> EdgeList:
-        key = ("edge list", device)
-        if key not in graph.derived:
-            graph.derived[key] = EdgeList.of(graph, device)
-        return graph.derived[key]
-
-    def _encode_nodes(
-        self,
-        graph: NeuralGraph,
-        edge_list: EdgeList,
-        laid: Blocks,
-        contexts: Mapping[str, Tensor],
-    ) -> Tensor:
-        net = self.net
-        positions = encode_positions(graph, net.config.width, net.edge_in.weight)
-        nodes = torch.cat(
-            [
-                item.expand(group.size, -1)
-                for item, group in zip(positions, graph.groups, strict=True)
-            ]
-        )
-        for item, values in zip(graph.node_parameters, laid.nodes, strict=True):
-            cells = item.view.shape[1:]
-            summary = net.summarize(values[:, None, None], cells)[:, 0, 0]
-            extra = net.context_parts(contexts[item.parameter][None])[0][0]
-            new = net.node_mix(net.node_in(summary) + extra)
-            nodes = nodes.index_add(0, edge_list.numbers(item.neurons), new)
-        return nodes
+        self._write_edges(edge_list, entries, values, context, edges[0])
+        self.net.write_nodes(entries, context, nodes)
 
     def _encode_edges(
-        self,
-        graph: NeuralGraph,
-        edge_list: EdgeList,
-        laid: Blocks,
-        contexts: Mapping[str, Tensor],
+        self, edge_list: EdgeList, tiles: Tiles, values: list[Tensor], extra: Tensor
     ) -> list[Tensor]:
         net = self.net
-        summaries, extras = [], []
-        for block, values in zip(graph.blocks, laid.edges, strict=True):
-            summary = net.summarize(values, block.cells).flatten(0, 2)
-            extra = net.context_parts(contexts[block.parameter][None])[1][0]
-            summaries.append(summary)
-            extras.append(extra.expand(len(summary), -1))
-        # Ties come last; they have neither entries nor a context.
-        like = net.edge_in.weight
-        channels = net.node_in.in_features
-        ties = edge_list.edge_index.shape[1] - sum(map(len, summaries))
-        summaries.append(like.new_zeros(ties, channels))
-        extras.append(like.new_zeros(ties, net.config.width))
-        summary, extra = torch.cat(summaries), torch.cat(extras)
+        summaries = [
+            net.summarize(value, tile.cells).flatten(0, 2)
+            for tile, value in zip(tiles.edges, values, strict=False)
+        ]
+        ties = len(edge_list.owner) - sum(map(len, summaries))
+        none = extra.new_zeros(ties, net.node_in.in_features)
+        summary = torch.cat([*summaries, none])
+        shared = extra[edge_list.owner]
         return [
-            net.edge_mix(net.edge_in(item) + extra) for item in net.directed(summary)
+            net.edge_mix(net.edge_in(item) + shared) for item in net.directed(summary)
         ]
 
-    def _read(
+    def _write_edges(
         self,
-        graph: NeuralGraph,
         edge_list: EdgeList,
-        laid: Blocks,
-        contexts: Mapping[str, Tensor],
-        nodes: Tensor,
+        entries: Entries,
+        values: list[Tensor],
+        context: Tensor,
         edges: Tensor,
-    ) -> Blocks:
-        net = self.net
-        structure = net.edge_out(edges)[edge_list.entry_edge]
-        sizes = [block.view.numel for block in graph.blocks]
-        found = [
-            net.entry(values.flatten(0, 3), contexts[block.parameter], rows).unflatten(
-                0, values.shape[:4]
-            )
-            for block, values, rows in zip(
-                graph.blocks, laid.edges, structure.split(sizes), strict=True
-            )
-        ]
-        node_structure = net.node_out(nodes)
-        biases = [
-            net.entry(
-                values,
-                contexts[item.parameter],
-                node_structure[edge_list.numbers(item.neurons)][:, None],
-            )
-            for item, values in zip(graph.node_parameters, laid.nodes, strict=True)
-        ]
-        return Blocks(tuple(found), tuple(biases))
+    ) -> None:
+        if not values:
+            return
+        features = torch.cat([value.flatten(0, 3) for value in values])
+        outputs = self.net.entry(
+            features,
+            context[edge_list.owner[edge_list.entry_edge]],
+            self.net.edge_out(edges)[edge_list.entry_edge],
+        ).split([value[..., 0].numel() for value in values])
+        for tile, value, output in zip(
+            entries.tiles.edges, values, outputs, strict=False
+        ):
+            if tile.is_owned:
+                entries.write(tile, output.reshape(*value.shape[:-1], -1))

@@ -34,25 +34,58 @@ class Directions(NamedTuple):
     """`[*shape]`: root of the second moment, in units of the gradient."""
 
 
-def find_directions(
-    grad: Tensor, state: ParameterState, white: Tensor | None = None
-) -> Directions:
+class Values(NamedTuple):
+    """What is known of some entries, whatever tensors they come from."""
+
+    main: Tensor
+    """`[7, *entries]`: weight, gradient, five momenta."""
+    second: Tensor
+    """`[*entries]`: second moment."""
+    ages: Tensor
+    """What `ages_of` their steps returns, to broadcast: `[6, *entries]`."""
+
+
+def ages_of(steps: Tensor) -> Tensor:
+    """Return by how much zero-initialised averages fall short after some steps.
+
+    Args:
+        steps: `[*tensors]`, numbers of gradients seen.
+
+    Returns:
+        `[6, *tensors]`: `1 - decay**step` of five momenta and of the second moment.
+    """
+    # A parameter that never had a gradient is at step 0, where 1 - decay**0 is zero.
+    decays = column((*MOMENTUM_DECAYS, SECOND_MOMENT_DECAY), steps[None])
+    return 1 - decays ** steps.clamp_min(1)
+
+
+def directions_of(values: Values, white: Tensor | None) -> Directions:
+    """Return the directions of some entries, this step's gradients included.
+
+    Args:
+        values: after these gradients.
+        white: their whitened momentum, `[*entries]`; None for vectors, which take
+            Adam's direction instead.
+    """
+    root = (values.second / values.ages[-1] + TINY).sqrt() + ADAM_EPS
+    gradient = values.main[1:2] / root
+    ratios = values.main[2:] / (values.ages[:-1] * root)
+    last = ratios[ADAM_MOMENTUM] if white is None else white
+    return Directions(torch.cat([gradient, ratios, last[None]]), root)
+
+
+def find_directions(grad: Tensor, state: ParameterState) -> Directions:
     """Return the directions of one parameter, this step's gradient included.
+
+    A matrix or kernel is whitened whole, its rows along the first axis.
 
     Args:
         grad: `[*shape]`.
         state: after this gradient.
-        white: the whitened momentum, `[*shape]`. None whitens the tensor as one matrix,
-            or takes Adam's direction for a vector.
     """
-    # A parameter that never had a gradient is at step 0, where 1 - decay**0 is zero.
-    step = state["step"].to(state["momenta"].dtype).clamp_min(1)
-    decays = column(MOMENTUM_DECAYS, state["momenta"])
-    root = (state["second_moment"] / (1 - SECOND_MOMENT_DECAY**step) + TINY).sqrt()
-    root = root + ADAM_EPS
-    ratios = state["momenta"] / ((1 - decays**step) * root)
-    if white is None and grad.ndim < 2:
-        white = ratios[ADAM_MOMENTUM]
-    elif white is None:
+    main = torch.cat([torch.zeros_like(grad)[None], grad[None], state["momenta"]])
+    ages = ages_of(state["step"].to(main.dtype)).reshape(-1, *[1] * grad.ndim)
+    white = None
+    if grad.ndim > 1:
         white = whiten(look_ahead(grad, state).flatten(1)).reshape(grad.shape)
-    return Directions(torch.cat([(grad / root)[None], ratios, white[None]]), root)
+    return directions_of(Values(main, state["second_moment"], ages), white)

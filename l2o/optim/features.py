@@ -1,14 +1,15 @@
 """What the learned network reads of one parameter tensor."""
 
-from math import log
+from collections.abc import Sequence
+from math import log, prod
 from typing import Protocol, assert_never, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from .config import FeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
-from .directions import NUM_DIRECTIONS, Directions
-from .state import MOMENTUM_DECAYS, ParameterState, column, constant, rms
+from .directions import NUM_DIRECTIONS, Directions, Values
+from .state import MOMENTUM_DECAYS, column, constant
 
 _LIMIT = 5.0
 """Features are clipped to this magnitude."""
@@ -16,21 +17,41 @@ _LIMIT = 5.0
 
 @runtime_checkable
 class Features(Protocol):
-    """What the learned network reads of one parameter tensor."""
+    """What the learned network reads of some entries, and of their tensors."""
 
     num_features: int
     """Channels an entry."""
     num_context: int
-    """Channels that the whole tensor shares."""
+    """Channels that a whole tensor shares."""
+    num_scales: int
+    """How many root mean squares of a tensor the features need."""
+
+    def measured(self, values: Values, directions: Directions | None) -> Tensor:
+        """Return `[num_scales, *entries]`, whose root mean squares are the scales."""
+        ...
+
+    def context(
+        self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
+    ) -> Tensor:
+        """Return `[tensor, num_context]`.
+
+        Args:
+            scales: `[num_scales, tensor]`.
+            steps: `[tensor]`, numbers of gradients seen.
+            shapes: of the tensors.
+        """
+        ...
 
     def __call__(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        state: ParameterState,
-        directions: Directions | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return `[*shape, num_features]` and `[num_context]`."""
+        self, values: Values, directions: Directions | None, scales: Tensor
+    ) -> Tensor:
+        """Return `[num_features, *entries]`.
+
+        Args:
+            values: of the entries.
+            directions: of the same entries; None where no rule needs them.
+            scales: of their tensors, to broadcast: `[num_scales, *entries]`.
+        """
         ...
 
 
@@ -47,19 +68,25 @@ class LogSignFeatures:
 
     num_features = 2 * (2 + len(MOMENTUM_DECAYS))
     num_context = 0
+    num_scales = 0
+
+    def measured(self, values: Values, directions: Directions | None) -> Tensor:
+        """Return nothing: no entry is compared with its tensor."""
+        return values.main[:0]
+
+    def context(
+        self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
+    ) -> Tensor:
+        """Return an empty context."""
+        return steps.new_zeros(len(shapes), 0)
 
     def __call__(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        state: ParameterState,
-        directions: Directions | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return `[*shape, 14]` and an empty context."""
-        decays = column(MOMENTUM_DECAYS, state["momenta"])
-        sums = state["momenta"] / (1 - decays)
-        values = torch.cat([param[None], grad[None], sums])
-        return _log_sign(values).movedim(0, -1), param.new_zeros(0)
+        self, values: Values, directions: Directions | None, scales: Tensor
+    ) -> Tensor:
+        """Return `[14, *entries]`."""
+        decays = column(MOMENTUM_DECAYS, values.main)
+        sums = values.main[2:] / (1 - decays)
+        return _log_sign(torch.cat([values.main[:2], sums]))
 
 
 def _log_sign(values: Tensor, p: float = 10.0) -> Tensor:
@@ -85,36 +112,37 @@ class ScaleFreeFeatures:
     """
 
     num_features = NUM_DIRECTIONS + 2 + len(MOMENTUM_DECAYS) + 1
+    num_scales = 2 + len(MOMENTUM_DECAYS) + 1 + (NUM_DIRECTIONS - 1)
 
     def __init__(self, config: ScaleFreeFeaturesConfig) -> None:
         self.time_scales = config.time_scales
         self.num_context = 1 + len(MOMENTUM_DECAYS) + 3 + len(self.time_scales)
 
-    def __call__(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        state: ParameterState,
-        directions: Directions | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return `[*shape, 15]` and `[num_context]`."""
+    def measured(self, values: Values, directions: Directions | None) -> Tensor:
+        """Return weight, gradient, momenta; root second moment; ratios to it."""
         assert directions is not None
-        values = torch.cat([param[None], grad[None], state["momenta"]])
-        root = directions.root[None]
-        entry = torch.cat(
-            [directions.steps, values / rms(values), (root / rms(root)).log()]
-        )
-        entry = entry.clamp(-_LIMIT, _LIMIT).movedim(0, -1)
-        return entry, self._context(param, directions.steps[:-1], state["step"])
+        return torch.cat([values.main, directions.root[None], directions.steps[:-1]])
 
-    def _context(self, param: Tensor, ratios: Tensor, step: Tensor) -> Tensor:
-        signal = rms(ratios).flatten().log()
-        weight = rms(param[None]).flatten().log()
-        logs = torch.cat([signal, weight]).clamp(-2 * _LIMIT, _LIMIT) / 2
-        size = constant([log(param.numel()) / 10, min(param.ndim, 4) / 4], param)
-        scales = constant(self.time_scales, param)
-        clock = torch.tanh((step.to(param.dtype) - 1) / scales - 1)
-        return torch.cat([logs, size, clock])
+    def context(
+        self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
+    ) -> Tensor:
+        """Return `[tensor, num_context]`."""
+        logs = torch.cat([scales[-(NUM_DIRECTIONS - 1) :], scales[:1]]).log()
+        logs = logs.clamp(-2 * _LIMIT, _LIMIT) / 2
+        counts = constant([log(max(prod(shape), 1)) / 10 for shape in shapes], steps)
+        axes = constant([min(len(shape), 4) / 4 for shape in shapes], steps)
+        clock = torch.tanh((steps - 1) / column(self.time_scales, steps[None]) - 1)
+        return torch.cat([logs, counts[None], axes[None], clock]).T
+
+    def __call__(
+        self, values: Values, directions: Directions | None, scales: Tensor
+    ) -> Tensor:
+        """Return `[15, *entries]`."""
+        assert directions is not None
+        count = len(values.main)
+        root = directions.root[None] / scales[count : count + 1]
+        entries = [directions.steps, values.main / scales[:count], root.log()]
+        return torch.cat(entries).clamp(-_LIMIT, _LIMIT)
 
 
 def build_features(config: FeaturesConfig) -> Features:

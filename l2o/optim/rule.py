@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
@@ -15,19 +16,42 @@ from .config import (
     PaperHeadConfig,
     RuleConfig,
 )
-from .directions import Directions, find_directions
+from .entries import RuleEntries
 from .features import build_features
-from .head import apply_head, num_outputs
+from .head import num_outputs
 from .state import State, advance_state, init_state
-from .whitening import whiten_momenta
 
 Params: TypeAlias = dict[str, Tensor]
+
+DEFAULT_MEMORY = 2**29
+"""Bytes for edge states, or as many as the parameters take if these are more."""
+
+TILE_ENTRIES = 2**13
+"""Entries that are computed at a time without autograd, so that they fit in a cache."""
+
+_BYTES_AN_ENTRY = 2**10
+"""What a tile of a compiled step needs, roughly."""
 
 
 class AbstractRule(nn.Module, ABC):
     """What `NeuralGraphOpt` and the meta-training need of a learned network.
 
     Write your own by implementing the four methods; all are pure.
+
+    Example:
+        >>> import torch, l2o
+        >>> class SignDescent(AbstractRule):
+        ...     step_size = 0.01
+        ...     def check(self, graph):
+        ...         pass
+        ...     def init_state(self, params):
+        ...         return {name: {} for name in params}
+        ...     def advance(self, state, grads):
+        ...         return state
+        ...     def forward(self, graph, params, grads, state):
+        ...         return {name: -0.01 * grads[name].sign() for name in params}
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> optimizer = l2o.NeuralGraphOpt(layer.parameters(), rule=SignDescent())
     """
 
     step_size: float
@@ -78,6 +102,12 @@ class Rule(AbstractRule):
         5250
     """
 
+    memory_limit: int | None = None
+    """Bytes that edge states may take in a step without autograd; states beyond are
+    computed again when they are needed, which saves memory and costs time. None allows
+    512 MiB, or as much as the parameters take if that is more. Set it at any time; it
+    changes no result beyond rounding and is not saved."""
+
     def __init__(self, config: RuleConfig | None = None) -> None:
         super().__init__()
         self.config = RuleConfig() if config is None else config
@@ -116,27 +146,31 @@ class Rule(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
-        theta = next(self.parameters())
-        features, contexts = {}, {}
-        directions: dict[str, Directions | None] = dict.fromkeys(params)
-        white = whiten_momenta(graph, grads, state) if self.uses_directions else {}
-        for name, param in params.items():
-            if self.uses_directions:
-                directions[name] = find_directions(
-                    grads[name], state[name], white.get(name)
+        memory_limit, cut = None, None
+        if not torch.is_grad_enabled():
+            memory_limit = self.memory_limit
+            if memory_limit is None:
+                size = sum(
+                    item.numel() * item.element_size() for item in params.values()
                 )
-            entry, context = self.features(
-                param, grads[name], state[name], directions[name]
-            )
-            features[name] = entry.to(theta.dtype)
-            contexts[name] = context.to(theta.dtype)
-        outputs = self.net(graph, features, contexts)
-        return {
-            name: apply_head(
-                self.config.head, outputs[name].to(param.dtype), directions[name]
-            )
-            for name, param in params.items()
-        }
+                memory_limit = max(DEFAULT_MEMORY, size)
+            cut = TILE_ENTRIES
+            if torch.compiler.is_compiling():  # every tile makes the program longer
+                cut = memory_limit // _BYTES_AN_ENTRY
+        entries = RuleEntries(
+            graph,
+            params,
+            grads,
+            state,
+            features=self.features,
+            head=self.config.head,
+            uses_directions=self.uses_directions,
+            dtype=next(self.parameters()).dtype,
+            cut=cut,
+            memory_limit=memory_limit,
+        )
+        self.net(graph, entries, entries.context)
+        return entries.updates()
 
     def num_weights(self) -> int:
         """Number of entries of theta."""

@@ -15,6 +15,8 @@ from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
 _STEPS = 5
+_LONG_STEPS = (2, 3)
+"""How the steps are divided for long matrices: in each part, one product of rows."""
 
 _SMALL = 2**18
 """Matrices of at most so many entries are whitened together with others like them."""
@@ -39,12 +41,34 @@ def whiten(matrix: Tensor) -> Tensor:
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     white = matrix.mT if is_tall else matrix
     white = white / (white.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
-    first, second, third = _COEFFICIENTS
-    for _ in range(_STEPS):
-        gram = white @ white.mT
-        white = first * white + (second * gram + third * gram @ gram) @ white
+    rows, columns = white.shape[-2:]
+    is_long = rows * columns > _SMALL and columns > 2 * rows
+    for steps in _LONG_STEPS if is_long else [1] * _STEPS:
+        white = _polynomial(white @ white.mT, steps) @ white
     white = white.mT if is_tall else white
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
+
+
+def _polynomial(gram: Tensor, steps: int) -> Tensor:
+    """Return what some steps multiply a matrix by, from its products of rows.
+
+    The steps are polynomials of one symmetric matrix, so they commute, and only the
+    last product needs the long rows.
+
+    Args:
+        gram: `[*batch, row, row]`.
+        steps: how many to take; each loses some digits of the small singular values.
+    """
+    first, second, third = _COEFFICIENTS
+    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    total = None
+    for step in range(steps):
+        factor = first * unit + second * gram + third * gram @ gram
+        total = factor if total is None else factor @ total
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    assert total is not None
+    return total
 
 
 def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:

@@ -5,6 +5,7 @@ input neuron. Its own test missed it, at a tolerance of 10 %.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import nn
 
 from l2o import Rule, neural_graph
 from l2o.graph import Blocks
-from l2o.nets import FeedForwardConfig, gnn
+from l2o.nets import FeedForwardConfig
 from l2o.nets.feed_forward import FeedForwardNet
-from l2o.nets.gnn import GraphState, NGGNNNet
+from l2o.nets.gnn import EdgeStates, NGGNNNet
+from l2o.optim import entries as entries_module
 from l2o.optim.head import num_outputs
 
 
@@ -106,42 +108,50 @@ class TestHiddenNeurons:
 class OffsetBiases(NGGNNNet):
     """The released fault: biases read the nodes from the first input on."""
 
-    def _read(self, stacks, values, context, state):
-        inputs = stacks.edges[0].source.numel()
-        state = GraphState(state.nodes.roll(inputs, dims=0), state.edges)
-        return super()._read(stacks, values, context, state)
+    def write_nodes(self, entries, context, nodes):
+        inputs = entries.tiles.edges[0].source.numel()
+        super().write_nodes(entries, context, nodes.roll(inputs, dims=0))
+
+
+class NextEdge(EdgeStates):
+    """The states of the neighbouring edges."""
+
+    def __init__(self, edges):
+        self.edges = edges
+
+    def get(self, index):
+        return [state.roll(1, dims=2) for state in self.edges.get(index)]
 
 
 class OffByOneWeights(NGGNNNet):
     """The released fault of NG-T: every weight reads the neighbouring edge."""
 
-    def _read(self, stacks, values, context, state):
-        edges = tuple(
-            tuple(edge.roll(1, dims=2) for edge in way) for way in state.edges
-        )
-        state = GraphState(state.nodes, edges)
-        return super()._read(stacks, values, context, state)
+    def write_edges(self, entries, context, edges):
+        super().write_edges(entries, context, NextEdge(edges))
 
 
 class OffByOneGroup(NGGNNNet):
     """Biases of the second layer of six read the first."""
 
-    def _read(self, stacks, values, context, state):
-        nodes = torch.cat([state.nodes[:9], state.nodes[3:9], state.nodes[15:]])
-        state = GraphState(nodes, state.edges)
-        return super()._read(stacks, values, context, state)
+    def write_nodes(self, entries, context, nodes):
+        nodes = torch.cat([nodes[:9], nodes[3:9], nodes[15:]])
+        super().write_nodes(entries, context, nodes)
 
 
 class Numbered(FeedForwardNet):
     """Every entry knows its number."""
 
-    def forward(self, graph, features, contexts):
-        numbered = {}
-        for name, feature in features.items():
-            count = feature[..., 0].numel()
-            index = torch.arange(count).reshape(feature.shape[:-1]) / count
-            numbered[name] = feature + index[..., None]
-        return super().forward(graph, numbered, contexts)
+    def forward(self, graph, entries, context):
+        def read(tile):
+            features = entries.read(tile)
+            count = features[..., 0].numel()
+            index = torch.arange(count).reshape(features.shape[:-1]) / count
+            return features + index[..., None]
+
+        numbered = SimpleNamespace(
+            tiles=entries.tiles, memory_limit=None, read=read, write=entries.write
+        )
+        super().forward(graph, numbered, context)
 
 
 def with_net(kind):
@@ -212,7 +222,7 @@ class TestTheLawCanFail:
     def test_pixels_before_channels_in_a_flattened_head(
         self, compare, random_rule, build_network, graph_config, monkeypatch
     ):
-        lay, collect = gnn.to_blocks, gnn.from_blocks
+        lay = entries_module.to_blocks
 
         def swapped(graph, edges):
             last, (_, target, source, cells, *_) = edges[-1], edges[-1].shape
@@ -223,10 +233,9 @@ class TestTheLawCanFail:
             blocks = lay(graph, tensors)
             return Blocks(swapped(graph, blocks.edges), blocks.nodes)
 
-        monkeypatch.setattr(gnn, "to_blocks", wrong_lay)
+        monkeypatch.setattr(entries_module, "to_blocks", wrong_lay)
         with pytest.raises(AssertionError, match="is off by"):
             compare(random_rule(graph_config), build_network("flattened", 2))
-        assert gnn.from_blocks is collect
 
     @pytest.mark.parametrize("name", ["default-ff", "deep-ff"])
     def test_entries_that_know_their_number(

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from l2o import neural_graph
+from l2o.graph.tiles import EdgeTile, find_tiles
 from l2o.nets import FeedForwardConfig, NGGNNConfig, build_net
 from l2o.nets.feed_forward import FeedForward, FeedForwardNet
 from l2o.nets.gnn import NGGNNNet
@@ -61,17 +64,20 @@ def test_the_config_picks_the_network():
 @pytest.mark.parametrize("config", [FeedForwardConfig(), NGGNNConfig()])
 def test_the_last_layer_can_be_made_zero(config, generator):
     net = build_net(config, num_features=4, num_context=3, num_outputs=5)
-    graph = neural_graph(torch.nn.Linear(3, 2))
-    features = {
-        name: torch.randn(*shape, 4, generator=generator)
-        for name, shape in graph.shapes.items()
-    }
-    contexts = {name: torch.ones(3) for name in graph.shapes}
-    before = net(graph, features, contexts)
-    assert {name: item.shape for name, item in before.items()} == {
-        "weight": (2, 3, 5),
-        "bias": (2, 5),
-    }
-    assert all(item.any() for item in before.values())
+    graph, written = neural_graph(torch.nn.Linear(3, 2)), []
+    entries = SimpleNamespace(
+        tiles=find_tiles(graph, torch.device("cpu"), None),
+        memory_limit=None,
+        read=lambda tile: torch.randn(
+            (*tile.shape, 1, 4) if isinstance(tile, EdgeTile) else (2, 1, 4),
+            generator=generator,
+        ),
+        write=lambda tile, outputs: written.append(outputs),
+    )
+    net(graph, entries, torch.ones(2, 3))
+    assert [item.shape for item in written] == [(1, 2, 3, 1, 5), (2, 1, 5)]
+    assert all(item.any() for item in written)
     net.zero_last()
-    assert not any(item.any() for item in net(graph, features, contexts).values())
+    written.clear()
+    net(graph, entries, torch.ones(2, 3))
+    assert not any(item.any() for item in written)

@@ -1,16 +1,18 @@
 """NG-GNN against itself written edge by edge, and what enters and leaves it."""
 
 import math
+from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from l2o import PRESETS, Rule, neural_graph
-from l2o.graph.stacks import find_stacks
+from l2o.graph.tiles import find_tiles
 from l2o.nets import NGGNNConfig
-from l2o.nets.gnn import GraphState, MessageLayer, NGGNNNet
+from l2o.nets.gnn import EdgeStates, MessageLayer, NGGNNNet
 
 CONFIGS = {
     "default": NGGNNConfig(width=6),
@@ -41,35 +43,49 @@ def graph():
 
 
 @pytest.fixture
-def stacks(graph):
-    return find_stacks(graph, torch.device("cpu"))
+def tiles(graph):
+    return find_tiles(graph, torch.device("cpu"), None)
 
 
-def random_state(config, stacks, seed=0):
+State = namedtuple("State", "nodes edges")
+"""Node states, and for each tile its edge states, one or one a direction."""
+
+
+def random_state(config, tiles, seed=0):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    edges = tuple(
-        tuple(draw(*stack.shape, config.width) for stack in stacks.edges)
-        for _ in range(1 if config.directions == "own" else 2)
-    )
-    return GraphState(draw(len(stacks.degree), config.width), edges)
+    count = 1 if config.directions == "own" else 2
+    edges = [
+        [draw(*tile.shape, config.width) for _ in range(count)] for tile in tiles.edges
+    ]
+    return State(draw(len(tiles.degree), config.width), edges)
 
 
-def single_edges(stacks):
-    """Return (stack, part, i, j), target and source of every edge."""
+def take_layer(layer, tiles, state):
+    """Let states that were made up pass through one layer."""
+    net = NGGNNNet(NGGNNConfig(width=6), num_features=1, num_context=0, num_outputs=1)
+    entries = SimpleNamespace(tiles=tiles, memory_limit=None, read=print, write=print)
+    edges = EdgeStates(net, entries, torch.zeros(0))
+    edges.kept = {index: (0, item) for index, item in enumerate(state.edges)}
+    nodes = layer(state.nodes, tiles.edges, edges)
+    return State(nodes, [edges.get(index) for index in range(len(tiles.edges))])
+
+
+def single_edges(tiles):
+    """Return (tile, part, i, j), target and source of every edge."""
     return [
         ((index, part, i, j), int(target), int(source))
-        for index, stack in enumerate(stacks.edges)
-        for part in range(stack.shape[0])
-        for i, target in enumerate(stack.target[part])
-        for j, source in enumerate(stack.source[part])
+        for index, tile in enumerate(tiles.edges)
+        for part in range(tile.shape[0])
+        for i, target in enumerate(tile.target[part])
+        for j, source in enumerate(tile.source[part])
     ]
 
 
-def edge_by_edge(layer, stacks, state):
+def edge_by_edge(layer, tiles, state):
     """The same layer in loops over single neurons and edges."""
     along, against = 0, len(layer.scale_shift) - 1
 
@@ -79,11 +95,9 @@ def edge_by_edge(layer, stacks, state):
         return scale * ends + shift
 
     inbox = {}
-    for (index, *place), target, source in single_edges(stacks):
+    for (index, *place), target, source in single_edges(tiles):
         ends = state.nodes[target], state.nodes[source]
-        forward, backward = (
-            way[index][tuple(place)] for way in (state.edges[0], state.edges[-1])
-        )
+        forward, backward = (state.edges[index][way][tuple(place)] for way in (0, -1))
         inbox.setdefault(target, []).append(message(along, forward, *ends))
         inbox.setdefault(source, []).append(message(against, backward, *ends[::-1]))
     nodes = []
@@ -111,11 +125,11 @@ def edge_by_edge(layer, stacks, state):
         else:
             nodes.append(layer.activation(layer.norm(update)))
     edges = [[torch.empty_like(edge) for edge in states] for states in state.edges]
-    for (index, *place), target, source in single_edges(stacks):
-        for direction, states in enumerate(state.edges):
+    for (index, *place), target, source in single_edges(tiles):
+        for direction, states in enumerate(state.edges[index]):
             ends = nodes[source], nodes[target]
             first, second = ends if direction == 0 else ends[::-1]
-            old = states[index][tuple(place)]
+            old = states[tuple(place)]
             hidden = (
                 layer.edge_own(old)
                 + layer.edge_source(first)
@@ -123,8 +137,8 @@ def edge_by_edge(layer, stacks, state):
             )
             new = layer.edge_out(layer.activation(hidden))
             new = old + new if layer.is_residual else new
-            edges[direction][index][tuple(place)] = new
-    return GraphState(torch.stack(nodes), tuple(tuple(way) for way in edges))
+            edges[index][direction][tuple(place)] = new
+    return State(torch.stack(nodes), edges)
 
 
 def assert_same_state(found, expected):
@@ -140,20 +154,19 @@ class TestMessageLayer:
             torch.manual_seed(0)
             return MessageLayer(config, is_last=request.param).double()
 
-    def test_it_is_what_loops_over_edges_compute(self, layer, config, stacks):
-        state = random_state(config, stacks)
+    def test_it_is_what_loops_over_edges_compute(self, layer, config, tiles):
+        state = random_state(config, tiles)
         with torch.no_grad():
-            found, expected = layer(stacks, state), edge_by_edge(layer, stacks, state)
+            found = take_layer(layer, tiles, state)
+            expected = edge_by_edge(layer, tiles, state)
         assert_same_state(found, expected)
 
-    def test_the_comparison_can_fail(self, layer, config, stacks):
-        state = random_state(config, stacks)
-        turned = GraphState(
-            state.nodes,
-            tuple(tuple(edge.flip(1) for edge in way) for way in state.edges),
-        )
+    def test_the_comparison_can_fail(self, layer, config, tiles):
+        state = random_state(config, tiles)
+        turned = [[edge.flip(1) for edge in states] for states in state.edges]
         with torch.no_grad():
-            found, expected = layer(stacks, state), edge_by_edge(layer, stacks, turned)
+            found = take_layer(layer, tiles, state)
+            expected = edge_by_edge(layer, tiles, State(state.nodes, turned))
         with pytest.raises(AssertionError):
             assert_same_state(found, expected)
 

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from l2o import PRESETS, Rule
-from l2o.optim.config import ScaleFreeFeaturesConfig
+from l2o import PRESETS, Rule, neural_graph
+from l2o.optim.config import NominalHeadConfig, ScaleFreeFeaturesConfig
 from l2o.optim.directions import find_directions
+from l2o.optim.entries import RuleEntries
 from l2o.optim.features import LogSignFeatures, ScaleFreeFeatures
 from l2o.optim.state import (
     MOMENTUM_DECAYS,
@@ -27,7 +28,22 @@ def history():
 
 
 def read(features, param, grad, state):
-    entry, context = features(param, grad, state, find_directions(grad, state))
+    graph = neural_graph({"": param})
+    entries = RuleEntries(
+        graph,
+        {"": param},
+        {"": grad},
+        {"": state},
+        features=features,
+        head=NominalHeadConfig(),
+        uses_directions=True,
+        dtype=param.dtype,
+        cut=None,
+        memory_limit=None,
+    )
+    (tile,) = (*entries.tiles.edges, *entries.tiles.nodes)
+    entry = entries.read(tile).reshape(*param.shape, -1)
+    (context,) = entries.context
     assert entry.shape == (*param.shape, features.num_features)
     assert context.shape == (features.num_context,)
     return entry, context

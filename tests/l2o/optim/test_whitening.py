@@ -4,6 +4,7 @@ from torch import nn
 
 from l2o import neural_graph
 from l2o.graph import NeuralGraph, NeuronGroup, Neurons, View, WeightBlock
+from l2o.optim import whitening
 from l2o.optim.state import advance_state, init_state
 from l2o.optim.whitening import look_ahead, whiten, whiten_momenta
 
@@ -43,6 +44,15 @@ class TestWhiten:
             rtol=1e-9,
             atol=1e-9,
         )
+
+    @pytest.mark.parametrize("shape", [(600, 30), (30, 600)])
+    def test_long_matrices_take_a_shorter_way_to_the_same(self, shape, monkeypatch):
+        matrix = self.draw(*shape)
+        direct = whiten(matrix)
+        monkeypatch.setattr(whitening, "_SMALL", 0)
+        torch.testing.assert_close(whiten(matrix), direct, rtol=1e-9, atol=1e-9)
+        monkeypatch.setattr(whitening, "_LONG_STEPS", (2, 2))
+        assert (whiten(matrix) - direct).abs().max() > 1e-3
 
     def test_a_batch_is_whitened_one_by_one(self):
         batch = self.draw(4, 3, 5)

@@ -1,0 +1,210 @@
+"""All entries of all parameters, tile by tile: features out, updates in."""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
+from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
+
+from .config import HeadConfig
+from .directions import Directions, Values, ages_of, directions_of
+from .features import Features
+from .head import apply_head
+from .state import TINY, ParameterState, State, constant
+from .whitening import whiten_momenta
+
+
+class Known(NamedTuple):
+    """What is known of a tile's entries."""
+
+    values: Values
+    directions: Directions | None
+
+
+class RuleEntries:
+    """What a rule's network reads and writes in one step.
+
+    Args:
+        graph: the neural graph of the parameters.
+        params: name to value, for every parameter of the graph.
+        grads: name to gradient, for every parameter of the graph.
+        state: name to state, the gradients in `grads` included.
+        features: what the network reads.
+        head: what its outputs mean.
+        uses_directions: whether features or head need them.
+        dtype: of the network's weights.
+        cut: most entries of a tile; None leaves every block whole.
+        memory_limit: bytes for edge states. None keeps whatever is computed and writes
+            nothing in place, as autograd needs it.
+    """
+
+    def __init__(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+        *,
+        features: Features,
+        head: HeadConfig,
+        uses_directions: bool,
+        dtype: torch.dtype,
+        cut: int | None,
+        memory_limit: int | None,
+    ) -> None:
+        some = next(iter(params.values()))
+        self.memory_limit = memory_limit
+        self.tiles = find_tiles(graph, some.device, cut)
+        self._graph = graph
+        self._params = params
+        self._features = features
+        self._head = head
+        self._uses_directions = uses_directions
+        self._dtype = dtype
+        self._known: dict[int, Known] = {}
+        self._edges: dict[int, Tensor] = {}
+        self._nodes: dict[int, Tensor] = {}
+        self._momenta = to_blocks(
+            graph, _each(state, lambda item: item["momenta"].movedim(0, -1))
+        )
+        self._others = [
+            to_blocks(graph, tensors)
+            for tensors in (params, grads, _each(state, lambda i: i["second_moment"]))
+        ]
+        # Vectors have none; for these, anything of the right shape will do.
+        white = whiten_momenta(graph, grads, state) if uses_directions else {}
+        self._white = to_blocks(graph, {**params, **white})
+        steps = torch.stack([state[name]["step"] for name in graph.shapes])
+        self._steps = steps.to(some.dtype)
+        self._ages = ages_of(self._steps)
+        self._scales = self._measure()
+
+    @property
+    def context(self) -> Tensor:
+        """What the entries of a tensor share, `[tensor, num_context]`."""
+        shapes = list(self._graph.shapes.values())
+        context = self._features.context(self._scales, self._steps, shapes)
+        return context.to(self._dtype)
+
+    def read(self, tile: EdgeTile | NodeTile) -> Tensor:
+        """Return the features of a tile's entries, `[..., cell, feature]`."""
+        known = self._look_up(tile)
+        scales = _spread(self._scales, tile, known.values.main)
+        features = self._features(*known, scales)
+        return features.movedim(0, -1).to(self._dtype)
+
+    def write(self, tile: EdgeTile | NodeTile, outputs: Tensor) -> None:
+        """Turn the network's numbers, `[..., cell, output]`, into updates."""
+        known = self._look_up(tile)
+        outputs = outputs.to(known.values.main.dtype)
+        update = apply_head(self._head, outputs, known.directions)
+        if isinstance(tile, NodeTile):
+            sizes = [len(self._graph.node_parameters[i].neurons) for i in tile.items]
+            place = (tile.box,)
+            found, owners = self._nodes, tile.items
+        else:
+            sizes = [self._graph.blocks[i].parts for i in tile.blocks]
+            place = tile.box
+            found, owners = self._edges, tile.blocks
+        if tile.is_whole:
+            found.update(zip(owners, update.split(sizes), strict=True))
+            return
+        (owner,) = owners
+        if owner not in found:
+            laid = self._others[0]
+            whole = laid.nodes if isinstance(tile, NodeTile) else laid.edges
+            found[owner] = update.new_empty(whole[owner].shape)
+        found[owner][place] = update
+
+    def updates(self) -> dict[str, Tensor]:
+        """Return what was written, as one tensor a parameter in its own dtype."""
+        graph = self._graph
+        empty = self._steps[:0]
+        blocks = Blocks(
+            tuple(self._edges.get(i, empty) for i in range(len(graph.blocks))),
+            tuple(self._nodes[i] for i in range(len(graph.node_parameters))),
+        )
+        found = from_blocks(graph, blocks)
+        return {
+            name: found[name].to(param.dtype) for name, param in self._params.items()
+        }
+
+    def _measure(self) -> Tensor:
+        """Return the root mean squares that the features need, `[scale, tensor]`."""
+        count = len(self._graph.shapes)
+        total = self._steps.new_zeros(self._features.num_scales, count)
+        if not self._features.num_scales:
+            return total
+        for tile in (*self.tiles.edges, *self.tiles.nodes):
+            if isinstance(tile, EdgeTile) and not tile.is_owned:
+                continue
+            squares = self._features.measured(*self._look_up(tile)).square()
+            total = total.index_add(1, tile.owner, squares.flatten(2).sum(2))
+        numels = [float(max(prod(shape), 1)) for shape in self._graph.shapes.values()]
+        return (total / constant(numels, total) + TINY).sqrt()
+
+    def _look_up(self, tile: EdgeTile | NodeTile) -> Known:
+        """Return what is known of a tile; the last one, or all, are remembered."""
+        key = id(tile)
+        if key not in self._known:
+            if self.memory_limit is not None:
+                self._known.clear()
+            values, directions = self._gather(tile), None
+            if self._uses_directions:
+                white = None
+                if _is_matrix(self._graph, tile):
+                    white = _piece(self._white, tile)
+                directions = directions_of(values, white)
+            self._known[key] = Known(values, directions)
+        return self._known[key]
+
+    def _gather(self, tile: EdgeTile | NodeTile) -> Values:
+        param, grad, second = (_piece(laid, tile) for laid in self._others)
+        momenta = _piece(self._momenta, tile).movedim(-1, 0)
+        return Values(
+            torch.cat([param[None], grad[None], momenta]),
+            second,
+            _spread(self._ages, tile, momenta),
+        )
+
+
+def _each(
+    state: State, channel: Callable[[ParameterState], Tensor]
+) -> dict[str, Tensor]:
+    """Return one channel of the state of every parameter, `[*shape, *features]`."""
+    return {name: channel(item) for name, item in state.items()}
+
+
+def _is_matrix(graph: NeuralGraph, tile: EdgeTile | NodeTile) -> bool:
+    """Whether a tile's parameters have two axes or more; a tile is of one kind."""
+    owner = (
+        graph.node_parameters[tile.items[0]]
+        if isinstance(tile, NodeTile)
+        else graph.blocks[tile.blocks[0]]
+    )
+    return len(graph.shapes[owner.parameter]) > 1
+
+
+def _piece(laid: Blocks, tile: EdgeTile | NodeTile) -> Tensor:
+    """Return what was laid on a tile, `[part, target, source, cell, ...]`."""
+    if isinstance(tile, NodeTile):
+        pieces = [laid.nodes[index] for index in tile.items]
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0][tile.box]
+    pieces = [laid.edges[index] for index in tile.blocks]
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0][tile.box]
+
+
+def _spread(table: Tensor, tile: EdgeTile | NodeTile, like: Tensor) -> Tensor:
+    """Return each part's column of `[number, tensor]`, to broadcast against `like`.
+
+    Args:
+        table: numbers a tensor.
+        tile: whose parts are asked for.
+        like: `[channel, *entries]`.
+    """
+    found = table.index_select(1, tile.owner)
+    return found.reshape(*found.shape, *[1] * (like.ndim - 2))
