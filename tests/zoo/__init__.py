@@ -87,11 +87,15 @@ FULL_SIZE: dict[str, Specimen] = {
     **{
         name: Specimen(build=partial(from_torchvision, name))
         for name in (
-            *("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5"),
-            *("densenet121", "squeezenet1_1", "efficientnet_b0", "regnet_y_400mf"),
-            *("convnext_tiny", "swin_t"),
+            *("mobilenet_v2", "mobilenet_v3_small", "densenet121", "squeezenet1_1"),
+            *("efficientnet_b0", "regnet_y_400mf", "convnext_tiny"),
         )
     },
+    "shufflenet_v2_x0_5": Specimen(
+        build=partial(from_torchvision, "shufflenet_v2_x0_5"), neurons=0.9
+    ),
+    # The table of relative positions is indexed by offset and head.
+    "swin_t": Specimen(build=partial(from_torchvision, "swin_t"), placed=0.99),
     "googlenet": Specimen(
         build=partial(from_torchvision, "googlenet", init_weights=False)
     ),
@@ -99,7 +103,9 @@ FULL_SIZE: dict[str, Specimen] = {
     "deit_tiny": Specimen(
         build=partial(from_timm, "deit_tiny_patch16_224", img_size=64)
     ),
-    "mixer_s32": Specimen(build=partial(from_timm, "mixer_s32_224", img_size=64)),
+    "mixer_s32": Specimen(
+        build=partial(from_timm, "mixer_s32_224", img_size=64), neurons=0.99
+    ),
     "bert": Specimen(
         build=partial(from_transformers, "BertForSequenceClassification", "BertConfig")
     ),
@@ -110,6 +116,8 @@ FULL_SIZE: dict[str, Specimen] = {
             "T5Config",
             use_cache=False,
         ),
+        neurons=0.5,
+        entries=0.7,
         tolerance=1e-5,
     ),
     "llama_small": Specimen(
@@ -125,6 +133,7 @@ FULL_SIZE: dict[str, Specimen] = {
             num_key_value_heads=4,
             use_cache=False,
         ),
+        neurons=0.8,
         tolerance=1e-5,
     ),
 }

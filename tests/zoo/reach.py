@@ -9,8 +9,6 @@ from torch import Tensor
 from l2o import NeuralGraph
 from l2o.graph import View, permute_parameters, random_permutations
 
-_DRAWS = 4
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
@@ -21,10 +19,10 @@ class Reach:
     neurons: float
     """Of the hidden neurons, that change places with others in some symmetry."""
     entries: float
-    """Of the parameter entries, that four random permutations move at least once."""
+    """Of the parameter entries, that some random permutations move at least once."""
 
 
-def measure(graph: NeuralGraph, params: Mapping[str, Tensor]) -> Reach:
+def measure(graph: NeuralGraph, params: Mapping[str, Tensor], *, draws: int) -> Reach:
     """Measure the reach of a graph on parameters that differ from each other."""
     movable = [torch.zeros(group.size, dtype=torch.bool) for group in graph.groups]
     for symmetry in graph.symmetries:
@@ -38,7 +36,7 @@ def measure(graph: NeuralGraph, params: Mapping[str, Tensor]) -> Reach:
     ]
     moved = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in params.items()}
     generator = torch.Generator().manual_seed(0)
-    for _ in range(_DRAWS):
+    for _ in range(draws):
         orders = random_permutations(graph, generator)
         found = permute_parameters(graph, orders, params)
         for name, before in params.items():
