@@ -24,6 +24,7 @@ from .optimizer_cost import (
 from .report import report_fashion, report_long
 from .report_contest import report_held_out, report_transfer
 from .report_meta import report_meta_train
+from .scaling import ScalingConfig, report_scaling, run_scaling
 from .step_cost import StepCostConfig, run_step_cost
 from .step_cost.report import report_step_cost
 from .transfer import TransferConfig, run_transfer
@@ -80,6 +81,7 @@ def report(
         "transfer",
         "held-out",
         "step-cost",
+        "scaling",
         "meta-speed",
         "optimizer-cost",
         "meta-train",
@@ -103,6 +105,7 @@ def report(
         "transfer": report_transfer,
         "held-out": report_held_out,
         "step-cost": report_step_cost,
+        "scaling": report_scaling,
         "meta-speed": report_meta_speed,
         "optimizer-cost": report_optimizer_cost,
         "meta-train": report_meta_train,
@@ -220,6 +223,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="held-out")(HeldOutConfig)
     flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
     benchmark.command(name="step-cost")(flat(StepCostConfig))
+    benchmark.command(name="scaling")(flat(ScalingConfig))
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     app.command(name="report")(report)
@@ -243,6 +247,8 @@ def _run(arguments: list[str]) -> None:
             run_held_out(config, print)
         case StepCostConfig() as config:
             run_step_cost(config, print)
+        case ScalingConfig() as config:
+            run_scaling(config, print)
         case MetaSpeedConfig() as config:
             run_meta_speed(config, print)
         case OptimizerCostConfig() as config:

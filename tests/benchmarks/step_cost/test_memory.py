@@ -49,6 +49,7 @@ def test_the_peak_does_not_count_what_was_there_before():
 
 
 @on_linux
+@pytest.mark.slow
 def test_memory_may_be_limited_before_the_machine_runs_out():
     subprocess.run([sys.executable, "-c", LIMITED], check=True)
     assert available_memory() > 100 * MEBIBYTE
