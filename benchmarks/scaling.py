@@ -151,9 +151,10 @@ def report_scaling(results: Path) -> str:
         origin_of(rows),
         "Milliseconds a step, median; slope: exponent of a power law fitted to the "
         f"networks of {FITTED_FROM:,.0f} parameters or more, 1 for a cost in "
-        "proportion. Nanoseconds and bytes are those a parameter of the largest network "
-        "that was measured; bytes are the peak beyond weights, gradients and state. Where the "
-        f"first step took longer than {settings['seconds']:g} s, it is what counts. "
+        "proportion. Nanoseconds and bytes are those a parameter of the largest "
+        "network that was measured; bytes are the peak beyond weights, gradients and "
+        f"state. Where the first step took longer than {settings['seconds']:g} s, it "
+        "is what counts. "
         "How each was measured stands in step-cost.md.",
         f"Made by `{_COMMAND}`.",
     ]
