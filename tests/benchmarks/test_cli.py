@@ -127,22 +127,18 @@ def test_transfer_tunes_opponents_tests_rules_and_reports(tmp_path, rule_file, c
 def test_held_out_runs_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "held-out.jsonl"
     arguments = [
-        *("benchmark", "held-out", "--tasks", "fashion-autoencoder", "text-gpt"),
+        *("benchmark", "held-out", "--tasks", "fashion-autoencoder"),
         *("--rules", rule_file, "--no-with-teacher", "--extensions", "0"),
         *("--adam-lrs", "0.001", "0.01", "--seeds", "101", "--steps", "5"),
         *("--data", "embedded", "--threads", "1", "--results", str(path)),
     ]
     assert main(arguments) == 0
     rows = read_rows(path)
-    assert [row["task"] for row in rows] == [
-        *["fashion-autoencoder"] * 4,
-        *["text-gpt"] * 4,
-    ]
+    assert [row["task"] for row in rows] == ["fashion-autoencoder"] * 4
     assert [score["step"] for score in rows[-1]["scores"]] == [1, 2, 3, 4, 5]
     assert main(["report", "held-out", "--results", str(path)]) == 0
     text = capsys.readouterr().out
     assert "validation loss by learning rate" in text
-    assert "validation accuracy % by learning rate" in text
     assert path.with_suffix(".png").is_file()
 
 
