@@ -26,7 +26,14 @@ VARIANTS = {
 """Rules, estimators and settings that keep a state of their own between steps."""
 
 
-@pytest.fixture(params=VARIANTS)
+SLOW = ("es", "average")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in VARIANTS
+    ]
+)
 def config(request, tiny):
     rule, changes = VARIANTS[request.param]
     return tiny(rule, **changes)
