@@ -156,14 +156,26 @@ def _matrix_views(graph: NeuralGraph) -> dict[str, tuple[View, ...]]:
         graph.derived[key] = {
             name: tuple(block.view for block in found)
             for name, found in blocks.items()
-            if len(graph.shapes[name]) >= 2 and _is_several(found)
+            if len(graph.shapes[name]) >= 2
+            and not _is_one_matrix(found, graph.shapes[name])
         }
     return graph.derived[key]
 
 
-def _is_several(blocks: list[WeightBlock]) -> bool:
-    """Whether a parameter's blocks are more than one linear map."""
+def _is_one_matrix(blocks: list[WeightBlock], shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is one linear map, with its first axis as rows or columns.
+
+    A projection that keeps a head axis of its own, as in JAX code, is one map and still
+    has neither along its first axis.
+    """
     if any(block.parts > 1 for block in blocks):
         # A norm's scale or a depthwise kernel has a row a part: one matrix.
-        return any(block.view.shape[1:3] != (1, 1) for block in blocks)
-    return len({block.target for block in blocks}) > 1
+        return all(block.view.shape[1:3] == (1, 1) for block in blocks)
+    row = math.prod(shape[1:])
+    return len({block.target for block in blocks}) == 1 and any(
+        all(
+            (block.view.shape[axis], block.view.strides[axis]) == (shape[0], row)
+            for block in blocks
+        )
+        for axis in (1, 2)
+    )
