@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .infer import graph_from_shapes
-from .neural_graph import NeuralGraph
+from .isolate import isolate
+from .neural_graph import NeuralGraph, Unplaced
 from .trace import trace
 
 
@@ -96,3 +97,41 @@ def neural_graph(
             "that the module can be traced."
         )
     return graph
+
+
+def graph_so_far(
+    shapes: dict[str, tuple[int, ...]], known: NeuralGraph | None, *, is_named: bool
+) -> NeuralGraph:
+    """Return the best graph of parameters whose network has not run.
+
+    Args:
+        shapes: name to shape, in the order of the layers.
+        known: a graph that may hold some of them, from a trace; it is kept.
+        is_named: whether the names tell modules apart.
+    """
+    added = shapes
+    if known is not None and known.source.startswith("trace"):
+        added = dict(shapes)
+        for name, shape in known.shapes.items():
+            if added.pop(name, None) != shape:
+                known = None
+                break
+    else:
+        known = None
+    source = f"parameter {'names and shapes' if is_named else 'shapes'}"
+    guess = graph_from_shapes(shapes, source=source)
+    if known is None or not guess.unplaced:
+        return guess
+    isolated = isolate(added, first=len(known.groups))
+    reason = "it came after the trace"
+    loose = (Unplaced(parameter=name, reason=reason) for name in added)
+    return NeuralGraph(
+        shapes=known.shapes | added,
+        groups=(*known.groups, *isolated.groups),
+        blocks=(*known.blocks, *isolated.blocks),
+        node_parameters=(*known.node_parameters, *isolated.node_parameters),
+        ties=known.ties,
+        symmetries=known.symmetries,
+        unplaced=(*known.unplaced, *loose),
+        source=known.source,
+    )

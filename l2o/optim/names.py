@@ -1,6 +1,6 @@
 """Which tensors a rule reads, and what they are called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,14 +28,20 @@ def have_names(groups: Sequence[dict[str, Any]]) -> bool:
 
 
 def name_tensors(
-    groups: Sequence[dict[str, Any]], model: nn.Module | None
+    groups: Sequence[dict[str, Any]],
+    model: nn.Module | None,
+    owner: nn.Module | None = None,
+    known: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return every tensor that the rule reads; empty ones have nothing to read.
 
     Args:
         groups: the optimizer's.
         model: who else's parameters are read, and under its names; None means the
-            groups' own, by the names that came with them, or else by their places.
+            groups' own, by the names that came with them, or else by their owner's, or
+            else by their places.
+        owner: a module that gives its names only.
+        known: names given before, which stay.
 
     Raises:
         ValueError: if the model does not own the groups' parameters.
@@ -43,8 +49,8 @@ def name_tensors(
     owned = parameters_of(groups)
     if model is not None:
         named = dict(model.named_parameters())
-        known = {id(param) for param in named.values()}
-        strangers = sum(id(param) not in known for param in owned)
+        ids = {id(param) for param in named.values()}
+        strangers = sum(id(param) not in ids for param in owned)
         if strangers:
             raise ValueError(
                 "NeuralGraphOpt needs parameters of the given model; got "
@@ -54,7 +60,14 @@ def name_tensors(
     elif have_names(groups):
         named = dict(zip(_given_names(groups), owned, strict=True))
     else:
-        named = {str(index): param for index, param in enumerate(owned)}
+        names = {id(tensor): name for name, tensor in (known or {}).items()}
+        if owner is not None:
+            own = owner.named_parameters()
+            names |= {id(tensor): name for name, tensor in own}
+        places = {id(param): str(index) for index, param in enumerate(owned)}
+        if names:
+            places = {key: f"added.{place}" for key, place in places.items()}
+        named = {names.get(id(p), places[id(p)]): p for p in owned}
     return {name: tensor for name, tensor in named.items() if tensor.numel()}
 
 

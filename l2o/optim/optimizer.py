@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.graph.infer import graph_from_shapes
+from l2o.graph.ladder import graph_so_far
 
+from .capture import owner_of, warn_of_no_pass, watch
 from .checkpoint import load_rule, rule_hash
 from .checks import (
     BETAS,
@@ -37,9 +38,9 @@ _SAFETY = SafetyConfig()
 
 
 _COPIED = (
-    *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
-    *("_graph", "_has_warned", "_is_compiled", "_is_ready", "_model", "_names"),
-    *("_owns_rule", "_safety", "_tally", "_tensors"),
+    *("defaults", "state", "param_groups", "rule", "_capture", "_device"),
+    *("_given_graph", "_graph", "_has_warned", "_is_compiled", "_is_ready"),
+    *("_model", "_names", "_owns_rule", "_safety", "_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -60,9 +61,9 @@ class NeuralGraphOpt(Optimizer):
         maximize: whether to climb instead of descend.
         rule: the name of a shipped rule, the path of a rule file, or a rule. A rule
             object must lie on the parameters' device; it is shared, not copied.
-        model: the module that owns the parameters. Its names tell more about the
-            graph than shapes do, and the rule also reads those of its parameters that
-            are not optimised here.
+        model: the module that owns the parameters, which is found by itself where
+            `params` is `model.parameters()`. Its first forward pass is traced, and
+            that is the graph. Passed by name, its other parameters are read, too.
         graph: the graph itself, over all of `params` by name ("0", "1", ... where
             they have none).
         compile: whether `torch.compile` fuses the step: a minute or more at the first
@@ -102,8 +103,11 @@ class NeuralGraphOpt(Optimizer):
         safety: SafetyConfig | None = _SAFETY,
     ) -> None:
         check_settings(lr=lr, weight_decay=weight_decay)
+        owner = owner_of(params) if model is None else model
         params = listed_params(params)
         self._model = model
+        self._capture = None
+        self._tensors: dict[str, Tensor] = {}
         self._given_graph = graph
         self._is_compiled = compile
         self._safety = safety
@@ -120,12 +124,13 @@ class NeuralGraphOpt(Optimizer):
         self.rule = self._prepare_rule(rule)
         self._settle()
         self._write_rule_hash()
-        self._set_graph()
+        self._set_graph(owner)
         self._is_ready = True
 
     @property
     def graph(self) -> NeuralGraph:
         """The neural graph that the rule reads."""
+        self._look()
         return self._graph
 
     @override
@@ -139,7 +144,8 @@ class NeuralGraphOpt(Optimizer):
         try:
             check_group(self.param_groups[-1])
             if self._is_ready:
-                self._set_graph()
+                self._look()
+                self._set_graph(None if self._capture is None else self._capture.model)
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -174,6 +180,7 @@ class NeuralGraphOpt(Optimizer):
         grads, hyper, state = self._gather()
         if not grads:
             return loss
+        self._look(steps=True)
         params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
         kind = self._device.type
         has_autocast = torch.amp.is_autocast_available(kind)
@@ -216,7 +223,7 @@ class NeuralGraphOpt(Optimizer):
 
     def __repr__(self) -> str:
         """Show the groups, the rule and where the graph comes from."""
-        place = f"{self._graph.source}, {self._graph.placed_share:.0%} placed"
+        place = f"{self.graph.source}, {self.graph.placed_share:.0%} placed"
         kind = type(self.rule).__name__
         weights = sum(weight.numel() for weight in self.rule.parameters())
         head = f"rule: {kind} of {weights:,} weights\ngraph: {place}"
@@ -228,6 +235,7 @@ class NeuralGraphOpt(Optimizer):
         As with every optimizer of torch, hooks stay behind, and so does what others
         hang on it (a scheduler wraps `step`). The compiled step is made again.
         """
+        self._look()
         return {key: item for key, item in vars(self).items() if key in _COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -344,16 +352,17 @@ class NeuralGraphOpt(Optimizer):
         for group in (self.defaults, *self.param_groups):
             group["rule_hash"] = number
 
-    def _set_graph(self) -> None:
-        """Name every tensor and find the graph that they form."""
-        tensors = name_tensors(self.param_groups, self._model)
+    def _set_graph(self, owner: nn.Module | None) -> None:
+        """Name every tensor, find what shapes tell, and wait for the owner to run."""
+        before = self._tensors
+        tensors = name_tensors(self.param_groups, self._model, owner, before)
         for name, tensor in tensors.items():
             check_device(name, tensor, self._device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self._given_graph is None:
-            is_named = self._model is not None or have_names(self.param_groups)
-            known = "names and shapes" if is_named else "shapes"
-            graph = graph_from_shapes(shapes, source=f"parameter {known}")
+            is_named = owner is not None or have_names(self.param_groups)
+            known = self._graph if before else None
+            graph = graph_so_far(shapes, known, is_named=is_named)
         elif self._given_graph.shapes == shapes:
             graph = self._given_graph
         else:
@@ -364,11 +373,23 @@ class NeuralGraphOpt(Optimizer):
             )
         if tensors:
             self.rule.check(graph)
+        self._capture = watch(owner, tensors) if self._given_graph is None else None
         self._graph = graph
         self._tensors = tensors
         self._names = {tensor: name for name, tensor in tensors.items()}
         self._tally = self._tally.renamed(tensors)
         self._prepare_step()
+
+    def _look(self, *, steps: bool = False) -> None:
+        """Take the traced graph once the model has run."""
+        capture = self._capture
+        if capture is None:
+            return
+        if capture.is_ready:
+            self._graph = capture.read(self._tensors, self.rule.check) or self._graph
+            self._prepare_step()
+        elif steps and capture.is_waiting and capture.may_warn(self._graph):
+            warn_of_no_pass(capture, self._graph, stacklevel=6)
 
     def _prepare_step(self) -> None:
         if self._safety is None:

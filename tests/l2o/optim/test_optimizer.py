@@ -184,7 +184,8 @@ class TestRule:
 class TestGraph:
     def test_it_is_inferred_from_what_is_given(self, rule, model):
         for params, module, source in [
-            (model.parameters(), None, "parameter shapes"),
+            (list(model.parameters()), None, "parameter shapes"),
+            (model.parameters(), None, "parameter names and shapes"),
             (model.named_parameters(), None, "parameter names and shapes"),
             (model.parameters(), model, "parameter names and shapes"),
         ]:
@@ -206,8 +207,9 @@ class TestGraph:
         graph = neural_graph(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
         with pytest.raises(ValueError, match="Build it from the same parameters"):
             NeuralGraphOpt(model.named_parameters(), rule=rule, graph=graph)
+        params = list(model.parameters())
         with pytest.raises(ValueError, match="under the same names"):
-            NeuralGraphOpt(model.parameters(), rule=rule, graph=neural_graph(model))
+            NeuralGraphOpt(params, rule=rule, graph=neural_graph(model))
 
     def test_the_rule_must_be_able_to_read_it(self):
         model = nn.Conv2d(1, 2, 7)
