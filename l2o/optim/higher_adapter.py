@@ -40,7 +40,8 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
     It takes each step as the rule proposes it, without the safety net, since a skipped
     step has no derivative. Parameters that the rule reads and the optimizer does not
     train are read where the functional model has them. The graph is the one that the
-    optimizer has when the context is entered.
+    optimizer has when the context is entered: run the model itself before, so that it
+    is traced.
 
     Args:
         other: the optimizer; its state is copied, its rule and graph are shared.
