@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +11,11 @@ from optimizees import build_task, load_fashion_mnist
 from optimizees.data.download import Progress, download, verify
 from optimizees.data.layouts import DatasetName, require
 
+from .contest import Contest, run_contests
 from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
-from .held_out import HeldOutConfig, run_held_out
+from .held_out import HeldOutConfig, held_out_contests
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .optimizer_cost import (
@@ -22,13 +24,13 @@ from .optimizer_cost import (
     run_optimizer_cost,
 )
 from .report import report_fashion, report_long
-from .report_contest import report_held_out, report_transfer
+from .report_contest import report_contest
 from .report_meta import report_meta_train
 from .scaling import ScalingConfig, report_scaling, run_scaling
 from .step_cost import StepCostConfig, run_step_cost
 from .step_cost.report import report_step_cost
-from .transfer import TransferConfig, run_transfer
-from .trials import RESULTS, use_threads
+from .transfer import TransferConfig, transfer_contests
+from .trials import RESULTS, config_values, use_threads
 from .workloads import DataChoice
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
@@ -102,8 +104,8 @@ def report(
     builders = {
         "fashion": report_fashion,
         "long": report_long,
-        "transfer": report_transfer,
-        "held-out": report_held_out,
+        "transfer": partial(report_contest, "transfer"),
+        "held-out": partial(report_contest, "held-out"),
         "step-cost": report_step_cost,
         "scaling": report_scaling,
         "meta-speed": report_meta_speed,
@@ -242,9 +244,9 @@ def _run(arguments: list[str]) -> None:
         case LongConfig() as config:
             run_long(config, print)
         case TransferConfig() as config:
-            run_transfer(config, print)
+            _compete(config, transfer_contests(config), known=config.known)
         case HeldOutConfig() as config:
-            run_held_out(config, print)
+            _compete(config, held_out_contests(config))
         case StepCostConfig() as config:
             run_step_cost(config, print)
         case ScalingConfig() as config:
@@ -253,6 +255,23 @@ def _run(arguments: list[str]) -> None:
             run_meta_speed(config, print)
         case OptimizerCostConfig() as config:
             run_optimizer_cost(config, print)
+
+
+def _compete(
+    config: TransferConfig | HeldOutConfig,
+    contests: list[Contest],
+    known: tuple[Path, ...] = (),
+) -> None:
+    """Run contests as their configuration says."""
+    use_threads(config.threads)
+    run_contests(
+        contests,
+        config.results,
+        data=config.data,
+        config=config_values(config),
+        announce=print,
+        known=known,
+    )
 
 
 def _show_progress() -> Progress | None:

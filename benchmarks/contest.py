@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from .baselines import Baseline, BaselineName, baseline
 from .contenders import Contender, Teacher, learned
 from .selection import Grid, tune
-from .trials import Row, Trial
-from .workloads import WorkloadName
+from .trials import Row, Trial, run_trials
+from .workloads import DataChoice, WorkloadName
 
 RunTrials: TypeAlias = Callable[[Iterable[Trial]], list[Row]]
 """Runs what is missing and returns the rows of all trials, in their order."""
@@ -36,6 +38,41 @@ class Contest:
     """Steps after which to evaluate, besides the last one."""
     batch_size: int
     """Examples a batch."""
+
+
+def run_contests(
+    contests: Iterable[Contest],
+    results: Path,
+    *,
+    data: DataChoice,
+    config: dict[str, Any],
+    announce: Callable[[str], object],
+    known: Iterable[Path] = (),
+) -> None:
+    """Run what is not in the results yet, contest after contest.
+
+    Args:
+        contests: what to run.
+        results: the JSON lines file.
+        data: which copy of FashionMNIST.
+        config: the benchmark's configuration as JSON values, written into each row.
+        announce: called with one line for each run.
+        known: results of other benchmarks; a row that answers a trial is copied.
+
+    Raises:
+        FileNotFoundError: if data is asked for and not there.
+        OSError: if the results cannot be written.
+    """
+    run = partial(
+        run_trials,
+        results=results,
+        data=data,
+        config=config,
+        announce=announce,
+        known=tuple(known),
+    )
+    for contest in contests:
+        run_contest(contest, run)
 
 
 def run_contest(contest: Contest, run: RunTrials) -> None:

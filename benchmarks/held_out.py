@@ -1,14 +1,12 @@
 """Rules on networks, and partly data, that no rule was trained on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from .contest import Contest, run_contest, without_tuning
+from .contest import Contest, without_tuning
 from .selection import Grid
-from .trials import RESULTS, config_values, run_trials, use_threads
+from .trials import RESULTS
 from .workloads import DataChoice, HeldOutTask
 
 _NUM_EVALUATIONS = 5
@@ -62,40 +60,29 @@ class HeldOutConfig:
             )
 
 
-def run_held_out(config: HeldOutConfig, announce: Callable[[str], object]) -> None:
-    """Run what is not in the results yet.
-
-    Args:
-        config: the benchmark.
-        announce: called with one line for each run.
+def held_out_contests(config: HeldOutConfig) -> list[Contest]:
+    """Return one contest a task.
 
     Raises:
-        FileNotFoundError: if a rule or data is asked for and not there.
-        OSError: if the results cannot be written.
+        FileNotFoundError: if a rule is not there.
     """
-    use_threads(config.threads)
-    run = partial(
-        run_trials,
-        results=config.results,
-        data=config.data,
-        config=config_values(config),
-        announce=announce,
-    )
-    rules = without_tuning(config.rules, with_teacher=config.with_teacher)
     every = config.steps // _NUM_EVALUATIONS
-    for task in config.tasks:
-        contest = Contest(
+    return [
+        Contest(
             task=task,
             lrs={"adam": config.adam_lrs} if config.adam_lrs else {},
             extensions=config.extensions,
-            untuned=tuple(rules),
+            untuned=tuple(
+                without_tuning(config.rules, with_teacher=config.with_teacher)
+            ),
             seeds=config.seeds,
             selection_seeds=config.selection_seeds,
             steps=config.steps,
             evaluate_at=tuple(range(every, config.steps, every)),
             batch_size=batch_size(task),
         )
-        run_contest(contest, run)
+        for task in config.tasks
+    ]
 
 
 def batch_size(task: HeldOutTask) -> int:

@@ -2,6 +2,7 @@
 
 import statistics
 from pathlib import Path
+from typing import Literal, assert_never
 
 from .baselines import Adam
 from .curves import Panel
@@ -22,6 +23,7 @@ Diverged: runs whose loss or weights stopped being finite; such a run counts in 
 accuracy if its weights are finite. Behind a rule stands the beginning of its file's
 SHA-256. Times are not reported: other programs ran beside these."""
 
+_TRANSFER_HEADING = "# Rules without tuning, against tuned opponents"
 _TRANSFER_NOTES = f"""\
 {_NOTES}
 
@@ -31,6 +33,7 @@ gradients are; its average, which is tested, is better.
 The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
 not know."""
 
+_HELD_OUT_HEADING = "# Rules on networks that they never saw"
 _HELD_OUT_NOTES = f"""\
 {_NOTES}
 
@@ -43,10 +46,11 @@ heads, 64 characters of context; accuracy is the share of characters foreseen.
 `cifar-vit`: three blocks, 48 wide, three heads, patches of 4 x 4."""
 
 
-def report_transfer(results: Path) -> str:
-    """Return the tables of `l2o benchmark transfer`; write them and curves beside it.
+def report_contest(name: Literal["transfer", "held-out"], results: Path) -> str:
+    """Return the tables of a benchmark; write them and its curves beside the results.
 
     Args:
+        name: the benchmark.
         results: the JSON lines file; `.md` and `.png` are written with its name.
 
     Returns:
@@ -55,35 +59,22 @@ def report_transfer(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
+    match name:
+        case "transfer":
+            heading, notes = _TRANSFER_HEADING, _TRANSFER_NOTES
+            build_panels = _loss_panels
+        case "held-out":
+            heading, notes = _HELD_OUT_HEADING, _HELD_OUT_NOTES
+            build_panels = _loss_and_test_panels
+        case _:
+            assert_never(name)
     return report_trials(
         results,
-        command="l2o benchmark transfer",
-        heading="# Rules without tuning, against tuned opponents",
+        command=f"l2o benchmark {name}",
+        heading=heading,
         build_table=_tables,
-        notes=_TRANSFER_NOTES,
-        build_panels=lambda title, rows: [loss_panel(title, _drawn(rows))],
-    )
-
-
-def report_held_out(results: Path) -> str:
-    """Return the tables of `l2o benchmark held-out`; write them and curves beside it.
-
-    Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    return report_trials(
-        results,
-        command="l2o benchmark held-out",
-        heading="# Rules on networks that they never saw",
-        build_table=_tables,
-        notes=_HELD_OUT_NOTES,
-        build_panels=_held_out_panels,
+        notes=notes,
+        build_panels=build_panels,
     )
 
 
@@ -198,7 +189,12 @@ def _drawn(rows: list[Row]) -> list[Group]:
     ]
 
 
-def _held_out_panels(title: str, rows: list[Row]) -> list[Panel]:
+def _loss_panels(title: str, rows: list[Row]) -> list[Panel]:
+    """Draw training losses."""
+    return [loss_panel(title, _drawn(rows))]
+
+
+def _loss_and_test_panels(title: str, rows: list[Row]) -> list[Panel]:
     """Draw training losses, and beside them what the evaluations found."""
     drawn = _drawn(rows)
     has_classes = any(group.values("accuracy") for group in drawn)

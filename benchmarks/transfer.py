@@ -1,16 +1,14 @@
 """Rules without tuning against tuned opponents, on both tasks of the paper."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from .baselines import Adam, BaselineName
 from .contenders import Contender
-from .contest import Contest, run_contest, without_tuning
+from .contest import Contest, without_tuning
 from .fashion import SEEDS
 from .selection import Grid
-from .trials import RESULTS, config_values, run_trials, use_threads
+from .trials import RESULTS
 from .workloads import DataChoice, PaperTask
 
 _LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
@@ -71,32 +69,18 @@ class TransferConfig:
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
 
-def run_transfer(config: TransferConfig, announce: Callable[[str], object]) -> None:
-    """Run what is not in the results yet.
-
-    Args:
-        config: the benchmark.
-        announce: called with one line for each run.
+def transfer_contests(config: TransferConfig) -> list[Contest]:
+    """Return one contest a task.
 
     Raises:
-        FileNotFoundError: if a rule or data is asked for and not there.
-        OSError: if the results cannot be written.
+        FileNotFoundError: if a rule is not there.
     """
-    use_threads(config.threads)
-    run = partial(
-        run_trials,
-        results=config.results,
-        data=config.data,
-        config=config_values(config),
-        announce=announce,
-        known=config.known,
-    )
     paper: list[Contender] = (
         [] if config.paper_lr is None else [Adam(lr=config.paper_lr)]
     )
     rules = without_tuning(config.rules, with_teacher=config.with_teacher)
-    for task in config.tasks:
-        contest = Contest(
+    return [
+        Contest(
             task=task,
             lrs={name: config.lrs[name] for name in config.baselines},
             extensions=config.extensions,
@@ -106,4 +90,5 @@ def run_transfer(config: TransferConfig, announce: Callable[[str], object]) -> N
             steps=config.steps,
             batch_size=config.batch_size,
         )
-        run_contest(contest, run)
+        for task in config.tasks
+    ]

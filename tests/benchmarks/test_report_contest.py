@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.report_contest import report_held_out, report_transfer, steps_to
+from benchmarks.report_contest import report_contest, steps_to
 from benchmarks.trials import write_rows
 
 
@@ -40,7 +40,7 @@ def line(text, start, index=0):
 
 
 def test_every_optimizer_has_a_line_with_the_papers_figure(results):
-    text = report_transfer(results)
+    text = report_contest("transfer", results)
     rule = line(text, "ng-gnn (abcdef01)")
     assert rule[1:4] == ["2", "87.00 ± 1.41", "85.91 ± 0.37"]
     assert rule[6:] == ["70 (1 of 2)", "0"]
@@ -55,14 +55,14 @@ def test_every_optimizer_has_a_line_with_the_papers_figure(results):
 
 
 def test_the_choice_of_learning_rates_is_shown_in_order(results):
-    text = report_transfer(results)
+    text = report_contest("transfer", results)
     grid = line(text, "Adam")
     assert grid == ["Adam", "2", "**0.01: 82.00**, 0.02: 81.00, 0.04: 70.00"]
 
 
 def test_without_tests_there_is_the_choice_alone(tmp_path, make_row):
     write_rows(tmp_path / "rows.jsonl", [make_row(held_out_split="validation")])
-    text = report_transfer(tmp_path / "rows.jsonl")
+    text = report_contest("transfer", tmp_path / "rows.jsonl")
     assert "paper %" not in text
     assert "**0.01: 80.00**" in text
 
@@ -93,7 +93,7 @@ def test_without_classes_the_lowest_loss_comes_first(tmp_path, make_row):
     ]
     path = tmp_path / "held-out.jsonl"
     write_rows(path, [row | {"task": "fashion-autoencoder"} for row in rows])
-    text = report_held_out(path)
+    text = report_contest("held-out", path)
     assert "accuracy %" not in text
     assert "0.1: 0.5000, **0.2: 0.3000**" in text
     assert line(text, "ng-gnn (abcdef01)")[1:3] == ["2", "0.1000"]
