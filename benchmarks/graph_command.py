@@ -50,7 +50,7 @@ def _build_model(factory: str) -> tuple[nn.Module, Sequence]:
     try:
         module = importlib.import_module(module_name)
         build = getattr(module, name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(
             "graph needs MODULE:FUNCTION, both importable from here; got "
             f"{factory!r} ({error}). Try optimizees:fashion_cnn."
