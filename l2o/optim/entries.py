@@ -1,8 +1,8 @@
 """All entries of all parameters, tile by tile: features out, updates in."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +17,18 @@ from .head import apply_head
 from .state import TINY, ParameterState, State, constant
 from .whitening import whiten_momenta
 
+KEPT_ENTRIES = 2**17
+"""Entries of which everything is kept, however little memory is allowed: of a small
+network nothing is computed twice."""
 
-class Known(NamedTuple):
+
+@dataclass(slots=True)
+class Known:
     """What is known of a tile's entries."""
 
     values: Values
     directions: Directions | None
+    features: Tensor | None = None
 
 
 class RuleEntries:
@@ -66,6 +72,8 @@ class RuleEntries:
         self._uses_directions = uses_directions
         self._dtype = dtype
         self._known: dict[int, Known] = {}
+        is_small = graph.num_parameters <= KEPT_ENTRIES
+        self._keeps_all = memory_limit is None or is_small
         self._edges: dict[int, Tensor] = {}
         self._nodes: dict[int, Tensor] = {}
         self._momenta = to_blocks(
@@ -93,9 +101,11 @@ class RuleEntries:
     def read(self, tile: EdgeTile | NodeTile) -> Tensor:
         """Return the features of a tile's entries, `[..., cell, feature]`."""
         known = self._look_up(tile)
-        scales = _spread(self._scales, tile, known.values.main)
-        features = self._features(*known, scales)
-        return features.movedim(0, -1).to(self._dtype)
+        if known.features is None:
+            scales = _spread(self._scales, tile, known.values.main)
+            features = self._features(known.values, known.directions, scales)
+            known.features = features.movedim(0, -1).to(self._dtype)
+        return known.features
 
     def write(self, tile: EdgeTile | NodeTile, outputs: Tensor) -> None:
         """Turn the network's numbers, `[..., cell, output]`, into updates."""
@@ -142,7 +152,8 @@ class RuleEntries:
         for tile in (*self.tiles.edges, *self.tiles.nodes):
             if isinstance(tile, EdgeTile) and not tile.is_owned:
                 continue
-            squares = self._features.measured(*self._look_up(tile)).square()
+            known = self._look_up(tile)
+            squares = self._features.measured(known.values, known.directions).square()
             total = total.index_add(1, tile.owner, squares.flatten(2).sum(2))
         numels = [float(max(prod(shape), 1)) for shape in self._graph.shapes.values()]
         return (total / constant(numels, total) + TINY).sqrt()
@@ -151,14 +162,14 @@ class RuleEntries:
         """Return what is known of a tile; the last one, or all, are remembered."""
         key = id(tile)
         if key not in self._known:
-            if self.memory_limit is not None:
-                self._known.clear()
             values, directions = self._gather(tile), None
             if self._uses_directions:
                 white = None
                 if _is_matrix(self._graph, tile):
                     white = _piece(self._white, tile)
                 directions = directions_of(values, white)
+            if not self._keeps_all:
+                self._known.clear()
             self._known[key] = Known(values, directions)
         return self._known[key]
 

@@ -26,7 +26,7 @@ Params: TypeAlias = dict[str, Tensor]
 DEFAULT_MEMORY = 2**29
 """Bytes for edge states, or as many as the parameters take if these are more."""
 
-TILE_ENTRIES = 2**13
+TILE_ENTRIES = 2**15
 """Entries that are computed at a time without autograd, so that they fit in a cache."""
 
 _BYTES_AN_ENTRY = 2**10
