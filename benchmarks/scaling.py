@@ -11,7 +11,7 @@ from meta_train.log import read_json_lines
 
 from .report import github_table, origin_of, require_rows
 from .step_cost import Measurement
-from .step_cost.command import measure_pairs
+from .step_cost.command import known_pairs, measure_pairs
 from .step_cost.networks import NetworkName
 from .step_cost.subjects import LABELS, SubjectName
 from .trials import RESULTS, Row
@@ -50,8 +50,9 @@ class ScalingConfig:
         "default",
     )
     """What to time."""
-    largest: float = 2e8
-    """Parameters beyond which networks are left out; names tell the sizes."""
+    largest: float = 2e7
+    """Parameters beyond which nothing is measured anew, as names tell the sizes; rows
+    of larger networks are taken from step-cost where it has them."""
     measure: Measurement = field(default_factory=Measurement)
     """How."""
     results: Path = RESULTS / "scaling.jsonl"
@@ -84,12 +85,13 @@ def run_scaling(config: ScalingConfig, announce: Callable[[str], object]) -> Non
     Raises:
         OSError: if the results cannot be written.
     """
+    there = known_pairs(config.measure, (*config.known, config.results))
     pairs: list[tuple[NetworkName, SubjectName]] = [
         (network, subject)
         for family in config.families
         for network in FAMILIES[family]
-        if nominal_size(network) <= config.largest
         for subject in config.subjects
+        if nominal_size(network) <= config.largest or (network, subject) in there
     ]
     measure_pairs(pairs, config.measure, config.results, announce, config.known)
 

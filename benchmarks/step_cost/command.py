@@ -42,7 +42,7 @@ class Measurement:
     """CPU threads."""
     repeats: int = 30
     """Most times that each is timed."""
-    seconds: float = 10.0
+    seconds: float = 5.0
     """Time after which a subject is not repeated again."""
     limit_s: float = 240.0
     """Time after which a process is stopped; its row says so."""
@@ -112,12 +112,14 @@ def run_step_cost(config: StepCostConfig, announce: Callable[[str], object]) -> 
 
 
 def suitable(network: NetworkName) -> tuple[SubjectName, ...]:
-    """Return what is worth timing on a network."""
+    """Return what is worth timing on a network, where time is short."""
     match network:
         case "fashion-cnn":
             return (*_STEPS, *_MORE)
         case "cifar-cnn" | "mlp-1m" | "resnet-18":
             return (*_STEPS, "default-pyg")
+        case "mlp-100m":
+            return ("forward-backward", "adam-fused", "default")
         case _:
             return _STEPS
 
@@ -145,11 +147,7 @@ def measure_pairs(
     origin["machine"]["threads"] = measurement.threads
     settings = asdict(measurement)
     rows = _current(results, settings, origin)
-    elsewhere = {
-        key: row
-        for path in known
-        for key, row in _current(path, settings, origin).items()
-    }
+    elsewhere = _current_of(known, settings, origin)
     todo = list(pairs)
     for index, (network, subject) in enumerate(todo, start=1):
         name = f"[{index}/{len(todo)}] {network}, {subject}"
@@ -193,6 +191,22 @@ def _cell(network: NetworkName, subject: SubjectName, measurement: Measurement) 
         seconds=measurement.seconds,
         memory_bytes=memory,
     )
+
+
+def known_pairs(
+    measurement: Measurement, known: Iterable[Path]
+) -> set[tuple[str, str]]:
+    """Return the pairs that this commit has measured in this way already."""
+    return set(_current_of(known, asdict(measurement), provenance()))
+
+
+def _current_of(
+    files: Iterable[Path], settings: dict[str, Any], origin: Row
+) -> dict[tuple[str, str], Row]:
+    found: dict[tuple[str, str], Row] = {}
+    for path in files:
+        found.update(_current(path, settings, origin))
+    return found
 
 
 def _current(

@@ -54,11 +54,17 @@ def test_families_grow():
         assert sizes[-1] >= 1e8
 
 
-def test_networks_beyond_the_largest_are_left_out(monkeypatch, tmp_path):
+@pytest.fixture
+def asked(monkeypatch):
+    """Measure nothing; return the pairs asked for."""
     asked = []
     monkeypatch.setattr(
         scaling, "measure_pairs", lambda pairs, *others: asked.extend(pairs)
     )
+    return asked
+
+
+def test_networks_beyond_the_largest_are_left_out(asked, tmp_path):
     config = ScalingConfig(
         families=("gpt",),
         subjects=("default",),
@@ -67,6 +73,15 @@ def test_networks_beyond_the_largest_are_left_out(monkeypatch, tmp_path):
     )
     run_scaling(config, print)
     assert asked == [("gpt-10k", "default"), ("gpt-100k", "default")]
+
+
+def test_larger_networks_are_taken_from_step_cost(asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        scaling, "known_pairs", lambda measurement, known: {("gpt-2", "default")}
+    )
+    config = ScalingConfig(families=("gpt",), largest=1.0, results=tmp_path / "rows")
+    run_scaling(config, print)
+    assert asked == [("gpt-2", "default")]
 
 
 def test_slopes_are_fitted_where_fixed_costs_do_not_rule(tmp_path):

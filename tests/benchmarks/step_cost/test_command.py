@@ -71,6 +71,20 @@ def test_rows_of_other_settings_are_measured_again(tmp_path, calls):
     assert len(rows) == 1
 
 
+def test_rows_of_another_benchmark_are_copied(tmp_path, calls):
+    _, rows = run(tmp_path, "adam-fused")
+    lines, known, pair = [], [tmp_path / "rows.jsonl"], ("mlp-10k", "adam-fused")
+    assert command.known_pairs(Measurement(), known) == {pair}
+    assert command.known_pairs(Measurement(repeats=2), known) == set()
+    other = tmp_path / "other" / "rows.jsonl"
+    assert rows == command.measure_pairs(
+        [pair], Measurement(), other, lines.append, known
+    )
+    assert lines == ["[1/1] mlp-10k, adam-fused: copied"]
+    assert read_json_lines(other) == rows
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_has_its_subjects(network):
     found = command.suitable(network)
