@@ -6,7 +6,7 @@ from torch import Tensor
 from l2o.graph.neural_graph import Operation
 
 from .contraction import product
-from .labels import Marks, Seen, compact
+from .marks import Marks, Seen, compact
 from .wiring import Wiring
 
 _CALL = Operation(name="attention")

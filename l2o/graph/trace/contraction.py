@@ -8,7 +8,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .labels import Codes, Marks, Seen
+from .marks import Codes, Marks, Seen
 from .record import Ids, axes_of, first_order
 from .wiring import Wiring
 
@@ -25,6 +25,8 @@ def product(wiring: Wiring, first: Seen, second: Seen, operation: Operation) -> 
         first = wiring.promote(first, 2)
     if second.codes is not None:
         return _weighted(wiring, first, second.codes, operation)
+    if first.codes is not None and second.planes and second.value.stride(1) == 1:
+        first = wiring.promote(first, 2)  # learned queries meet transposed keys
     if first.codes is not None:
         flipped = _flip(wiring, second)
         weight = first.codes.reshaped(_turned(first.shape), (0, 2, 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from l2o.graph.neural_graph import Operation
 
 from .contraction import Table, connect
-from .labels import Codes, Marks, Seen
+from .marks import Codes, Marks, Seen
 from .pointwise import pointwise
 from .record import axes_of
 from .wiring import Wiring
@@ -140,8 +140,8 @@ def _fixed_filter(
     return Marks(planes=tuple(kept), depends=True)
 
 
-def embedding(wiring: Wiring, weight: Seen, index: Seen) -> Marks:
-    """Return the marks of rows looked up in a table."""
+def embedding(wiring: Wiring, weight: Seen, index: Seen, rank: int) -> Marks:
+    """Return the marks of rows looked up in a table, `rank` axes before the last."""
     for plane in index.planes:
         wiring.record.freeze(plane)
     assert weight.codes is not None
@@ -159,7 +159,7 @@ def embedding(wiring: Wiring, weight: Seen, index: Seen) -> Marks:
     if is_new:
         source = wiring.record.add_group(f"{wiring.last} rows", rows, frozen=True)
         wiring.use(view, target.numpy(), source.numpy(), operation)
-    shape = [1] * index.value.dim() + [width]
+    shape = [1] * rank + [width]
     return Marks(planes=(target.view(shape),), depends=True)
 
 

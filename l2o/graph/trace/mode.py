@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .labels import Marks
+from .marks import Marks
 from .operators import marks_of
 from .record import axes_of
 from .wiring import Wiring

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, View
 
-from .labels import Codes
+from .marks import Codes
 from .record import Companion, Ids, Record, Use
 
 _CONSTANT = "constants"

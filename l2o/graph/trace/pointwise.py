@@ -8,7 +8,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .labels import Codes, Marks, Seen
+from .marks import Codes, Marks, Seen
 from .record import Companion, axes_of
 from .wiring import Wiring
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .labels import Codes, varying
+from .marks import Codes, varying
 
 Ids = NDArray[np.int64]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .labels import Codes, Marks, Seen, compact, varying
+from .marks import Codes, Marks, Seen, compact, varying
 from .record import axes_of
 from .wiring import Wiring
 
@@ -164,10 +164,15 @@ def reduced(
     planes = []
     for plane in seen.planes:
         if axes_of(plane) & set(gone):
-            if is_mean:
-                wiring.mean(plane, gone)
-            else:
+            if not is_mean:
                 wiring.record.freeze(plane)
+            elif axes_of(plane) - set(gone):  # sums of some neurons each
+                left = sorted(axes_of(plane) - set(gone))
+                merged = wiring.vector(plane, left, "residual")
+                if merged is not None:
+                    planes.append(merged if keeps else _without(merged, gone))
+            else:
+                wiring.mean(plane, gone)
         elif axes_of(plane) or len(gone) < plane.dim():
             planes.append(plane if keeps else _without(plane, gone))
     codes = seen.codes

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from .labels import Marks
+from .marks import Marks
 from .mode import Watch
 from .wiring import Wiring
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .labels import Codes, Ledger, Marks, Seen, fit
+from .ledger import Ledger
+from .marks import Codes, Marks, Seen, fit
 from .record import Ids, Record, Use, axes_of, first_order
 from .unions import Unions
 
@@ -258,11 +259,13 @@ class Wiring:
         is_plain &= len(np.unique(target)) == len(target)
         self.record.join(kind if is_plain else None, source, target, operand)
 
-    def vector(self, plane: Tensor, axes: Sequence[int]) -> Tensor | None:
+    def vector(
+        self, plane: Tensor, axes: Sequence[int], kind: TieKind = "move"
+    ) -> Tensor | None:
         """Return a plane that varies along `axes` only, None if there is none.
 
         Neurons that take turns along the other axes (the sub-pixels of a pixel
-        shuffle, the tokens of two towers) move into a new group.
+        shuffle, the tokens of two towers, the terms of a sum) move into a new group.
         """
         others = sorted(axes_of(plane) - set(axes))
         if not others:
@@ -283,11 +286,12 @@ class Wiring:
             self.record.freeze(plane)
             return None
         turns = np.stack(distinct, axis=1)
-        key = ("move", turns.tobytes(), len(turns))
+        key = (kind, turns.tobytes(), len(turns))
         if key not in self._joined:
-            target = self.record.add_group(f"{self.last} moved", top.numel())
+            word = "moved" if kind == "move" else "sum"
+            target = self.record.add_group(f"{self.last} {word}", top.numel())
             for operand, ids in enumerate(turns):
-                self._tie("move", ids, target.numpy(), operand)
+                self._tie(kind, ids, target.numpy(), operand)
             self._joined[key] = target
         return self._joined[key].reshape(top.shape)
 
