@@ -21,6 +21,8 @@ from torch.utils import _pytree as pytree
 from l2o.graph import NeuralGraph
 from l2o.graph.trace import trace
 
+from .distributed import unsharded
+
 _SOURCES = tuple(
     method.__code__ for method in (nn.Module.parameters, nn.Module.named_parameters)
 )
@@ -115,8 +117,9 @@ class Capture:
             return None
         self._hook.leave(model)
         try:
-            with self._again():
-                graph = _trace(model, *inputs, parameters=parameters)
+            with self._again(), unsharded(model) as stand_ins:
+                named = {n: stand_ins.get(id(p), p) for n, p in parameters.items()}
+                graph = _trace(model, *inputs, parameters=named)
             check(graph)
             return graph
         except Exception as error:

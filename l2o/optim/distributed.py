@@ -1,9 +1,12 @@
 """Sharded parameters: whole tensors in, the local shard out."""
 
 import sys
-from typing import TYPE_CHECKING, TypeGuard
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -49,3 +52,53 @@ def spread_like(tensor: Tensor, param: Tensor) -> Tensor:
     mesh = param.device_mesh
     whole = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return whole.redistribute(placements=placements)
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[dict[int, nn.Parameter]]:
+    """Let a sharded model run on this process alone, as if it had never been sharded.
+
+    Sharded parameters give way to whole ones of the same shape with other values, so
+    that nothing is sent and no process waits for another; the hooks that torch's
+    distributed packages put on its modules are gone meanwhile. What the model computes
+    is of no use, how it computes it is.
+
+    Args:
+        model: any module; without sharded parameters nothing happens.
+
+    Yields:
+        `id` of each sharded parameter to the one that stands in for it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    stand_ins: dict[int, nn.Parameter] = {}
+    kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+    if any(is_sharded(param) for param in model.parameters()):
+        for module in model.modules():
+            hooks = (module._forward_pre_hooks, module._forward_hooks)
+            kept += [(part, dict(part)) for part in (*hooks, module._parameters)]
+            for part in hooks:
+                for key in [key for key, hook in part.items() if _is_torchs(hook)]:
+                    del part[key]
+            for name, param in module._parameters.items():
+                if param is not None and is_sharded(param):
+                    if id(param) not in stand_ins:
+                        stand_ins[id(param)] = _stand_in(param, generator)
+                    module._parameters[name] = stand_ins[id(param)]
+    try:
+        yield stand_ins
+    finally:
+        for part, before in kept:
+            part.clear()
+            part.update(before)
+
+
+def _stand_in(param: Tensor, generator: torch.Generator) -> nn.Parameter:
+    values = 0.02 * torch.randn(param.shape, generator=generator, device="cpu")
+    return nn.Parameter(
+        values.to(param.device, param.dtype), requires_grad=param.requires_grad
+    )
+
+
+def _is_torchs(hook: Callable[..., object]) -> bool:
+    """Whether a hook shards, gathers or sends."""
+    return getattr(hook, "__module__", "").startswith("torch.distributed.")

@@ -28,7 +28,7 @@ from .checks import (
 from .diagnostics import Diagnostics, Tally
 from .distributed import gathered, spread_like
 from .names import have_names, name_tensors, parameters_of
-from .resume import check_saved_state, paired, restored_state
+from .resume import wide_loading
 from .rule import AbstractRule
 from .safety import SafetyConfig, guarded_step
 from .state import State
@@ -175,8 +175,11 @@ class NeuralGraphOpt(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if parameters_of(self.param_groups)[0].device != self._device:
+        moving = [p for p in parameters_of(self.param_groups) if p.grad is not None]
+        if moving and moving[0].device != self._device:
             self._settle()
+        if any(param.numel() and param not in self._names for param in moving):
+            self._find_again()
         grads, hyper, state = self._gather()
         if not grads:
             return loss
@@ -263,29 +266,8 @@ class NeuralGraphOpt(Optimizer):
             ValueError: if it is another optimizer's or another rule's, or its groups
                 or shapes differ.
         """
-        saved: dict[str, Any] = {}
-
-        def check(_: Optimizer, found: dict[str, Any]) -> None:
-            saved.update(found)
-            check_saved_state(
-                found, self.rule, rule_hash(self.rule), parameters_of(self.param_groups)
-            )
-
-        def widen(_: Optimizer) -> None:
-            """Undo that torch casts averages to the parameter's dtype."""
-            for _, param, item in paired(saved, parameters_of(self.param_groups)):
-                self.state[param] = restored_state(item, self.rule, param)
-
-        # The last before and the first after, so that the user's hooks see the rest.
-        hooks = (
-            self.register_load_state_dict_pre_hook(check),
-            self.register_load_state_dict_post_hook(widen, prepend=True),
-        )
-        try:
+        with wide_loading(self, self.rule):
             super().load_state_dict(state_dict)
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _gather(self) -> tuple[dict[str, Tensor], dict[str, Hyper], State]:
         """Collect gradients, settings and state by name."""
@@ -379,6 +361,17 @@ class NeuralGraphOpt(Optimizer):
         self._names = {tensor: name for name, tensor in tensors.items()}
         self._tally = self._tally.renamed(tensors)
         self._prepare_step()
+
+    def _find_again(self) -> None:
+        """Find the tensors anew, which somebody exchanged inside a group.
+
+        accelerate does so when it shards a model: not knowing them, we would train
+        nothing and say nothing.
+        """
+        capture, self._tensors = self._capture, {}
+        self._set_graph(None if capture is None else capture.model)
+        if capture is not None and capture.is_ready:
+            self._capture = capture
 
     def _look(self, *, steps: bool = False) -> None:
         """Take the traced graph once the model has run."""

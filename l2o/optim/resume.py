@@ -1,15 +1,53 @@
 """Optimizer states from checkpoints: whether they fit, and at which width."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from .checkpoint import rule_hash
 from .distributed import gathered, is_sharded, spread_like
+from .names import parameters_of
 from .rule import AbstractRule
 from .state import ParameterState
 from .step import widened
+
+
+@contextmanager
+def wide_loading(optimizer: Optimizer, rule: AbstractRule) -> Iterator[None]:
+    """Let `load_state_dict` refuse what does not fit, and keep what does as it was.
+
+    By itself, torch casts averages to the parameters' dtype. Ours is the last hook
+    before it loads and the first one after, so that the user's hooks see the rest.
+
+    Args:
+        optimizer: which is to load within this context.
+        rule: its rule.
+    """
+    saved: dict[str, Any] = {}
+
+    def check(_: Optimizer, found: dict[str, Any]) -> None:
+        saved.update(found)
+        params = parameters_of(optimizer.param_groups)
+        check_saved_state(found, rule, rule_hash(rule), params)
+
+    def widen(_: Optimizer) -> None:
+        params = parameters_of(optimizer.param_groups)
+        for _, param, item in paired(saved, params):
+            optimizer.state[param] = restored_state(item, rule, param)
+
+    hooks = (
+        optimizer.register_load_state_dict_pre_hook(check),
+        optimizer.register_load_state_dict_post_hook(widen, prepend=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def check_saved_state(

@@ -66,6 +66,22 @@ class TestGroups:
         assert len(doubled.state) == 1
         assert not torch.equal(model[3].weight, build_model()[3].weight)
 
+    def test_parameters_that_are_exchanged_are_trained(
+        self, rule, build_model, train, assert_same
+    ):
+        """As accelerate does when it shards a model behind an optimizer's back."""
+        model, twin = build_model(), build_model()
+        optimizer = NeuralGraphOpt(model.parameters(), rule=rule)
+        old = list(model.parameters())
+        for layer in (model[0], model[3]):
+            for name, param in list(layer.named_parameters()):
+                setattr(layer, name, nn.Parameter(param.detach().clone()))
+        optimizer.param_groups[0]["params"] = list(model.parameters())
+        train(model, optimizer, range(3))
+        train(twin, NeuralGraphOpt(twin.parameters(), rule=rule), range(3))
+        assert_same(model, twin)
+        assert all(param not in optimizer.state for param in old)
+
     @pytest.mark.parametrize("params", [torch.zeros(2), {torch.zeros(2)}])
     def test_what_has_no_order_is_refused(self, params, rule):
         with pytest.raises(TypeError, match=r"in order; got.*Pass model\.parameters"):

@@ -159,6 +159,22 @@ def shards_are_the_whole(folder):
     assert optimizer.diagnostics().skipped == 0
 
 
+def the_graph_is_traced(folder):
+    """Without a word between the processes: one of them may print its optimizer."""
+    model = build_sharded()
+    optimizer = build_optimizer(model)
+    model(torch.ones(1, 1, 6, 6)).sum().backward()
+    if dist.get_rank() == 0:
+        assert "trace of" in repr(optimizer)
+    optimizer.step()
+    alone = build_model()
+    expected = build_optimizer(alone)
+    alone(torch.ones(1, 1, 6, 6)).sum().backward()
+    assert optimizer.graph.blocks == expected.graph.blocks
+    assert optimizer.graph.placed_share == 1.0
+    train(model, optimizer, range(1))
+
+
 def checkpoints_go_on(folder):
     """torch.distributed.checkpoint, sharded, whole and flat, into sharded models."""
     model = build_sharded()
