@@ -34,6 +34,8 @@ def losses_of(name, steps=100):
             losses.append(loss.item())
         losses.append((outputs() - targets).square().mean().item())
     assert all(bool(p.isfinite().all()) for p in model.parameters())
+    assert optimizer.graph.source.startswith("trace of")
+    assert optimizer.graph.placed_share >= zoo.SMALL[name].placed
     return losses
 
 
