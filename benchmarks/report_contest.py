@@ -31,7 +31,7 @@ Losses are in nats. The training loss of schedule-free AdamW is taken where its
 gradients are; its average, which is tested, is better.
 
 The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
-not know."""
+not know, and its CIFAR-10 were the official pixels."""
 
 _HELD_OUT_HEADING = "# Rules on networks that they never saw"
 _HELD_OUT_NOTES = f"""\
