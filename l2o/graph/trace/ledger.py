@@ -57,7 +57,7 @@ class Ledger:
         """First code of every parameter."""
         self._spans: dict[int, list[_Span]] = {}
         self._storages: dict[int, _Storage] = {}
-        self._limit = 256
+        self._limit = 16
         self._doubt = doubt
         base = 0
         for tensor in parameters:
@@ -229,7 +229,7 @@ class Ledger:
             for key, found in self._storages.items()
             if not found.reference.expired()
         }
-        self._limit = 2 * len(self._storages) + 256
+        self._limit = len(self._storages) + 16
 
 
 def _reach(shape: tuple[int, ...], strides: Sequence[int]) -> int:

@@ -107,9 +107,7 @@ def shape_marks(
         is_mean &= name not in _ORDERED
         keeps = bool(given.get("keepdim", False))
         marks = reshaping.reduced(wiring, seen, axes, keeps=keeps, is_mean=is_mean)
-        wiring.note_once(
-            marks.planes, Operation(name=name, settings=settings_of(given))
-        )
+        wiring.note_once(marks.planes, call)
         return marks
     if name in _SOFTMAX:
         axis = given["dim"] % max(rank, 1)
@@ -132,16 +130,12 @@ def shape_marks(
     if name.endswith(_LOCAL) or name.startswith("upsample_"):
         spatial = int(next(c for c in reversed(name) if c.isdigit()))
         marks = reshaping.local(wiring, seen, spatial)
-        wiring.note_once(
-            marks.planes, Operation(name=name, settings=settings_of(given))
-        )
+        wiring.note_once(marks.planes, call)
         return marks
     if name.startswith("max_pool") and name.endswith("_with_indices"):
         spatial = int(name[len("max_pool")])
         marks = reshaping.local(wiring, seen, spatial)
-        wiring.note_once(
-            marks.planes, Operation(name=name, settings=settings_of(given))
-        )
+        wiring.note_once(marks.planes, call)
         return marks
     if name == "constant_pad_nd":
         padded = {rank - 1 - i // 2 for i, size in enumerate(given["pad"]) if size}
