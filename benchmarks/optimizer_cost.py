@@ -1,5 +1,6 @@
 """What an optimizer costs beside its steps: memory, construction, the first step."""
 
+import os
 import random
 import statistics
 import time
@@ -95,7 +96,11 @@ def run_optimizer_cost(
             life = live(*subject)
             if turn:
                 lives[subject].append(life)
-    origin = {"config": config_values(config), "provenance": provenance()}
+    origin = {
+        "load_average": round(os.getloadavg()[0], 1),
+        "config": config_values(config),
+        "provenance": provenance(),
+    }
     rows: list[Row] = []
     for (network, dtype, optimizer), found in lives.items():
         row: Row = {
@@ -194,7 +199,9 @@ def report_optimizer_cost(results: Path) -> str:
         github_table(lines, headers),
         f"{len(rows)} rows; commit {origin['commit']}; torch "
         f"{origin['versions']['torch']}; {origin['machine']['processor']}, "
-        f"{origin['machine']['threads']} CPU thread(s).",
+        f"{origin['machine']['threads']} CPU thread(s). Load average at the end: "
+        f"{rows[0]['load_average']}; with more than the cores can serve, times compare "
+        "with one another and with nothing else.",
         "A rule's state is five averages of the gradient and one of its square, in "
         "float32 whatever the parameters are; Adam keeps two averages in the "
         "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
