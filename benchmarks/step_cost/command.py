@@ -1,5 +1,6 @@
 """`l2o benchmark step-cost`: every subject on every network, one row each."""
 
+import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class Measurement:
     """Most times that each is timed."""
     seconds: float = 5.0
     """Time after which a subject is not repeated again."""
-    limit_s: float = 240.0
+    limit_s: float = 480.0
     """Time after which a process is stopped; its row says so."""
     memory_gb: float | None = None
     """What a process may allocate on a CPU, in 1e9 bytes; None for nine tenths of what
@@ -69,8 +70,8 @@ class StepCostConfig:
 
     Each pair of network and subject runs in a process of its own, so that its memory
     can be measured and its failure ends nothing else. Rows of the same commit and
-    settings are kept: an interrupted run continues, unless files differ from the
-    commit.
+    settings are kept: an interrupted run continues, unless Python files differ from
+    the commit.
     """
 
     models: tuple[NetworkName, ...] = (
@@ -143,11 +144,11 @@ def measure_pairs(
     Returns:
         The rows of the pairs, in their order.
     """
-    origin = provenance()
+    origin = {**provenance(), "commit": code_version()}
     origin["machine"]["threads"] = measurement.threads
     settings = asdict(measurement)
-    rows = _current(results, settings, origin)
-    elsewhere = _current_of(known, settings, origin)
+    rows = _current(results, settings, origin["commit"])
+    elsewhere = _current_of(known, settings, origin["commit"])
     todo = list(pairs)
     for index, (network, subject) in enumerate(todo, start=1):
         name = f"[{index}/{len(todo)}] {network}, {subject}"
@@ -197,30 +198,53 @@ def known_pairs(
     measurement: Measurement, known: Iterable[Path]
 ) -> set[tuple[str, str]]:
     """Return the pairs that this commit has measured in this way already."""
-    return set(_current_of(known, asdict(measurement), provenance()))
+    return set(_current_of(known, asdict(measurement), code_version()))
 
 
 def _current_of(
-    files: Iterable[Path], settings: dict[str, Any], origin: Row
+    files: Iterable[Path], settings: dict[str, Any], commit: str
 ) -> dict[tuple[str, str], Row]:
     found: dict[tuple[str, str], Row] = {}
     for path in files:
-        found.update(_current(path, settings, origin))
+        found.update(_current(path, settings, commit))
     return found
 
 
 def _current(
-    results: Path, settings: dict[str, Any], origin: Row
+    results: Path, settings: dict[str, Any], commit: str
 ) -> dict[tuple[str, str], Row]:
     """Return the rows that this commit made with these settings, by pair."""
-    if origin["commit"].endswith("-dirty"):
+    if not commit.isalnum():
         return {}  # nobody knows which files they came from
     return {
         (row["network"], row["subject"]): row
         for row in read_json_lines(results)
-        if row.get("settings") == settings
-        and row["provenance"]["commit"] == origin["commit"]
+        if row.get("settings") == settings and row["provenance"]["commit"] == commit
     }
+
+
+def code_version() -> str:
+    """Return the commit, with "-dirty" behind it if Python files differ from it.
+
+    Results may differ: a run changes them itself, and continues all the same.
+    """
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+
+    try:
+        head = git("rev-parse", "--short=12", "HEAD")
+        differs = git("diff", "--quiet", "HEAD", "--", ":(top)*.py").returncode
+    except OSError:
+        return "unknown (no git)"
+    if head.returncode:
+        return "unknown (no git checkout)"
+    return head.stdout.strip() + ("-dirty" if differs else "")
 
 
 def _summary(outcome: Row) -> str:

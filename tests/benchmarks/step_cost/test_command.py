@@ -25,9 +25,7 @@ def calls(monkeypatch):
 
 
 def commit(monkeypatch, name):
-    machine = {"processor": "none", "threads": 1, "gpu": None}
-    origin = {"commit": name, "versions": {"torch": "2"}, "machine": machine}
-    monkeypatch.setattr(command, "provenance", lambda: origin)
+    monkeypatch.setattr(command, "code_version", lambda: name)
 
 
 def run(tmp_path, *subjects, **settings):
@@ -62,6 +60,11 @@ def test_rows_of_other_files_are_measured_again(tmp_path, calls, monkeypatch, na
     run(tmp_path, "adam-fused")
     assert len(calls) == (2 if name == "def" else 3)
     assert [row["provenance"]["commit"] for row in rows] == [name]
+
+
+def test_the_code_has_a_version():
+    name, _, mark = command.code_version().partition("-")
+    assert (name.isalnum() and mark in ("", "dirty")) or name.startswith("unknown")
 
 
 def test_rows_of_other_settings_are_measured_again(tmp_path, calls):
