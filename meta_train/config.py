@@ -73,6 +73,9 @@ class ValidationConfig:
     """Inner steps of a validation run."""
     seeds: tuple[int, ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """Multiplier of the updates: 1, or falling to 0 over a run, for rules that are to
+    be used with a scheduler."""
     tasks: tuple[TaskConfig, ...] = (TaskConfig(),)
     """What is trained; the mean over all of them counts."""
 

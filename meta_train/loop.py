@@ -287,6 +287,7 @@ class MetaTrainer:
                     self.shelf.validation_images(task),
                     seeds=settings.seeds,
                     steps=settings.steps,
+                    is_annealed=settings.schedule == "linear",
                 )
                 for task in settings.tasks
             }

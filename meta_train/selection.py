@@ -26,6 +26,7 @@ def validate(
     *,
     seeds: tuple[int, ...],
     steps: int,
+    is_annealed: bool = False,
 ) -> Validation:
     """Train the task from each seed and measure it on images held out.
 
@@ -37,10 +38,11 @@ def validate(
         images: the validation split.
         seeds: of initial parameters and batches.
         steps: inner steps of each run.
+        is_annealed: whether a multiplier falls linearly from 1 to 0 over each run.
     """
     results = []
     for seed in seeds:
-        run = InnerRun(task, bound, seed=seed, length=steps)
+        run = InnerRun(task, bound, seed=seed, length=steps, is_annealed=is_annealed)
         losses = []
         while not run.is_over:
             run.step()

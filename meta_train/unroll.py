@@ -101,15 +101,24 @@ class InnerRun:
         bound: the rule on this task's graph.
         seed: decides initial parameters and batches.
         length: inner steps after which the run is over.
+        is_annealed: whether a multiplier falls linearly from 1 to 0 over the run, as a
+            user's scheduler may have it. Estimators need it constant.
     """
 
     def __init__(
-        self, task: Task, bound: RuleOnGraph, *, seed: int, length: int
+        self,
+        task: Task,
+        bound: RuleOnGraph,
+        *,
+        seed: int,
+        length: int,
+        is_annealed: bool = False,
     ) -> None:
         self.task = task
         self.bound = bound
         self.seed = seed
         self.length = length
+        self.is_annealed = is_annealed
         self.position = 0
         self.batches = task.batches(seed)
         self.params: Params = task.init_params(seed)
@@ -139,6 +148,9 @@ class InnerRun:
             self.state = self.bound.rule.advance(self.state, self.grads)
             record = Record(self.params, self.grads, self.state)
             updates = self.bound.updates(self.params, self.grads, self.state)
+            if self.is_annealed:
+                lr = 1 - self.position / self.length
+                updates = {name: lr * item for name, item in updates.items()}
             self.params = {
                 name: param + updates[name] for name, param in self.params.items()
             }

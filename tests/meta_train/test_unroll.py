@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LinearLR
 
 from l2o import PRESETS, NeuralGraphOpt, Rule
 from meta_train.selection import Validation, validate
@@ -36,6 +37,24 @@ def go(run, steps):
     return [run.step() and run.measure() for _ in range(steps)]
 
 
+def by_hand(task, bound, steps, build_scheduler=None):
+    """Train as a user does; return the losses, the parameters, the optimizer."""
+    model = task.init_model(seed=4)
+    optimizer = NeuralGraphOpt(model.named_parameters(), rule=bound.rule, model=model)
+    scheduler = None if build_scheduler is None else build_scheduler(optimizer)
+    batches, params = task.batches(seed=4), dict(model.named_parameters())
+    losses = []
+    for _ in range(steps):
+        loss, grads = task.loss_and_grads(params, batches.next())
+        losses.append(float(loss))
+        for name, param in params.items():
+            param.grad = grads[name]
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    return losses, params, optimizer
+
+
 def assert_same(found, expected):
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -47,20 +66,19 @@ class TestInnerRun:
         """Meta-training and users take the same steps, bit for bit."""
         run = InnerRun(task, bound, seed=4, length=10)
         losses = [run.loss, *go(run, 5)]
-        model = task.init_model(seed=4)
-        optimizer = NeuralGraphOpt(
-            model.named_parameters(), rule=bound.rule, model=model
-        )
-        batches, params = task.batches(seed=4), dict(model.named_parameters())
-        for loss in losses[:-1]:
-            found, grads = task.loss_and_grads(params, batches.next())
-            assert float(found) == loss
-            for name, param in params.items():
-                param.grad = grads[name]
-            optimizer.step()
+        found, params, optimizer = by_hand(task, bound, 5)
+        assert found == losses[:-1]
         assert_same(run.params, {name: p.detach() for name, p in params.items()})
         for name, param in params.items():
             assert_same(run.state[name], optimizer.state[param])
+
+    def test_annealed_it_is_what_linear_lr_does(self, task, bound):
+        run = InnerRun(task, bound, seed=4, length=5, is_annealed=True)
+        go(run, 5)
+        anneal = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=5)
+        _, params, _ = by_hand(task, bound, 5, anneal)
+        for name, param in params.items():
+            torch.testing.assert_close(run.params[name], param.detach())
 
     def test_a_record_is_what_the_rule_read(self, task, bound):
         run = InnerRun(task, bound, seed=4, length=10)
