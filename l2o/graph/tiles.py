@@ -28,6 +28,8 @@ _WHOLE = slice(None)
 class EdgeTile:
     """Some blocks of one shape, a piece of one block, or ties."""
 
+    number: int
+    """Its running number among all tiles."""
     blocks: tuple[int, ...]
     """Which of `graph.blocks`, their parts one after another; empty for ties."""
     box: Box
@@ -58,6 +60,8 @@ class EdgeTile:
 class NodeTile:
     """Some node parameters with equally many cells, or a piece of one."""
 
+    number: int
+    """Its running number among all tiles."""
     items: tuple[int, ...]
     """Which of `graph.node_parameters`, one after another."""
     box: slice
@@ -108,6 +112,7 @@ class _Tiler:
         self.graph = graph
         self.device = device
         self.cut = cut
+        self.count = itertools.count()
         self.places = {name: place for place, name in enumerate(graph.shapes)}
         self.starts = [0]
         for group in graph.groups:
@@ -155,6 +160,7 @@ class _Tiler:
         owner = self._owner((block.parameter, block.parts) for block in blocks)
         for box in boxes:
             yield EdgeTile(
+                number=next(self.count),
                 blocks=indices,
                 box=box,
                 is_owned=not blocks[0].is_alias,
@@ -169,6 +175,7 @@ class _Tiler:
         source = self._numbers(tie.source for tie in self.graph.ties)
         for rows in _ranges(len(target), self.cut or len(target)):
             yield EdgeTile(
+                number=next(self.count),
                 blocks=(),
                 box=(_WHOLE, _WHOLE, _WHOLE),
                 is_owned=False,
@@ -188,6 +195,7 @@ class _Tiler:
             boxes = _ranges(len(neurons), most)
         for box in boxes:
             yield NodeTile(
+                number=next(self.count),
                 items=indices,
                 box=box,
                 cells=nodes[0].view.shape[1:],

@@ -88,7 +88,7 @@ class MessageLayer(nn.Module):
     def _messages(self, way: int, edge: Tensor, ends: Tensor) -> Tensor:
         """Return `[part, target, source, width]`, whichever end receives."""
         scale, shift = self.scale_shift[way](edge).chunk(2, dim=-1)
-        return scale * ends + shift
+        return torch.addcmul(shift, scale, ends)
 
     def update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
         """Return the next `[neuron, width]` from what the messages were reduced to."""
@@ -149,6 +149,12 @@ class EdgeStates:
             ]
         if is_kept or self._has_room(states):
             self.kept[index] = len(self.layers), states
+        return states
+
+    def pop(self, index: int) -> list[Tensor]:
+        """Return a tile's states for the last time; their memory is free then."""
+        states = self.get(index)
+        self.kept.pop(index, None)
         return states
 
     def _first(self, tile: EdgeTile) -> list[Tensor]:
@@ -284,7 +290,7 @@ class NGGNNNet(nn.Module):
         """Write the outputs of all weights from the last edge states."""
         for index, tile in enumerate(entries.tiles.edges):
             if tile.is_owned:
-                structure = self.edge_out(edges.get(index)[0])[..., None, :]
+                structure = self.edge_out(edges.pop(index)[0])[..., None, :]
                 shared = context.index_select(0, tile.owner)[:, None, None, None]
                 outputs = self.entry(entries.read(tile), shared, structure)
                 entries.write(tile, outputs)

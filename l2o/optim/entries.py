@@ -154,14 +154,14 @@ class RuleEntries:
                 continue
             known = self._look_up(tile)
             squares = self._features.measured(known.values, known.directions).square()
-            total = total.index_add(1, tile.owner, squares.flatten(2).sum(2))
+            sums = squares.flatten(2).sum(2).to(total.dtype)
+            total = total.index_add(1, tile.owner, sums)
         numels = [float(max(prod(shape), 1)) for shape in self._graph.shapes.values()]
         return (total / constant(numels, total) + TINY).sqrt()
 
     def _look_up(self, tile: EdgeTile | NodeTile) -> Known:
         """Return what is known of a tile; the last one, or all, are remembered."""
-        key = id(tile)
-        if key not in self._known:
+        if tile.number not in self._known:
             values, directions = self._gather(tile), None
             if self._uses_directions:
                 white = None
@@ -170,8 +170,8 @@ class RuleEntries:
                 directions = directions_of(values, white)
             if not self._keeps_all:
                 self._known.clear()
-            self._known[key] = Known(values, directions)
-        return self._known[key]
+            self._known[tile.number] = Known(values, directions)
+        return self._known[tile.number]
 
     def _gather(self, tile: EdgeTile | NodeTile) -> Values:
         param, grad, second = (_piece(laid, tile) for laid in self._others)

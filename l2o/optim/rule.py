@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
+from l2o.graph.tiles import find_tiles
 from l2o.nets import build_net
 
 from .config import (
@@ -105,8 +106,8 @@ class Rule(AbstractRule):
     memory_limit: int | None = None
     """Bytes that edge states may take in a step without autograd; states beyond are
     computed again when they are needed, which saves memory and costs time. None allows
-    512 MiB, or as much as the parameters take if that is more. Set it at any time; it
-    changes no result beyond rounding and is not saved."""
+    512 MiB, or as much as the parameters take in float32 if that is more. Set it at
+    any time; it changes no result beyond rounding and is not saved."""
 
     def __init__(self, config: RuleConfig | None = None) -> None:
         super().__init__()
@@ -129,6 +130,20 @@ class Rule(AbstractRule):
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read this graph."""
         self.net.check(graph)
+        # Tiles are found before a step is compiled, not as a part of it.
+        device = next(self.parameters()).device
+        for cut in (None, TILE_ENTRIES, self._compiled_cut(graph)):
+            find_tiles(graph, device, cut)
+
+    def _room(self, graph: NeuralGraph) -> int:
+        """Return how many bytes edge states may take."""
+        if self.memory_limit is not None:
+            return self.memory_limit
+        return max(DEFAULT_MEMORY, 4 * graph.num_parameters)
+
+    def _compiled_cut(self, graph: NeuralGraph) -> int:
+        """Return the size of a compiled step's tiles; each makes the program longer."""
+        return max(TILE_ENTRIES, self._room(graph) // _BYTES_AN_ENTRY)
 
     def init_state(self, params: Mapping[str, Tensor]) -> State:
         """Return zero momenta, in each parameter's shape, dtype and device."""
@@ -146,17 +161,9 @@ class Rule(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
-        memory_limit, cut = None, None
-        if not torch.is_grad_enabled():
-            memory_limit = self.memory_limit
-            if memory_limit is None:
-                size = sum(
-                    item.numel() * item.element_size() for item in params.values()
-                )
-                memory_limit = max(DEFAULT_MEMORY, size)
-            cut = TILE_ENTRIES
-            if torch.compiler.is_compiling():  # every tile makes the program longer
-                cut = memory_limit // _BYTES_AN_ENTRY
+        is_compiling = torch.compiler.is_compiling()
+        cut = self._compiled_cut(graph) if is_compiling else TILE_ENTRIES
+        is_whole = torch.is_grad_enabled()
         entries = RuleEntries(
             graph,
             params,
@@ -166,8 +173,8 @@ class Rule(AbstractRule):
             head=self.config.head,
             uses_directions=self.uses_directions,
             dtype=next(self.parameters()).dtype,
-            cut=cut,
-            memory_limit=memory_limit,
+            cut=None if is_whole else cut,
+            memory_limit=None if is_whole else self._room(graph),
         )
         self.net(graph, entries, entries.context)
         return entries.updates()

@@ -119,8 +119,8 @@ class NextEdge(EdgeStates):
     def __init__(self, edges):
         self.edges = edges
 
-    def get(self, index):
-        return [state.roll(1, dims=2) for state in self.edges.get(index)]
+    def pop(self, index):
+        return [state.roll(1, dims=2) for state in self.edges.pop(index)]
 
 
 class OffByOneWeights(NGGNNNet):
