@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _BAR = 0.16
 _HEADER = 0.7
+_THIN = 0.07
 _LETTERS = 21
 """Most letters of a label's line, so that neighbours do not touch."""
 
@@ -141,6 +142,8 @@ class _Painter:
         start, source = self._end(block.source)
         stop, target = self._end(block.target)
         thickness = 0.03 * math.log2(1 + block.view.numel)
+        if abs(stop.column - start.column) > 1:
+            thickness = min(thickness, _THIN)  # what it passes must stay readable
         style = {"color": _BLOCKS[block_kind(block)], "alpha": 0.45, "linewidth": 0}
         x0, x1 = start.x + _BAR / 2, stop.x - _BAR / 2
         here, there = narrowed(source, thickness), narrowed(target, thickness)
