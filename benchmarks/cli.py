@@ -29,6 +29,7 @@ from .report_meta import report_meta_train
 from .scaling import ScalingConfig, report_scaling, run_scaling
 from .step_cost import StepCostConfig, run_step_cost
 from .step_cost.report import report_step_cost
+from .trace_cost import TraceCostConfig, report_trace_cost, run_trace_cost
 from .transfer import TransferConfig, transfer_contests
 from .trials import RESULTS, config_values, use_threads
 from .workloads import DataChoice
@@ -86,6 +87,7 @@ def report(
         "scaling",
         "meta-speed",
         "optimizer-cost",
+        "trace-cost",
         "meta-train",
     ],
     /,
@@ -110,10 +112,11 @@ def report(
         "scaling": report_scaling,
         "meta-speed": report_meta_speed,
         "optimizer-cost": report_optimizer_cost,
+        "trace-cost": report_trace_cost,
         "meta-train": report_meta_train,
     }
     print(builders[name](file))
-    has_curves = name not in ("step-cost", "meta-speed", "optimizer-cost")
+    has_curves = not name.endswith(("-cost", "-speed"))
     suffixes = [".md", ".png"] if has_curves else [".md"]
     print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
 
@@ -228,6 +231,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="scaling")(flat(ScalingConfig))
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
+    benchmark.command(name="trace-cost")(TraceCostConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch and check data sets.")
     data.command(name="locate")(data_locate)
@@ -255,6 +259,8 @@ def _run(arguments: list[str]) -> None:
             run_meta_speed(config, print)
         case OptimizerCostConfig() as config:
             run_optimizer_cost(config, print)
+        case TraceCostConfig() as config:
+            run_trace_cost(config, print)
 
 
 def _compete(

@@ -1,0 +1,195 @@
+"""What finding a network's graph costs: time, and memory beside the parameters."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from l2o import neural_graph
+from l2o.optim.checkpoint import write_whole
+from meta_train.log import read_json_lines
+from meta_train.provenance import provenance
+
+from .report import github_table
+from .trace_models import MODELS
+from .trials import RESULTS, Row, config_values, use_threads, write_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceCostConfig:
+    """Measure `neural_graph(model, inputs)` on three networks in full size.
+
+    Each repetition is a process of its own, so that nothing is warm and the memory
+    counted is the trace's.
+    """
+
+    networks: tuple[str, ...] = tuple(MODELS)
+    """Which of ResNet-18, ViT-B/16 and GPT-2 small."""
+    repetitions: int = 5
+    """Processes for each network."""
+    threads: int = 1
+    """CPU threads."""
+    results: Path = RESULTS / "trace-cost.jsonl"
+    """JSON lines file, written anew; `.md` is written with its name."""
+
+    def __post_init__(self) -> None:
+        strangers = sorted(set(self.networks) - set(MODELS))
+        if strangers or self.repetitions < 1:
+            raise ValueError(
+                f"TraceCostConfig needs networks of {sorted(MODELS)} and at least one "
+                f"repetition; got {list(self.networks)} and {self.repetitions}. "
+                "Leave both out for the defaults."
+            )
+
+
+def run_trace_cost(config: TraceCostConfig, announce: Callable[[str], object]) -> None:
+    """Measure everything, write one row a network, and the table.
+
+    Args:
+        config: the benchmark.
+        announce: called with a line about what is going on.
+
+    Raises:
+        OSError: if the results cannot be written, or a process fails.
+    """
+    origin = {"config": config_values(config), "provenance": provenance()}
+    rows: list[Row] = []
+    for network in config.networks:
+        announce(f"{network}: {config.repetitions} processes")
+        found = [_in_a_process(network, config) for _ in range(config.repetitions)]
+        row: Row = {"network": network, **found[0]}
+        for key in ("trace_cpu_s", "forward_cpu_s", "memory_ratio"):
+            values = [item[key] for item in found]
+            row[key] = round(statistics.median(values), 3)
+            row[f"{key} range"] = [round(min(values), 3), round(max(values), 3)]
+        rows.append({**row, "repetitions": config.repetitions, **origin})
+    write_rows(config.results, rows)
+    announce(report_trace_cost(config.results))
+
+
+def _in_a_process(network: str, config: TraceCostConfig) -> Row:
+    """Run `measure` in a fresh interpreter."""
+    code = (
+        "import json; from benchmarks.trace_cost import measure; "
+        f"print(json.dumps(measure({network!r}, threads={config.threads})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise OSError(
+            f"run_trace_cost needs its processes to end well; got {done.returncode} "
+            f"for {network}: {done.stderr[-500:]}. Run `measure` yourself to see more."
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(network: str, *, threads: int = 1) -> Row:
+    """Trace a network once, in this process.
+
+    Args:
+        network: which of `MODELS`.
+        threads: CPU threads.
+
+    Returns:
+        Sizes of the graph, CPU seconds of the trace and of a forward pass, and the
+        memory that the trace takes at its peak, in parameters' bytes.
+    """
+    use_threads(threads)
+    torch.manual_seed(0)
+    model, inputs = MODELS[network]()
+    with torch.no_grad():
+        start = time.process_time()
+        model(inputs)
+        forward = time.process_time() - start
+    _reset_peak()
+    before = _memory("VmRSS")
+    start = time.process_time()
+    graph = neural_graph(model, inputs)
+    seconds = time.process_time() - start
+    peak = _memory("VmHWM") - before
+    parameters = sum(param.nbytes for param in model.parameters())
+    return {
+        "num_parameters": graph.num_parameters,
+        "groups": len(graph.groups),
+        "blocks": len(graph.blocks),
+        "placed": round(graph.placed_share, 4),
+        "trace_cpu_s": seconds,
+        "forward_cpu_s": forward,
+        "memory_ratio": peak / parameters,
+    }
+
+
+def _reset_peak() -> None:
+    """Let Linux forget the largest size of this process so far."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _memory(field: str) -> int:
+    """Return a size of this process in bytes, as Linux reports it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(
+        f"measure needs the field {field} in /proc/self/status; got none. Run the "
+        "benchmark on Linux."
+    )
+
+
+def report_trace_cost(results: Path) -> str:
+    """Return the table of `l2o benchmark trace-cost`; write it beside the rows.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_json_lines(results)
+    if not rows:
+        raise FileNotFoundError(
+            f"report needs rows in {results}; got none. Run `l2o benchmark trace-cost` "
+            "first, or name another file with --results."
+        )
+    headers = (
+        *("network", "parameters", "groups", "blocks", "placed"),
+        *("trace, CPU s", "forward, CPU s", "peak memory / parameters"),
+    )
+    lines = [
+        (
+            row["network"],
+            f"{row['num_parameters']:,}",
+            row["groups"],
+            row["blocks"],
+            f"{row['placed']:.1%}",
+            f"{row['trace_cpu_s']:.2f}",
+            f"{row['forward_cpu_s']:.2f}",
+            f"{row['memory_ratio']:.2f}",
+        )
+        for row in rows
+    ]
+    origin = rows[0]["provenance"]
+    parts = [
+        "# What a trace costs",
+        "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
+        "tokens), float32: CPU seconds, beside those of one forward pass, and what the "
+        "process grows by at its peak, over the bytes of the parameters. Medians of "
+        f"{rows[0]['repetitions']} fresh processes.",
+        github_table(lines, headers),
+        f"{len(rows)} rows; commit {origin['commit']}; torch "
+        f"{origin['versions']['torch']}; {origin['machine']['processor']}, "
+        f"{origin['machine']['threads']} CPU thread(s).",
+        "Made by `l2o benchmark trace-cost`.",
+    ]
+    text = "\n\n".join(parts) + "\n"
+    write_whole(results.with_suffix(".md"), text.encode())
+    return text
