@@ -170,6 +170,7 @@ def validate_rules(
     *,
     seeds: tuple[int, ...] = (9001, 9002),
     steps: int = 1000,
+    schedule: Literal["constant", "linear"] = "constant",
     batch_size: int = 128,
     data: DataChoice = "auto",
     threads: int = 1,
@@ -180,6 +181,7 @@ def validate_rules(
         rules: shipped rules, or paths of rule files.
         seeds: of initial weights and batches.
         steps: of each run, on the paper's FashionMNIST network.
+        schedule: multiplier of the updates: 1, or falling to 0 over a run.
         batch_size: images a batch.
         data: which copy of FashionMNIST.
         threads: CPU threads.
@@ -193,11 +195,14 @@ def validate_rules(
     task = build_task("fashion-cnn", train, batch_size)
     for name in rules:
         bound = RuleOnGraph(load_rule(name), task, compile=False)
-        result = validate(task, bound, images, seeds=seeds, steps=steps)
+        is_annealed = schedule == "linear"
+        result = validate(
+            task, bound, images, seeds=seeds, steps=steps, is_annealed=is_annealed
+        )
         print(
             f"{name}: validation accuracy {result.accuracy:.2%}, loss "
             f"{result.loss:.4f}, training loss {result.train_loss:.4f} "
-            f"(n = {len(seeds)}, {steps} steps, {images.source})"
+            f"(n = {len(seeds)}, {steps} steps, {schedule}, {images.source})"
         )
 
 
