@@ -11,7 +11,10 @@ from l2o.nets.pyg import PyGNGGNNNet
 NARROW = RuleConfig(
     net=NGGNNConfig(width=8, layers=2, head=FeedForwardConfig(width=8, layers=2))
 )
-"""It has every kind of message, and fits on the largest graphs."""
+"""It has every kind of message, and few numbers an edge."""
+
+LARGEST = 14_000_000
+"""Parameters of the largest network for which updates are computed: about 2.5 GB."""
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +24,14 @@ def rule(random_rule):
 
 @pytest.fixture(scope="module")
 def assert_equivariant(random_grads, last_update, assert_updates_agree):
-    def check(rule, subject, *, steps, graph=None):
+    def check(rule, subject, *, graph=None):
         graph = subject.graph if graph is None else graph
         orders = random_permutations(subject.graph, torch.Generator().manual_seed(1))
 
         def moved(tensors):
             return permute_parameters(subject.graph, orders, tensors)
 
-        grads = random_grads(subject.params, steps)
+        grads = random_grads(subject.params, 1)
         expected = moved(last_update(rule, graph, subject.params, grads))
         grads = [moved(step) for step in grads]
         found = last_update(rule, graph, moved(subject.params), grads)
@@ -41,11 +44,16 @@ class TestRenumbering:
     """Renumbering a network's neurons renumbers its updates."""
 
     def test_small_networks(self, assert_equivariant, rule, small):
-        assert_equivariant(rule, small, steps=1)
+        assert_equivariant(rule, small)
 
     @pytest.mark.slow
     def test_full_size_networks(self, assert_equivariant, rule, full_size):
-        assert_equivariant(rule, full_size, steps=1)
+        size = full_size.graph.num_parameters
+        if size > LARGEST:
+            pytest.skip(
+                f"the rule's states of {size:,} weights take minutes and memory"
+            )
+        assert_equivariant(rule, full_size)
 
 
 @pytest.fixture(scope="module")
