@@ -304,11 +304,28 @@ class NeuralGraph:
 
         return to_pyg(self, tensors)
 
+    @property
+    def num_components(self) -> int:
+        """Number of pieces that no block and no tie joins, `isolated` groups apart."""
+        root = list(range(len(self.groups)))
+
+        def find(group: int) -> int:
+            while root[group] != group:
+                group = root[group]
+            return group
+
+        for edge in (*self.blocks, *self.ties):
+            root[find(edge.source.group)] = find(edge.target.group)
+        pairs = enumerate(self.groups)
+        return len({find(k) for k, group in pairs if group.role != "isolated"})
+
     def describe(self) -> str:
         """Return a plain-text table of the groups, the blocks and what is unplaced."""
         lines = [
             f"NeuralGraph from {self.source}: {self.num_parameters:,} parameters, "
             f"{self.placed_share:.1%} placed",
+            f"{len(self.groups)} groups, {len(self.blocks)} blocks, {len(self.ties)} "
+            f"ties; connected components: {self.num_components}",
             "groups:",
         ]
         lines += [

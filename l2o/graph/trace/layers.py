@@ -48,7 +48,8 @@ def convolution(
         codes.offset,
     )
     source = plane.reshape(-1).numpy()
-    name = replace(operation, name=f"{operation.name}{data.value.dim() - 2}d")
+    kind = "conv_transpose" if is_transposed else "conv"
+    name = replace(operation, name=f"{kind}{data.value.dim() - 2}d")
     identity = (view.offset, view.strides, view.shape)
     target, is_new = wiring.targets(identity, view, groups * outer, [source], name)
     if is_new:

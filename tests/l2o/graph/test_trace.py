@@ -38,7 +38,7 @@ class TestBlocks:
         block = block_of(graph, "1.weight")
         assert block.view == View((2, 3, 2, 3, 3), (54, 18, 9, 3, 1))
         assert block.operation is not None
-        assert block.operation.name == "convolution2d"
+        assert block.operation.name == "conv2d"
         assert ("groups", 2) in block.operation.settings
         # neurons keep to their part: 2 + 2 sources, 3 + 3 outputs that are told apart
         assert [len(s.members[0]) for s in graph.symmetries] == [2, 2]
