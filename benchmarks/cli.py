@@ -202,7 +202,7 @@ def validate_rules(
         print(
             f"{name}: validation accuracy {result.accuracy:.2%}, loss "
             f"{result.loss:.4f}, training loss {result.train_loss:.4f} "
-            f"(n = {len(seeds)}, {steps} steps, {schedule}, {images.source})"
+            f"(n = {len(seeds)}, {steps} steps, {images.source}; {schedule} multiplier)"
         )
 
 
