@@ -84,12 +84,15 @@ def apply_block(block: WeightBlock, weight: Tensor, source: Tensor) -> Tensor:
             # The cells of an edge are the positions of a flattened map.
             cells = source.reshape(*source.shape[:2], -1)
             return torch.einsum("tsc,bsc->bt", weight[0], cells)
-        case "convolution1d" | "convolution2d" | "convolution3d":
-            assert not settings["transposed"]
+        case "conv1d" | "conv2d" | "conv3d" as name:
             kernel = weight.reshape(-1, weight.shape[2], *block.cells)
-            convolve = getattr(F, f"conv{operation.name[-2:]}")
             kept = {k: settings[k] for k in ("stride", "padding", "dilation")}
-            return convolve(source, kernel, groups=block.parts, **kept)
+            return getattr(F, name)(source, kernel, groups=block.parts, **kept)
+        case "conv_transpose1d" | "conv_transpose2d" | "conv_transpose3d" as name:
+            kernel = weight.transpose(1, 2).reshape(-1, weight.shape[1], *block.cells)
+            names = ("stride", "padding", "output_padding", "dilation")
+            kept = {k: settings[k] for k in names}
+            return getattr(F, name)(source, kernel, groups=block.parts, **kept)
         case "mul":
             return source * weight.reshape(-1, *[1] * (source.ndim - 2))
         case name:

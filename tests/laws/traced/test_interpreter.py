@@ -10,7 +10,7 @@ from zoo.interpreter import compute
 COMPUTED = (
     *("mlp", "mlp_without_biases", "siren", "tied_autoencoder", "paper_cnn"),
     *("paper_cnn_with_flattened_head", "lenet", "vgg", "grouped_and_dilated"),
-    *("conv3d", "cifar_resnet8", "mobilenet", "shufflenet"),
+    *("transposed", "conv3d", "cifar_resnet8", "mobilenet", "shufflenet"),
     *("wild_park_2", "wild_park_5", "wild_park_11", "wild_park_23"),
 )
 """Perceptrons, convolutional networks and residual ones. A graph does not say which of
