@@ -161,9 +161,13 @@ def _entries(wiring: Wiring, operands: Sequence[Seen]) -> Codes | None:
     if not found:
         return None
     main = max(found, key=lambda codes: (len(codes.axes), not codes.is_summary))
-    for operand in operands:
-        if operand.codes is None and operand.varies_along(main.axes):
-            wiring.record.stiffen(main)
+    met = [operand for operand in operands if operand.codes is None]
+    if not main.axes and any(operand.marks.depends for operand in met):
+        for codes in found:
+            wiring.record.share(codes, "each of its entries serves all values alike")
+        return None
+    if any(operand.varies_along(main.axes) for operand in met):
+        wiring.record.stiffen(main)
     for other in found:
         if other is not main and not _is_same(main, other):
             _accompany(wiring, main, other)

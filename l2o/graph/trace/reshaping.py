@@ -166,7 +166,7 @@ def reduced(
         if axes_of(plane) & set(gone):
             if not is_mean:
                 wiring.record.freeze(plane)
-            elif axes_of(plane) - set(gone):  # sums of some neurons each
+            elif wiring.bundle(plane, gone):
                 left = sorted(axes_of(plane) - set(gone))
                 merged = wiring.vector(plane, left, "residual")
                 if merged is not None:
@@ -204,7 +204,9 @@ def along(wiring: Wiring, seen: Seen, axis: int, *, is_symmetric: bool) -> Marks
     """
     for plane in seen.planes:
         if axis in axes_of(plane):
-            if is_symmetric:
+            if is_symmetric and wiring.bundle(plane, (axis,)):
+                wiring.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
+            elif is_symmetric:
                 wiring.mean(plane, (axis,))
             else:
                 wiring.record.freeze(plane)

@@ -7,6 +7,7 @@ either tells neurons apart (`Record.colour`) or forbids them to move (`Record.fr
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -229,7 +230,7 @@ class Wiring:
         head), the other's neurons stay where they are and tell the first's apart.
         """
         left, right = axes_of(first), axes_of(second)
-        if left == right:
+        if left == right or (left & right and self._belong(first, second)):
             return self.meet(kind, first, second)
         if not left > right:
             first, second = second, first
@@ -239,6 +240,10 @@ class Wiring:
         else:
             self.record.freeze(first)
         return first
+
+    def _belong(self, first: Tensor, second: Tensor) -> bool:
+        """Whether the neurons that meet move together already."""
+        return self._unions.tied(*torch.broadcast_tensors(first, second))
 
     def dot(self, first: Tensor, second: Tensor) -> None:
         """Tie the neurons of two planes that are multiplied and summed over."""
@@ -304,6 +309,18 @@ class Wiring:
     def mean(self, plane: Tensor, axes: Sequence[int]) -> None:
         """Let a symmetric function read neurons along some axes, in a set each."""
         self.record.colour(plane, axes_of(plane) - set(axes))
+
+    def bundle(self, plane: Tensor, axes: Sequence[int]) -> bool:
+        """Whether neurons along some axes should move as one, in many small sets.
+
+        A function of each set leaves two kinds of exchange: within the sets, or of
+        whole sets. Where sets are few and large (the units of a head) the first moves
+        more, where they are many and small (the branches of a channel) the second.
+        """
+        lines = axes_of(plane)
+        inner = [plane.shape[axis] for axis in lines & set(axes)]
+        outer = [plane.shape[axis] for axis in lines - set(axes)]
+        return bool(outer) and math.prod(outer) > math.prod(inner)
 
     def _lose(self, marks: Marks) -> None:
         """Give up what can no longer be followed."""

@@ -169,6 +169,26 @@ CASES = {
             g=nn.Linear(8, 4),
         ),
     ),
+    "branches weighed": (
+        ROWS,
+        40,
+        lambda: Middle(
+            lambda s, x: (s.h(x).view(4, 2, 8) * s.g(x).view(4, 2, 8).softmax(1)).sum(
+                1
+            ),
+            h=nn.Linear(8, 16),
+            g=nn.Linear(8, 16),
+        ),
+    ),
+    "pairs centred": (
+        ROWS,
+        20,
+        lambda: Middle(
+            lambda s, x: (
+                x.view(4, 2, 4) - x.view(4, 2, 4).mean(1, keepdim=True)
+            ).flatten(1)
+        ),
+    ),
     # weights computed from parameters
     "masked weight": (
         ROWS,
