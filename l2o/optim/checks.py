@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
 
@@ -44,6 +45,11 @@ def check_group(group: dict[str, Any]) -> None:
         )
     names = group.get("param_names", range(len(group["params"])))
     for name, param in zip(names, group["params"], strict=True):
+        if is_lazy(param):
+            raise ValueError(
+                "NeuralGraphOpt needs parameters with a shape; got a lazy one, "
+                f"{name!r}. Run the model once before you build the optimizer."
+            )
         if not param.is_floating_point():
             raise TypeError(
                 "NeuralGraphOpt needs real floating-point parameters; got dtype "

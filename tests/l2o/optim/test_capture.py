@@ -363,6 +363,8 @@ def test_a_lazy_model_is_told_to_run_first(rule):
     lazy = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))
     with pytest.raises(ValueError, match="Run the model once on real inputs first"):
         neural_graph(lazy, torch.randn(2, 3))
+    with pytest.raises(ValueError, match="once before you build the optimizer"):
+        NeuralGraphOpt(lazy.parameters(), rule=rule)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lazy(torch.randn(2, 3))
