@@ -46,7 +46,7 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
         OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure  # without pyplot: needs no display
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     num_rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(8 * columns, 5 * num_rows), layout="constrained")
@@ -73,7 +73,7 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
             axis.set_yscale("log")
             axis.set_ylim(top=min(axis.get_ylim()[1], _TOP))
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
-            axis.yaxis.set_major_formatter(ScalarFormatter())
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
