@@ -102,11 +102,16 @@ def _fill(
         ):
             lonely = (own >= 0) & (other < 0)
             for operand in (operands[number] for number in which):
-                value = operand.value
-                shape = torch.broadcast_shapes(value.shape, lonely.shape)
-                spots = value.detach().cpu().expand(shape)[lonely.expand(shape)]
-                if bool((spots != 0).any()):
+                if _is_nonzero(operand.value, lonely):
                     wiring.record.freeze(torch.where(lonely, own, -1))
+
+
+def _is_nonzero(value: Tensor, where: Tensor) -> bool:
+    """Whether values differ from zero somewhere; those unknown here may."""
+    if value.is_meta:
+        return True
+    shape = torch.broadcast_shapes(value.shape, where.shape)
+    return bool((value.detach().cpu().expand(shape)[where.expand(shape)] != 0).any())
 
 
 def _attached(
