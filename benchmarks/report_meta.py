@@ -97,15 +97,19 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
 
     figure = Figure(figsize=(8, 8), layout="constrained")
     losses, accuracies = figure.subplots(2, 1)
-    for run in runs:
+    for index, run in enumerate(runs):
+        style = ("-", "--", ":")[index // 10 % 3]  # colours repeat after ten
         steps = [record["outer_step"] for record in run.steps]
         smoothed = smooth([record["loss"] for record in run.steps])
-        (line,) = losses.plot(steps[: len(smoothed)], smoothed, label=run.name)
+        (line,) = losses.plot(
+            steps[: len(smoothed)], smoothed, label=run.name, linestyle=style
+        )
         accuracies.plot(
             [record["outer_step"] for record in run.validations],
             [100 * record["validation"]["accuracy"] for record in run.validations],
             color=line.get_color(),
-            marker="o",
+            linestyle=style,
+            marker="os^"[index // 10 % 3],
             label=run.name,
         )
     losses.set_ylabel("mean loss of the inner steps (nats)")
