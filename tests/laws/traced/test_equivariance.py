@@ -16,6 +16,9 @@ NARROW = RuleConfig(
 LARGEST = 14_000_000
 """Parameters of the largest network for which updates are computed: about 2.5 GB."""
 
+LARGEST_LISTED = 6_000_000
+"""The same in the form of edge lists, which keeps every message."""
+
 
 @pytest.fixture(scope="module")
 def rule(random_rule):
@@ -79,3 +82,10 @@ class TestForms:
 
     def test_on_small_networks(self, assert_forms_agree, small):
         assert_forms_agree(small)
+
+    @pytest.mark.slow
+    def test_on_full_size_networks(self, assert_forms_agree, full_size):
+        size = full_size.graph.num_parameters
+        if size > LARGEST_LISTED:
+            pytest.skip(f"the messages of {size:,} weights take minutes and memory")
+        assert_forms_agree(full_size)
