@@ -38,7 +38,7 @@ def test_memory_is_flat_over_two_thousand_steps():
     train(100)
     tensors, peak = tensors_alive(), peak_megabytes()
     train(1900)
-    assert tensors_alive() == tensors
+    assert tensors_alive() <= tensors  # fewer: what tests before this one left behind
     assert peak_megabytes() - peak < 4
 
 
