@@ -25,7 +25,7 @@ from meta_train.unroll import RuleOnGraph
 from optimizees import Task, build_task, load_fashion_mnist
 from optimizees.families import TaskName
 
-from .report import github_table
+from .report import github_table, require_rows
 from .step_cost import Subject, time_in_turns
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
@@ -133,12 +133,7 @@ def report_meta_speed(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    rows = read_json_lines(results)
-    if not rows:
-        raise FileNotFoundError(
-            f"report needs rows in {results}; got none. Run `l2o benchmark meta-speed` "
-            "first, or name another file with --results."
-        )
+    rows = read_json_lines(require_rows(results, "l2o benchmark meta-speed"))
     parts = ["# Inner steps a second of meta-training", _NOTES]
     for network in dict.fromkeys(row["network"] for row in rows):
         found = [row for row in rows if row["network"] == network]

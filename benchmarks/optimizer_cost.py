@@ -18,7 +18,7 @@ from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
-from .report import github_table
+from .report import github_table, require_rows
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -166,12 +166,7 @@ def report_optimizer_cost(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    rows = read_json_lines(results)
-    if not rows:
-        raise FileNotFoundError(
-            f"report needs rows in {results}; got none. Run `l2o benchmark "
-            "optimizer-cost` first, or name another file with --results."
-        )
+    rows = read_json_lines(require_rows(results, "l2o benchmark optimizer-cost"))
     headers = (
         *("network", "parameters", "dtype", "optimizer", "floats", "bytes"),
         *("construction ms", "first step ms", "second step ms"),

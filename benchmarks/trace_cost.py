@@ -16,7 +16,7 @@ from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 
-from .report import github_table
+from .report import github_table, require_rows
 from .trace_models import MODELS
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
@@ -154,12 +154,7 @@ def report_trace_cost(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    rows = read_json_lines(results)
-    if not rows:
-        raise FileNotFoundError(
-            f"report needs rows in {results}; got none. Run `l2o benchmark trace-cost` "
-            "first, or name another file with --results."
-        )
+    rows = read_json_lines(require_rows(results, "l2o benchmark trace-cost"))
     headers = (
         *("network", "parameters", "groups", "blocks", "placed"),
         *("trace, CPU s", "forward, CPU s", "peak memory / parameters"),
