@@ -1,0 +1,208 @@
+"""Trained networks as data: many of them, of one architecture or of several."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from l2o.graph import NeuralGraph
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkStack:
+    """Networks of one architecture, their parameters stacked."""
+
+    graph: NeuralGraph
+    """The architecture."""
+    params: dict[str, Tensor]
+    """Name to `[network, *shape]`, in the order of `graph.shapes`."""
+    places: Tensor
+    """`[network]`, where each stands in the batch."""
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkBatch:
+    """A batch of trained networks: the disjoint union of their neural graphs.
+
+    `stack_networks` makes one of networks that share an architecture,
+    `collate_networks` of any. A batch holds tensors as they are, so autograd passes
+    through to them. Nothing in this package couples the networks of a batch: split it
+    as memory or cache demand, and the results stay what they were.
+
+    Args:
+        stacks: the networks, one stack an architecture; together their places are
+            0, 1, 2, ...
+
+    Example:
+        >>> import l2o, torch
+        >>> graph = l2o.neural_graph(torch.nn.Linear(3, 2))
+        >>> weights = torch.zeros(5, 2, 3), torch.zeros(5, 2)
+        >>> batch = stack_networks(graph, dict(zip(graph.shapes, weights)))
+        >>> len(batch), [len(part) for part in batch.split(2)]
+        (5, [2, 2, 1])
+    """
+
+    stacks: tuple[NetworkStack, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stacks))
+
+    @property
+    def graph(self) -> NeuralGraph:
+        """The only architecture.
+
+        Raises:
+            ValueError: if there are several.
+        """
+        return self._only().graph
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """Name to `[network, *shape]`, where all networks share an architecture.
+
+        Raises:
+            ValueError: if there are several architectures.
+        """
+        return self._only().params
+
+    @property
+    def like(self) -> Tensor:
+        """A parameter, for its dtype and device."""
+        return next(iter(self.stacks[0].params.values()))
+
+    def to(self, target: torch.device | torch.dtype | str) -> "NetworkBatch":
+        """Return the batch with its parameters on another device or of another dtype.
+
+        Args:
+            target: what `torch.Tensor.to` takes.
+        """
+        stacks = []
+        for stack in self.stacks:
+            params = {name: value.to(target) for name, value in stack.params.items()}
+            places = stack.places.to(next(iter(params.values())).device)
+            stacks.append(NetworkStack(stack.graph, params, places))
+        return NetworkBatch(tuple(stacks))
+
+    def split(self, size: int) -> Iterator["NetworkBatch"]:
+        """Yield the networks in order, at most `size` at a time; views where possible.
+
+        Args:
+            size: networks a part, at least 1.
+
+        Raises:
+            ValueError: if `size` is below 1.
+        """
+        if size < 1:
+            raise ValueError(
+                f"NetworkBatch.split needs parts of at least one network; got {size}. "
+                "Pass a positive size."
+            )
+        for start in range(0, len(self), size):
+            yield self._between(start, start + size)
+
+    def _between(self, start: int, stop: int) -> "NetworkBatch":
+        stacks = []
+        for stack in self.stacks:
+            if len(self.stacks) == 1:
+                rows: slice | Tensor = slice(start, stop)
+            else:
+                inside = (stack.places >= start) & (stack.places < stop)
+                rows = inside.nonzero()[:, 0]
+            places = stack.places[rows] - start
+            if len(places):
+                params = {name: value[rows] for name, value in stack.params.items()}
+                stacks.append(NetworkStack(stack.graph, params, places))
+        return NetworkBatch(tuple(stacks))
+
+    def _only(self) -> NetworkStack:
+        if len(self.stacks) != 1:
+            raise ValueError(
+                "NetworkBatch has one graph and one set of params only where all "
+                f"networks share an architecture; got {len(self.stacks)}. Go through "
+                "batch.stacks."
+            )
+        return self.stacks[0]
+
+
+def stack_networks(graph: NeuralGraph, params: Mapping[str, Tensor]) -> NetworkBatch:
+    """Return networks of one architecture as a batch.
+
+    Args:
+        graph: the architecture. Keep the object: what depends on it alone is computed
+            once and kept with it.
+        params: name to `[network, *shape]`, for every parameter of the graph.
+
+    Returns:
+        The batch; it shares the memory of `params`.
+
+    Raises:
+        ValueError: if a parameter is missing or too many, or if a shape is wrong.
+    """
+    if params.keys() != graph.shapes.keys():
+        raise ValueError(
+            "stack_networks needs the parameters of the graph, by name; got "
+            f"{sorted(params)} for {sorted(graph.shapes)}. Pass "
+            "{name: stacked tensor} with the graph's own names."
+        )
+    counts = {len(value) if value.ndim else 0 for value in params.values()}
+    for name, shape in graph.shapes.items():
+        if len(counts) != 1 or tuple(params[name].shape[1:]) != shape:
+            raise ValueError(
+                "stack_networks needs tensors [network, *shape], equally many networks "
+                f"in each; got {tuple(params[name].shape)} for {name!r} of shape "
+                f"{shape}. Stack the parameters along a new first axis."
+            )
+    ordered = {name: params[name] for name in graph.shapes}
+    first = next(iter(ordered.values()))
+    places = torch.arange(len(first), device=first.device)
+    return NetworkBatch((NetworkStack(graph, ordered, places),))
+
+
+def collate_networks(
+    graphs: Sequence[NeuralGraph], params: Sequence[Mapping[str, Tensor]]
+) -> NetworkBatch:
+    """Return networks of any architectures as a batch.
+
+    Networks with the same graph *object* are stacked, the others stand side by side;
+    the results do not depend on it, the speed does. `layered_graph` returns the same
+    object for the same architecture.
+
+    Args:
+        graphs: the architecture of each network.
+        params: for each network, name to `[*shape]`.
+
+    Returns:
+        The batch, in the given order; its parameters are copies.
+
+    Raises:
+        ValueError: if there is no network, if the counts differ, or if parameters do
+            not fit their graph.
+    """
+    if not graphs or len(graphs) != len(params):
+        raise ValueError(
+            "collate_networks needs one graph and one set of parameters a network, at "
+            f"least one network; got {len(graphs)} graphs and {len(params)} sets. Pass "
+            "two sequences of one length."
+        )
+    alike: dict[int, list[int]] = {}
+    for place, graph in enumerate(graphs):
+        alike.setdefault(id(graph), []).append(place)
+    stacks = []
+    for members in alike.values():
+        graph = graphs[members[0]]
+        found = [params[place] for place in members]
+        if any(own.keys() != graph.shapes.keys() for own in found):
+            raise ValueError(
+                "collate_networks needs the parameters of each graph, by name; got "
+                f"{sorted(found[0])} for {sorted(graph.shapes)}. Pass each network's "
+                "named parameters with its own graph."
+            )
+        stacked = {name: torch.stack([own[name] for own in found]) for name in found[0]}
+        stack = stack_networks(graph, stacked).stacks[0]
+        places = torch.tensor(members, device=stack.places.device)
+        stacks.append(NetworkStack(graph, stack.params, places))
+    return NetworkBatch(tuple(stacks))

@@ -1,0 +1,148 @@
+"""What a companion network looks like: frozen records, one `kind` a backbone."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from l2o.nets.config import check_positive
+from l2o.nets.transformer import RelationalConfig
+
+_STRICT = {"extra": "forbid"}
+
+Pooling: TypeAlias = Literal["outputs", "mean", "max", "last_mean", "last_max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputsConfig:
+    """How trained networks become node and edge features; each part is a switch."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    num_inputs: int
+    """Input neurons of the networks that are read."""
+    num_hidden: int
+    """Most hidden layers of a network that is read."""
+    num_outputs: int
+    """Output neurons."""
+    kernel: tuple[int, int] = (1, 1)
+    """Height and width of the largest kernel; smaller ones are padded, centred."""
+    linear_as_conv: bool = True
+    """Whether a linear layer is a kernel of one cell; if not, it has a projection of
+    its own."""
+    reversed_edges: bool = False
+    """Whether messages also run backwards and edges see the features of both ways."""
+    fourier_scale: float | None = 1.0
+    """Standard deviation of the fixed frequencies that features pass through; None for
+    a plain linear map."""
+    num_frequencies: int = 128
+    """How many fixed frequencies."""
+    positions: bool = True
+    """Whether neurons know their input or output number or their layer."""
+    activations: bool = False
+    """Whether hidden neurons know their activation function."""
+    ties: bool = True
+    """Whether residual connections are edges (weight 1 at the kernel's centre)."""
+    num_probes: int = 0
+    """Learned inputs whose activations every neuron sees; 0 for none."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "InputsConfig",
+            num_inputs=self.num_inputs,
+            num_outputs=self.num_outputs,
+            num_frequencies=self.num_frequencies,
+            kernel=min(self.kernel),
+        )
+        if self.num_hidden < 0 or self.num_probes < 0:
+            raise ValueError(
+                "InputsConfig num_hidden and num_probes must not be negative; got "
+                f"{self.num_hidden} and {self.num_probes}. Use 0 for none."
+            )
+        if self.fourier_scale is not None:
+            check_positive("InputsConfig", fourier_scale=self.fourier_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGGNNBackboneConfig:
+    """NG-GNN on batches of trained networks."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["ng_gnn"] = "ng_gnn"
+    width: int = 64
+    """Channels of a node state and of an edge state; even, at least 6."""
+    layers: int = 4
+    """Number of message-passing layers."""
+    dropout: float = 0.0
+    """Share of node channels that are dropped after each layer but the last."""
+    typical_log_degree: float = 3.4657359027997265
+    """Mean of log(number of neighbours + 1) over the neurons of the training set: where
+    the amplification by degree is 1. The default is 31 neighbours."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "NGGNNBackboneConfig",
+            width=self.width,
+            layers=self.layers,
+            typical_log_degree=self.typical_log_degree,
+        )
+        check_dropout("NGGNNBackboneConfig", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGTBackboneConfig:
+    """NG-T on batches of trained networks."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["ng_t"] = "ng_t"
+    layers: int = 4
+    """Number of relational transformer layers."""
+    layer: RelationalConfig = RelationalConfig()
+    """What each layer looks like."""
+
+    def __post_init__(self) -> None:
+        check_positive("NGTBackboneConfig", layers=self.layers)
+
+
+BackboneConfig: TypeAlias = NGGNNBackboneConfig | NGTBackboneConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadoutConfig:
+    """From node states to numbers a network."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    pooling: Pooling = "outputs"
+    """`outputs`: the states of the output neurons, one after another. `mean`, `max`:
+    over all neurons. `last_mean`, `last_max`: over the output neurons."""
+    width: int = 64
+    """Channels of each hidden layer."""
+    layers: int = 2
+    """Number of hidden layers."""
+
+    def __post_init__(self) -> None:
+        check_positive("ReadoutConfig", width=self.width, layers=self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanionConfig:
+    """A network that reads trained networks."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    inputs: InputsConfig
+    """How networks become features."""
+    backbone: BackboneConfig
+    """NG-GNN or NG-T."""
+    readout: ReadoutConfig = ReadoutConfig()
+    """How states become an answer; `NetworkEditor` has no use for it."""
+
+
+def check_dropout(owner: str, dropout: float) -> None:
+    """Raise unless this is a probability below one."""
+    if not 0 <= dropout < 1:
+        raise ValueError(
+            f"{owner} dropout must lie in [0, 1); got dropout={dropout}. "
+            "Choose a share below 1, or 0 for none."
+        )
