@@ -38,6 +38,8 @@ class MessageLayer(nn.Module):
     Args:
         config: the network's configuration.
         is_last: the last layer has no norm and activation, unless `residual`.
+        has_edge_update: whether the edges follow; a last layer whose edges nobody reads
+            does without the weights.
 
     Reference:
         Kofinas et al., 2024, Eq. 3-4; Corso et al., 2020, "Principal Neighbourhood
@@ -45,7 +47,9 @@ class MessageLayer(nn.Module):
         node, never over a batch; `directions="own"` and `residual` are ours.
     """
 
-    def __init__(self, config: NGGNNConfig, *, is_last: bool) -> None:
+    def __init__(
+        self, config: NGGNNConfig, *, is_last: bool, has_edge_update: bool = True
+    ) -> None:
         super().__init__()
         width = config.width
         maps = 2 if config.directions == "own" else 1
@@ -63,10 +67,11 @@ class MessageLayer(nn.Module):
         has_norm = config.residual or not is_last
         self.norm = nn.LayerNorm(width) if has_norm else nn.Identity()
         self.activation = build_activation(config.activation)
-        self.edge_own = nn.Linear(width, width)
-        self.edge_source = nn.Linear(width, width)
-        self.edge_target = nn.Linear(width, width)
-        self.edge_out = nn.Linear(width, width)
+        if has_edge_update:
+            self.edge_own = nn.Linear(width, width)
+            self.edge_source = nn.Linear(width, width)
+            self.edge_target = nn.Linear(width, width)
+            self.edge_out = nn.Linear(width, width)
 
     def forward(
         self, nodes: Tensor, tiles: Sequence[EdgeTile], edges: "EdgeStates"

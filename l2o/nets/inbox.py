@@ -18,10 +18,18 @@ class Inbox:
     Args:
         degree: `[neuron]`, how many messages each neuron gets.
         is_pure: whether nothing is written in place, as autograd needs it.
+        typical_log_degree: where the amplification is 1.
     """
 
-    def __init__(self, degree: Tensor, *, is_pure: bool) -> None:
+    def __init__(
+        self,
+        degree: Tensor,
+        *,
+        is_pure: bool,
+        typical_log_degree: float = TYPICAL_LOG_DEGREE,
+    ) -> None:
         self.degree = degree
+        self.typical_log_degree = typical_log_degree
         self.is_pure = is_pure
         self.neurons: list[Tensor] = []
         self.sums: list[Tensor] = []
@@ -69,7 +77,7 @@ class Inbox:
         low, high = torch.where(is_touched, lows, 0.0).chunk(2, dim=-1)
         deviation = ((square - mean.square()).relu() + 1e-5).sqrt() * is_touched
         plain = torch.cat([mean, low, -high, deviation], dim=-1)
-        amplifier = torch.log(degree + 1) / TYPICAL_LOG_DEGREE
+        amplifier = torch.log(degree + 1) / self.typical_log_degree
         return torch.cat([plain, plain * amplifier], dim=-1)
 
     def _joined(self) -> tuple[Tensor, Tensor]:
