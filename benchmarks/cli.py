@@ -33,6 +33,7 @@ from .trace_cost import TraceCostConfig, report_trace_cost, run_trace_cost
 from .transfer import TransferConfig, transfer_contests
 from .trials import RESULTS, config_values, use_threads
 from .workloads import DataChoice
+from .zoo_commands import WildParkData, run_wild_park
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
 _EXTRAS = (
@@ -238,10 +239,11 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     benchmark.command(name="trace-cost")(TraceCostConfig)
     app.command(name="report")(report)
-    app.command(data, name="data", help="Find, fetch and check data sets.")
+    app.command(data, name="data", help="Find, fetch, check and make data.")
     data.command(name="locate")(data_locate)
     data.command(name="download")(data_download)
     data.command(name="verify")(data_verify)
+    data.command(name="wild-park")(WildParkData)
     app.command(name="graph")(graph)
     app.command(name="rules")(rules)
     app.command(name="validate")(validate_rules)
@@ -266,6 +268,8 @@ def _run(arguments: list[str]) -> None:
             run_optimizer_cost(config, print)
         case TraceCostConfig() as config:
             run_trace_cost(config, print)
+        case WildParkData() as config:
+            run_wild_park(config, print)
 
 
 def _compete(

@@ -1,0 +1,115 @@
+"""`l2o data wild-park` and `l2o data cnn-zoo`: train populations of networks."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from tqdm import tqdm
+
+from meta_train.provenance import provenance
+from optimizees import ImageData, load_cifar10, load_fashion_mnist
+from optimizees.zoo.wild_park import ParkConfig, TrainedRun, generate_park
+
+from .trials import use_threads
+
+ImagesName: TypeAlias = Literal["cifar-10", "fashion-mnist"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WildParkData:
+    """Train the networks of a CNN Wild Park; those that are there stay.
+
+    One file a network holds its checkpoints and what each gets right of the test
+    images. Stop it at any time: the same command goes on.
+    """
+
+    images: ImagesName = "cifar-10"
+    """What the networks learn."""
+    image_size: int = 16
+    """Side to which images are pooled, in pixels; must divide theirs."""
+    num_train: int = 1500
+    """Training images, the first ones."""
+    num_test: int = 1000
+    """Test images, the first ones."""
+    networks: int = 320
+    """How many networks."""
+    first: int = 0
+    """Number of the first one; a second process takes others with it."""
+    park: ParkConfig = field(default_factory=ParkConfig)
+    """How they are trained."""
+    threads: int = 1
+    """CPU threads."""
+    dest: Path = Path("runs/park/cifar-10")
+    """Directory to fill."""
+
+
+def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> None:
+    """Do what `l2o data wild-park` asks for.
+
+    Args:
+        config: the command.
+        announce: called with a line about every network.
+
+    Raises:
+        FileNotFoundError: if the images are not there.
+        ValueError: if the directory holds a park that was trained otherwise.
+    """
+    use_threads(config.threads)
+    train = pooled_images(config.images, "train", config.num_train, config.image_size)
+    test = pooled_images(config.images, "test", config.num_test, config.image_size)
+    indices = range(config.first, config.first + config.networks)
+    missing = sum(
+        not (config.dest / f"{index:05d}.safetensors").is_file() for index in indices
+    )
+    announce(
+        f"{missing} of {config.networks} networks to train on {len(train):,} images of "
+        f"{train.source}, tested on {len(test):,}"
+    )
+    with tqdm(total=missing, desc="networks", disable=None) as bar:
+
+        def show(run: TrainedRun) -> None:
+            bar.update()
+            if not bar.disable:
+                return
+            best = f"{run.accuracies.max().item():.1%}" if len(run) else "none"
+            announce(
+                f"network {run.index}: {len(run)} checkpoints, best test accuracy "
+                f"{best}, {len(run.architecture.layers)} convolutions, learning rate "
+                f"{run.facts['learning_rate']:.1e}"
+            )
+
+        generate_park(
+            config.dest,
+            config.park,
+            train,
+            test,
+            indices=indices,
+            origin={"provenance": provenance()},
+            announce=show,
+        )
+    announce(f"The park is in {config.dest}.")
+
+
+def pooled_images(
+    name: ImagesName, split: Literal["train", "test"], count: int, size: int
+) -> ImageData:
+    """Load the first images of a split, pooled.
+
+    Args:
+        name: which data set.
+        split: which part of it.
+        count: how many images.
+        size: side in pixels.
+
+    Returns:
+        Images whose `source` says what they are, but not where they lie.
+    """
+    load = load_cifar10 if name == "cifar-10" else load_fashion_mnist
+    images = load(split)
+    kind = re.sub(r",? ?[\d,]+ \w+ images.*", ")", images.source).removesuffix(" ()")
+    side = images.images.shape[-1]
+    pooled = images.subset(0, count).pooled(size)
+    sentence = f"{kind}, {side} x {side} pixels pooled to {size} x {size}"
+    return replace(pooled, source=sentence)

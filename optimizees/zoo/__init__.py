@@ -1,0 +1,1 @@
+"""Populations of trained networks: how they are made and read."""
