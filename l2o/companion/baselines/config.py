@@ -1,0 +1,141 @@
+"""What a baseline looks like: frozen records, one `kind` each."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from l2o.companion.config import check_dropout
+from l2o.nets.config import check_positive
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig:
+    """A multi-layer perceptron on the flattened parameters, blind to symmetry."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["mlp"] = "mlp"
+    width: int = 256
+    """Channels of each hidden layer."""
+    layers: int = 3
+    """Number of hidden layers."""
+    dropout: float = 0.0
+    """Share of hidden channels that are dropped."""
+
+    def __post_init__(self) -> None:
+        check_positive("MLPConfig", width=self.width, layers=self.layers)
+        check_dropout("MLPConfig", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetNNConfig:
+    """Deep Sets on single entries: more symmetric than the networks that it reads."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["set_nn"] = "set_nn"
+    width: int = 64
+    """Channels of an entry."""
+    layers: int = 2
+    """Number of layers before the entries are averaged."""
+    head_width: int = 256
+    """Channels of the hidden layer after that."""
+    with_tensors: bool = True
+    """Whether an entry knows which tensor it is from."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "SetNNConfig",
+            width=self.width,
+            layers=self.layers,
+            head_width=self.head_width,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DWSNetConfig:
+    """DWSNet: affine equivariant layers, hidden neurons exchangeable."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["dwsnet"] = "dwsnet"
+    width: int = 32
+    """Channels of an entry."""
+    layers: int = 5
+    """Number of equivariant layers."""
+    pooling: Literal["mean", "max"] = "max"
+    """How exchangeable neurons are pooled."""
+    batch_norm: bool = True
+    """Whether tensors are normalised between the layers, over the batch."""
+    dropout: float = 0.0
+    """Share of the channels that are dropped between the layers."""
+
+    def __post_init__(self) -> None:
+        check_positive("DWSNetConfig", width=self.width, layers=self.layers)
+        check_dropout("DWSNetConfig", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionalConfig:
+    """NFN: equivariant layers, all neurons exchangeable (np) or the hidden (hnp)."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["nfn"] = "nfn"
+    mode: Literal["np", "hnp"] = "np"
+    """`np`: inputs and outputs permute too, and are told apart by what is added to the
+    features. `hnp`: only hidden neurons permute."""
+    widths: tuple[int, ...] = (64, 64, 64)
+    """Channels of an entry after each equivariant layer."""
+    num_frequencies: int = 64
+    """Random frequencies of the input; 0 for the plain value."""
+    fourier_scale: float = 3.0
+    """Standard deviation of the frequencies."""
+    num_bands: int = 3
+    """Frequencies of the encoding of inputs, outputs and layers; 0 for none."""
+    max_frequency: float = 3.0
+    """Highest of these frequencies, in half turns from the first to the last."""
+    head_width: int = 1000
+    """Channels of both hidden layers of the head."""
+    dropout: float = 0.0
+    """Share of the channels that are dropped between layers, and in the head."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "FunctionalConfig",
+            widths=min(self.widths, default=0),
+            fourier_scale=self.fourier_scale,
+            head_width=self.head_width,
+        )
+        check_dropout("FunctionalConfig", self.dropout)
+        if min(self.num_frequencies, self.num_bands) < 0:
+            raise ValueError(
+                "FunctionalConfig num_frequencies and num_bands must not be negative; "
+                f"got {self.num_frequencies} and {self.num_bands}. Use 0 for none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatNNConfig:
+    """A perceptron on statistics of every tensor, for any depth up to a limit."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["stat_nn"] = "stat_nn"
+    max_layers: int = 6
+    """Layers of the deepest network; shallower ones leave zeros."""
+    width: int = 1000
+    """Channels of both hidden layers."""
+    dropout: float = 0.0
+    """Share of hidden channels that are dropped."""
+
+    def __post_init__(self) -> None:
+        check_positive("StatNNConfig", max_layers=self.max_layers, width=self.width)
+        check_dropout("StatNNConfig", self.dropout)
+
+
+EditorConfig: TypeAlias = MLPConfig | DWSNetConfig | FunctionalConfig
+"""What can answer with an edit."""
+BaselineConfig: TypeAlias = EditorConfig | SetNNConfig | StatNNConfig
+"""What can answer with numbers."""
