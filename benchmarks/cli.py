@@ -16,6 +16,7 @@ from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
 from .held_out import HeldOutConfig, held_out_contests
+from .inr.fits import SirenFitsData, run_siren_fits
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .optimizer_cost import (
@@ -33,7 +34,7 @@ from .trace_cost import TraceCostConfig, report_trace_cost, run_trace_cost
 from .transfer import TransferConfig, transfer_contests
 from .trials import RESULTS, config_values, use_threads
 from .workloads import DataChoice
-from .zoo_commands import WildParkData, run_wild_park
+from .zoo_commands import CnnZooData, WildParkData, run_cnn_zoo, run_wild_park
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
 _EXTRAS = (
@@ -243,7 +244,9 @@ def _run(arguments: list[str]) -> None:
     data.command(name="locate")(data_locate)
     data.command(name="download")(data_download)
     data.command(name="verify")(data_verify)
+    data.command(name="siren-fits")(SirenFitsData)
     data.command(name="wild-park")(WildParkData)
+    data.command(name="cnn-zoo")(CnnZooData)
     app.command(name="graph")(graph)
     app.command(name="rules")(rules)
     app.command(name="validate")(validate_rules)
@@ -268,8 +271,12 @@ def _run(arguments: list[str]) -> None:
             run_optimizer_cost(config, print)
         case TraceCostConfig() as config:
             run_trace_cost(config, print)
+        case SirenFitsData() as config:
+            run_siren_fits(config, print)
         case WildParkData() as config:
             run_wild_park(config, print)
+        case CnnZooData() as config:
+            run_cnn_zoo(config, print)
 
 
 def _compete(

@@ -1,0 +1,1 @@
+"""Implicit neural representations: make them, classify them, edit them."""

@@ -1,0 +1,163 @@
+"""Sets of networks that are images: in memory, and as files of our own."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+FORMAT = "l2o-siren-fits-1"
+"""Stands in the header of every file of fits."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InrSet:
+    """Networks of one shape, each of which is an image of a known class."""
+
+    networks: dict[str, Float[Tensor, "N *shape"]]
+    """Parameters by their names in `Siren`."""
+    labels: Int[Tensor, " N"]
+    """Class of each image, int64."""
+    indices: Int[Tensor, " N"]
+    """Number of each image in the data set that it comes from."""
+    images: UInt8[Tensor, "N 28 28"] | None
+    """The images that the networks were fitted to, if they are known."""
+    errors: Float[Tensor, " N"] | None
+    """Mean squared error of the pixels, as fractions of white, if it is known."""
+    source: str
+    """Which data this is, as a sentence that can stand beside a result."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(weight) for weight in self.networks.values()}
+        if lengths != {len(self.labels)} or len(self.indices) != len(self.labels):
+            raise ValueError(
+                "InrSet needs one label and one index a network; got "
+                f"{len(self.labels)} labels, {len(self.indices)} indices and tensors "
+                f"of {sorted(lengths)} networks. Pass parts of the same set."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, chosen: slice | Int[Tensor, " M"], name: str) -> Self:
+        """Return some of the networks.
+
+        Args:
+            chosen: which, as a slice or as places in this set.
+            name: says which these are, behind the source.
+        """
+        return replace(
+            self,
+            networks={key: weight[chosen] for key, weight in self.networks.items()},
+            labels=self.labels[chosen],
+            indices=self.indices[chosen],
+            images=None if self.images is None else self.images[chosen],
+            errors=None if self.errors is None else self.errors[chosen],
+            source=f"{self.source}, {name}",
+        )
+
+    def psnr(self) -> Float[Tensor, " N"]:
+        """Return how close each network comes to its image, in decibels.
+
+        Raises:
+            ValueError: if the errors are not known.
+        """
+        if self.errors is None:
+            raise ValueError(
+                f"InrSet.psnr needs the errors of the fits; got none from {self.source}"
+                ". Compare render_images(networks) with the images instead."
+            )
+        return -10 * self.errors.clamp_min(1e-12).log10()
+
+
+def pack_fits(fits: InrSet, metadata: Mapping[str, Any]) -> bytes:
+    """Return a file of fits as bytes, in the safetensors format.
+
+    Beside the parameters it holds `labels`, `indices`, `errors` and `images`.
+
+    Args:
+        fits: the networks, with their images and errors.
+        metadata: JSON values for the header.
+    """
+    assert fits.images is not None
+    assert fits.errors is not None
+    tensors = {
+        **fits.networks,
+        "labels": fits.labels,
+        "indices": fits.indices,
+        "images": fits.images,
+        "errors": fits.errors,
+    }
+    header = {name: json.dumps(value) for name, value in metadata.items()}
+    contiguous = {name: item.contiguous() for name, item in tensors.items()}
+    return save(contiguous, {"format": FORMAT, **header})
+
+
+def read_fits(path: Path) -> InrSet:
+    """Read fits from one file, or from all files of a folder in their order.
+
+    Args:
+        path: a file that `pack_fits` made, or the folder that `l2o data siren-fits`
+            filled or is filling.
+
+    Returns:
+        The networks, as many as are there.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if a file is damaged.
+    """
+    files = part_files(path) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise FileNotFoundError(
+            f"read_fits needs a file of fits or a folder with some; found none at "
+            f"{path}. Make them with `l2o data siren-fits`."
+        )
+    parts = [_read_tensors(file) for file in files]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    named = {key: joined.pop(key) for key in ("labels", "indices", "images", "errors")}
+    return InrSet(
+        networks=joined,
+        source=f"{read_header(files[0])['source']} ({len(named['labels']):,} networks)",
+        **named,
+    )
+
+
+def part_files(folder: Path) -> list[Path]:
+    """Return the files of fits in a folder, in the order of their images."""
+    return sorted(folder.glob("part-*.safetensors"))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the metadata of a file of fits.
+
+    Raises:
+        ValueError: if it is damaged or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _not_fits(path, error) from error
+    if header.pop("format", None) != FORMAT:
+        raise _not_fits(path, f"its format is not {FORMAT}")
+    return {name: json.loads(value) for name, value in header.items()}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one file."""
+    read_header(path)
+    return load_file(path)
+
+
+def _not_fits(path: Path, problem: object) -> ValueError:
+    return ValueError(
+        f"read_fits needs whole files of `l2o data siren-fits`; got {path} "
+        f"({problem}). Delete it and run the command again, which fits what is missing."
+    )
