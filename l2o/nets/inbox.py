@@ -45,9 +45,18 @@ class Inbox:
         """
         low, high = messages.amin(axis), messages.amax(axis)
         total, square = messages.sum(axis), messages.square().sum(axis)
-        index = neurons.flatten()
-        sums = torch.cat([total, square], dim=-1).flatten(0, 1)
-        lows = torch.cat([low, -high], dim=-1).flatten(0, 1)
+        sums = torch.cat([total, square], dim=-1)
+        self.take(neurons, sums, torch.cat([low, -high], dim=-1))
+
+    def take(self, neurons: Tensor, sums: Tensor, lows: Tensor) -> None:
+        """Take what the messages of one tile were reduced to.
+
+        Args:
+            neurons: `[part, receiver]`.
+            sums: `[part, receiver, 2 * width]`, of messages and of their squares.
+            lows: `[part, receiver, 2 * width]`, least message and least negative one.
+        """
+        index, sums, lows = neurons.flatten(), sums.flatten(0, 1), lows.flatten(0, 1)
         if self.is_pure:
             self.neurons.append(index)
             self.sums.append(sums)
