@@ -109,6 +109,23 @@ def draw_siren(
     return drawn
 
 
+def siren_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters by name, in order.
+
+    Args:
+        widths: neurons of each layer, coordinates first and values last.
+
+    Example:
+        >>> siren_shapes()["seq.1.weight"]
+        (32, 32)
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (source, target) in enumerate(pairwise(widths)):
+        shapes[f"seq.{layer}.weight"] = (target, source)
+        shapes[f"seq.{layer}.bias"] = (target,)
+    return shapes
+
+
 def siren_values(
     networks: Networks, points: Float[Tensor, "P inputs"]
 ) -> list[Float[Tensor, "*B P neurons"]]:

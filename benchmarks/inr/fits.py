@@ -1,6 +1,5 @@
 """`l2o data siren-fits`: fit a network to each image of a data set."""
 
-import io
 import json
 import time
 from collections.abc import Callable
@@ -26,6 +25,8 @@ from optimizees.zoo.inr_set import (
 )
 from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels
 from optimizees.zoo.siren_fits import AT_ONCE, FitConfig, fit_sirens, initial_weights
+
+from .pictures import draw_rows
 
 _TITLES: dict[PixelsName, str] = {
     "mnist-test": "SIREN fits of MNIST's test digits",
@@ -207,22 +208,12 @@ def _summarise(
 
 def _picture(fits: InrSet) -> bytes:
     """Draw the first images above what their networks make of them."""
-    from matplotlib.figure import Figure  # without pyplot: needs no display
-
     assert fits.images is not None
-    shown = min(_DRAWN, len(fits))
-    few = {name: weight[:shown] for name, weight in fits.networks.items()}
-    rows = (fits.images[:shown] / 255, render_images(few), render_images(few, 112))
-    figure = Figure(figsize=(shown, 3.2), layout="constrained")
-    axes = figure.subplots(3, shown, squeeze=False)
-    for row, images, title in zip(
-        axes, rows, ("image", "network", "four times as fine"), strict=True
-    ):
-        for axis, image in zip(row, images, strict=True):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(title, fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return buffer.getvalue()
+    few = {name: weight[:_DRAWN] for name, weight in fits.networks.items()}
+    return draw_rows(
+        {
+            "image": fits.images[:_DRAWN] / 255,
+            "network": render_images(few),
+            "4 x as fine": render_images(few, 112),
+        }
+    )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -45,7 +45,7 @@ class InrSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def select(self, chosen: slice | Int[Tensor, " M"], name: str) -> Self:
+    def select(self, chosen: slice | Int[Tensor, " M"], name: str) -> "InrSet":
         """Return some of the networks.
 
         Args:
