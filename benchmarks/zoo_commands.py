@@ -6,13 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import torch
 from tqdm import tqdm
 
 from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
+from optimizees.data.cifar import MEAN, STD
+from optimizees.zoo.small_cnn_training import ZooConfig, ZooHerd, generate_zoo
 from optimizees.zoo.wild_park import ParkConfig, TrainedRun, generate_park
 
 from .trials import use_threads
+
+_LUMINANCE = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey image (ITU-R BT.601)."""
 
 ImagesName: TypeAlias = Literal["cifar-10", "fashion-mnist"]
 
@@ -42,6 +48,31 @@ class WildParkData:
     threads: int = 1
     """CPU threads."""
     dest: Path = Path("runs/park/cifar-10")
+    """Directory to fill."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnZooData:
+    """Train a Small CNN Zoo: CNNs of one architecture, in the published file layout.
+
+    Networks are trained many at once. Stop it at any time: the same command goes on.
+    """
+
+    images: ImagesName = "cifar-10"
+    """What the networks learn; colours become grey."""
+    image_size: int = 16
+    """Side to which images are pooled, in pixels; must divide theirs."""
+    num_train: int = 2048
+    """Training images, the first ones."""
+    num_test: int = 3000
+    """Test images, the first ones."""
+    networks: int = 1600
+    """How many networks."""
+    zoo: ZooConfig = field(default_factory=ZooConfig)
+    """How they are trained."""
+    threads: int = 1
+    """CPU threads."""
+    dest: Path = Path("runs/zoo/cifar-10-grey")
     """Directory to fill."""
 
 
@@ -92,6 +123,48 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
     announce(f"The park is in {config.dest}.")
 
 
+def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
+    """Do what `l2o data cnn-zoo` asks for.
+
+    Args:
+        config: the command.
+        announce: called with a line about networks that were trained side by side.
+
+    Raises:
+        FileNotFoundError: if the images are not there.
+        ValueError: if the directory holds a zoo that was trained otherwise.
+    """
+    use_threads(config.threads)
+    train = pooled_images(config.images, "train", config.num_train, config.image_size)
+    test = pooled_images(config.images, "test", config.num_test, config.image_size)
+    announce(
+        f"{config.networks} networks to train on {len(train):,} images of "
+        f"{train.source}, tested on {len(test):,}"
+    )
+    with tqdm(total=config.networks, desc="networks", disable=None) as bar:
+
+        def show(done: int, herd: ZooHerd) -> None:
+            bar.update(done - bar.n)
+            if bar.disable:
+                scores = herd.accuracies[-1]
+                announce(
+                    f"{done} of {config.networks} networks; of the last "
+                    f"{len(scores)} the test accuracy is {scores.min().item():.1%} to "
+                    f"{scores.max().item():.1%}, median {scores.median().item():.1%}"
+                )
+
+        generate_zoo(
+            config.dest,
+            config.zoo,
+            _grey(train),
+            _grey(test),
+            num_networks=config.networks,
+            origin={"provenance": provenance()},
+            announce=show,
+        )
+    announce(f"The zoo is in {config.dest}.")
+
+
 def pooled_images(
     name: ImagesName, split: Literal["train", "test"], count: int, size: int
 ) -> ImageData:
@@ -113,3 +186,18 @@ def pooled_images(
     pooled = images.subset(0, count).pooled(size)
     sentence = f"{kind}, {side} x {side} pixels pooled to {size} x {size}"
     return replace(pooled, source=sentence)
+
+
+def _grey(images: ImageData) -> ImageData:
+    """Return the luminance of colour images, of mean about 0 and deviation about 1."""
+    if images.images.shape[1] == 1:
+        return images
+    shape = (3, 1, 1)
+    std, mean = torch.tensor(STD).view(shape), torch.tensor(MEAN).view(shape)
+    pixels = images.images * std + mean
+    share = torch.tensor(_LUMINANCE).view(shape)
+    grey = (share * pixels).sum(1, keepdim=True)
+    middle, spread = (share * mean).sum(), (share * std).sum()
+    return replace(
+        images, images=(grey - middle) / spread, source=f"{images.source}, grey"
+    )

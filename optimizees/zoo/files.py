@@ -1,7 +1,9 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -17,3 +19,26 @@ def write_whole(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def settle_description(path: Path, description: dict[str, Any]) -> None:
+    """Write how a population is made, or check that the one there is made so.
+
+    Args:
+        path: the JSON file beside the population.
+        description: what must not differ, as JSON values.
+
+    Raises:
+        ValueError: if something differs.
+    """
+    wanted = json.loads(json.dumps(description))
+    if not path.is_file():
+        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+        return
+    found = json.loads(path.read_text())
+    differing = [name for name in wanted if wanted[name] != found.get(name)]
+    if differing:
+        raise ValueError(
+            f"a generation must go on with the settings in {path}; got others for "
+            f"{', '.join(differing)}. Repeat them, or choose another directory."
+        )

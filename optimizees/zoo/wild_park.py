@@ -17,7 +17,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from optimizees.data.images import ImageData
 
-from .files import write_whole
+from .files import settle_description, write_whole
 from .wild_cnn import WildArchitecture, WildCNN, draw_architecture
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -36,9 +36,9 @@ class ParkConfig:
     """How the networks of a park are trained.
 
     The paper trains 2,800 networks on all of CIFAR-10 for 200 to 1,000 epochs at one
-    learning rate. The defaults here fit half an hour of one CPU core: smaller images, fewer
-    of them, a few epochs, and learning rates that differ, so that accuracies spread as
-    widely.
+    learning rate. The defaults here fit half an hour of one CPU core: smaller images,
+    fewer of them, a few epochs, and learning rates that differ, so that accuracies
+    spread as widely.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -240,12 +240,12 @@ def generate_park(
         OSError: if a file cannot be written.
     """
     description = {
-        "config": json.loads(json.dumps(asdict(config))),
+        "config": asdict(config),
         "train": {"source": train.source, "num_images": len(train)},
         "test": {"source": test.source, "num_images": len(test)},
         "image_shape": list(train.images.shape[1:]),
     }
-    _settle(directory, description)
+    settle_description(directory / "park.json", description)
     channels = train.images.shape[1]
     for index in indices:
         path = _path(directory, index)
@@ -343,21 +343,6 @@ def describe_park(directory: Path) -> dict[str, Any]:
             "Run `l2o data wild-park`, or name the directory of a park."
         )
     return json.loads(path.read_text())
-
-
-def _settle(directory: Path, description: dict[str, Any]) -> None:
-    """Write what the park is, or check that the one there is the same."""
-    path = directory / "park.json"
-    if not path.is_file():
-        write_whole(path, (json.dumps(description, indent=2) + "\n").encode())
-        return
-    found = json.loads(path.read_text())
-    differing = [name for name in description if description[name] != found.get(name)]
-    if differing:
-        raise ValueError(
-            f"generate_park needs the settings of the park in {directory}; got others "
-            f"for {', '.join(differing)}. Repeat them, or choose another directory."
-        )
 
 
 def _train_epoch(

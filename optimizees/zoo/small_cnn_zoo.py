@@ -1,0 +1,241 @@
+"""The Small CNN Zoo: thousands of trained CNNs of one architecture, as files."""
+
+import ast
+import csv
+import gzip
+import io
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+
+WIDTH = 16
+"""Channels of every convolution."""
+NUM_CLASSES = 10
+LAYERS: dict[str, tuple[int, ...]] = {
+    "convs.0": (WIDTH, 1, 3, 3),
+    "convs.1": (WIDTH, WIDTH, 3, 3),
+    "convs.2": (WIDTH, WIDTH, 3, 3),
+    "head": (NUM_CLASSES, WIDTH),
+}
+"""Shape of each layer's weight, as PyTorch has it: 4,970 numbers with the biases."""
+
+_FILES = ("weights.npy", "metrics.csv.gz", "layout.csv")
+_KERAS_NAMES = {
+    "convs.0": "sequential/conv2d",
+    "convs.1": "sequential/conv2d_1",
+    "convs.2": "sequential/conv2d_2",
+    "head": "sequential/dense",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ZooNetworks:
+    """Networks of one split of a zoo, at one time of their training."""
+
+    parameters: dict[str, Tensor]
+    """Name to values, `[M, *shape]`, in PyTorch's layout, layer after layer."""
+    accuracies: Float[Tensor, " M"]
+    """Test accuracy, in [0, 1]."""
+    activations: tuple[str, ...]
+    """Activation of each network."""
+    rows: tuple[int, ...]
+    """Where each stands in `weights.npy`."""
+    step: int
+    """Epochs that they were trained for."""
+
+    def __len__(self) -> int:
+        return len(self.accuracies)
+
+
+def read_small_cnn_zoo(
+    directory: Path,
+    split: Split,
+    *,
+    step: int | None = None,
+    order: Path | None = None,
+) -> ZooNetworks:
+    """Read one split of a zoo.
+
+    The checkpoints are put in the published order, those of `step` are kept, and the
+    second half is for testing. The first half is shuffled as the paper's code does it,
+    with Python's generator at seed 0; four fifths are for training, the rest for
+    validation. Of the 30,000 networks of a published zoo that leaves 12,000 for
+    training, 3,000 for validation and 15,000 for testing.
+
+    Args:
+        directory: holds `weights.npy`, `metrics.csv.gz` and `layout.csv`, as
+            `l2o data cnn-zoo` or the published archive fill it.
+        split: which networks.
+        step: epochs that they were trained for; None is the last that there is, which
+            is 86 in the published zoo.
+        order: a file with one row number a line, as released with the paper's code;
+            None leaves the order as it is.
+
+    Returns:
+        The networks; their parameters are copies.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the files do not fit each other, or if no checkpoint has `step`.
+
+    Reference: Unterthiner et al., 2020, "Predicting Neural Network Accuracy from
+        Weights", https://arxiv.org/abs/2002.11448. The released order begins with a
+        header that their reader takes for a row number; here it is left out.
+    """
+    missing = [name for name in _FILES if not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"a Small CNN Zoo must lie in {directory}; it lacks {', '.join(missing)}. "
+            "Run `l2o data cnn-zoo`, or unpack the published archive there."
+        )
+    metrics = _read_metrics(directory / "metrics.csv.gz")
+    weights = np.load(directory / "weights.npy", mmap_mode="r", allow_pickle=False)
+    if len(metrics) != len(weights):
+        raise ValueError(
+            "read_small_cnn_zoo needs a line of metrics.csv.gz for every row of "
+            f"weights.npy; got {len(metrics)} and {len(weights)} in {directory}. Take "
+            "both from one archive."
+        )
+    steps = sorted({int(row["step"]) for row in metrics})
+    wanted = steps[-1] if step is None else step
+    if wanted not in steps:
+        raise ValueError(
+            f"read_small_cnn_zoo needs a step that the zoo has; got step={step}. Pass "
+            f"one of {', '.join(map(str, steps))}."
+        )
+    ordered = range(len(metrics)) if order is None else _read_order(order, len(metrics))
+    kept = [row for row in ordered if int(metrics[row]["step"]) == wanted]
+    chosen = _split(kept, split)
+    layout = _read_layout(directory / "layout.csv")
+    return ZooNetworks(
+        parameters=_by_name(np.asarray(weights[chosen]), layout),
+        accuracies=torch.tensor(
+            [float(metrics[row]["test_accuracy"]) for row in chosen]
+        ),
+        activations=tuple(metrics[row]["config.activation"] for row in chosen),
+        rows=tuple(chosen),
+        step=wanted,
+    )
+
+
+def published_layout() -> str:
+    """Return `layout.csv`: which entries of a row are which tensor."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["", "varname", "start_idx", "end_idx", "size", "shape"])
+    stop = 0
+    for place, (layer, shape) in enumerate(LAYERS.items()):
+        kernel = (*shape[2:], shape[1], shape[0])
+        for half, (kind, sizes) in enumerate((("bias", shape[:1]), ("kernel", kernel))):
+            start, stop = stop, stop + int(np.prod(sizes))
+            name = f"{_KERAS_NAMES[layer]}/{kind}:0"
+            row = [2 * place + half, name, start, stop, stop - start, sizes]
+            table.writerow(row)
+    return text.getvalue()
+
+
+def to_rows(parameters: Mapping[str, Tensor]) -> Float[Tensor, "M entries"]:
+    """Return networks as rows of `weights.npy` in the order of `published_layout`.
+
+    Args:
+        parameters: name to values, `[M, *shape]`, in PyTorch's layout.
+    """
+    pieces = []
+    for layer in LAYERS:
+        weight = parameters[f"{layer}.weight"]
+        axes = (0, *range(3, weight.ndim), 2, 1)
+        pieces += [parameters[f"{layer}.bias"], weight.permute(axes).flatten(1)]
+    return torch.cat(pieces, dim=1)
+
+
+def _by_name(
+    rows: np.ndarray, layout: list[tuple[str, tuple[int, ...], slice]]
+) -> dict[str, Tensor]:
+    """Return the parameters in rows by name, in PyTorch's layout."""
+    found: dict[str, Tensor] = {}
+    layers: list[str] = []
+    for name, shape, place in layout:
+        match = re.fullmatch(r"(.*)/(kernel|bias):0", name)
+        if match is None or place.stop > rows.shape[1]:
+            raise ValueError(
+                "layout.csv must name kernels and biases inside the rows of "
+                f"weights.npy; got {name!r} up to {place.stop} of {rows.shape[1]}. "
+                "Take both from one archive."
+            )
+        layer, kind = match.groups()
+        if layer not in layers:
+            layers.append(layer)
+        values = torch.from_numpy(np.array(rows[:, place], np.float32))
+        values = values.unflatten(1, shape)
+        if kind == "kernel":  # Keras: (height, width, in, out) or (in, out)
+            last = values.ndim - 1
+            values = values.permute(0, last, last - 1, *range(1, last - 1))
+        found[f"{layer}.{kind}"] = values.contiguous()
+    names = [*(f"convs.{index}" for index in range(len(layers) - 1)), "head"]
+    return {
+        f"{name}.{ours}": found[f"{layer}.{keras}"]
+        for name, layer in zip(names, layers, strict=True)
+        for ours, keras in (("weight", "kernel"), ("bias", "bias"))
+    }
+
+
+def _read_metrics(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"step", "test_accuracy", "config.activation"}
+    if not rows or not wanted <= rows[0].keys():
+        raise ValueError(
+            f"metrics.csv.gz must have rows with {', '.join(sorted(wanted))}; got "
+            f"{sorted(rows[0]) if rows else 'no rows'} in {path}. Take the file of the "
+            "published zoo, or of `l2o data cnn-zoo`."
+        )
+    return rows
+
+
+def _read_layout(path: Path) -> list[tuple[str, tuple[int, ...], slice]]:
+    """Return name, shape and place of each tensor in a row."""
+    with path.open(newline="") as file:
+        return [
+            (
+                row["varname"],
+                tuple(ast.literal_eval(row["shape"])),
+                slice(int(row["start_idx"]), int(row["end_idx"])),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def _read_order(path: Path, count: int) -> list[int]:
+    """Return row numbers without the header, which looks like one."""
+    numbers = [int(line) for line in path.read_text().split()]
+    if len(numbers) == count + 1 and numbers[0] == 0:
+        numbers = numbers[1:]
+    if sorted(numbers) != list(range(count)):
+        raise ValueError(
+            f"order must name each of {count} rows once, perhaps below a header '0'; "
+            f"got {len(numbers)} lines in {path}. Take the file that belongs to the "
+            "zoo, or leave it out."
+        )
+    return numbers
+
+
+def _split(rows: list[int], split: Split) -> list[int]:
+    """Return the rows of a split: half for testing, a tenth for validation."""
+    middle = len(rows) // 2
+    if split == "test":
+        return rows[middle:]
+    first = list(range(middle))
+    random.Random(0).shuffle(first)
+    cut = int(0.8 * middle)
+    chosen = first[:cut] if split == "train" else first[cut:]
+    return [rows[index] for index in chosen]
