@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,21 @@ def read_fits(path: Path) -> InrSet:
         source=f"{read_header(files[0])['source']} ({len(named['labels']):,} networks)",
         **named,
     )
+
+
+def load_embedded_fits() -> InrSet:
+    """Load the 48 fits of digits that come with the library.
+
+    They are the first of what `l2o data siren-fits` makes: enough to try things out.
+
+    Example:
+        >>> fits = load_embedded_fits()
+        >>> len(fits), fits.labels[:5].tolist()
+        (48, [7, 2, 1, 0, 4])
+    """
+    file = resources.files("optimizees.zoo") / "embedded" / "digits.safetensors"
+    with resources.as_file(file) as path:
+        return read_fits(path)
 
 
 def part_files(folder: Path) -> list[Path]:
