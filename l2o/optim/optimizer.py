@@ -26,13 +26,14 @@ from .checks import (
     warn_of_betas,
 )
 from .diagnostics import Diagnostics, Tally
-from .distributed import gathered, spread_like
+from .distributed import gathered, is_sharded, spread_like
+from .in_place import guarded_step_in_place, learned_step_in_place
 from .names import have_names, name_tensors, parameters_of
 from .resume import wide_loading
 from .rule import AbstractRule
-from .safety import SafetyConfig, guarded_step
+from .safety import SafetyConfig
 from .state import State
-from .step import Hyper, learned_step
+from .step import Hyper, complete_state
 
 _SAFETY = SafetyConfig()
 
@@ -188,14 +189,16 @@ class NeuralGraphOpt(Optimizer):
         kind = self._device.type
         has_autocast = torch.amp.is_autocast_available(kind)
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
-            new_params, new_state, *reports = self._step(
+            state = complete_state(self.rule, params, state)
+            new_state, *reports = self._step(
                 self.rule, self._graph, params, grads, state, hyper
             )
         for report in reports:
             self._tally.add(report)
         for name in grads:
             param = self._tensors[name]
-            param.copy_(spread_like(new_params[name], param))
+            if is_sharded(param):
+                param.copy_(spread_like(params[name], param))
             self.state[param] = {
                 key: spread_like(value, param) for key, value in new_state[name].items()
             }
@@ -386,7 +389,7 @@ class NeuralGraphOpt(Optimizer):
 
     def _prepare_step(self) -> None:
         if self._safety is None:
-            step = learned_step
+            step = learned_step_in_place
         else:
-            step = partial(guarded_step, safety=self._safety)
+            step = partial(guarded_step_in_place, safety=self._safety)
         self._step = torch.compile(step) if self._is_compiled else step

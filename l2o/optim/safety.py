@@ -20,9 +20,10 @@ from .step import Hyper, apply_updates, complete_state, propose_updates, widened
 class SafetyConfig:
     """When a step is not to be trusted.
 
-    Gradients that are not finite skip the whole step, and so does an update that is
-    not: parameters and state stay as they were. Both limits are far from what the
-    shipped rules do in a normal run, whose largest updates are one nominal step.
+    Gradients that are not finite skip the whole step: parameters and state stay as they
+    were. So do all parameters where an update is not finite, though the gradient was;
+    the state has seen it. Both limits are far from what the shipped rules do in a
+    normal run, whose largest updates are one nominal step.
 
     Example:
         >>> from l2o import NeuralGraphOpt
@@ -53,7 +54,8 @@ class StepReport(NamedTuple):
     grad_peaks: dict[str, Tensor]
     """Largest magnitude of each gradient."""
     update_sizes: dict[str, Tensor]
-    """Root mean square of each update at `lr = 1` before clipping, in nominal steps."""
+    """Root mean square of each update at `lr = 1` before clipping, in nominal steps; 0
+    where a gradient is not finite, since nothing was asked of the rule then."""
 
 
 def guarded_step(
@@ -93,41 +95,75 @@ def guarded_step(
     """
     limits = SafetyConfig() if safety is None else safety
     start = complete_state(rule, params, state)
-    wide = {name: widened(grad) for name, grad in grads.items()}
-    peaks = {
-        name: torch.linalg.vector_norm(grad, math.inf) for name, grad in wide.items()
-    }
+    wide = {name: widened(grads[name]) for name in params if name in grads}
+    peaks = peaks_of(wide)
+    are_finite = all_finite(peaks)
     tame = {
-        name: grad * (limits.max_gradient / peaks[name]).clamp(max=1)
+        name: tamed(grad, peaks[name], are_finite, limits)
         for name, grad in wide.items()
     }
-    updates, new_state = propose_updates(rule, graph, params, tame, start)
-    sizes = {
-        name: torch.linalg.vector_norm(update)
-        / (math.sqrt(update.numel()) * rule.step_size)
-        for name, update in updates.items()
+    new_state = {
+        name: chosen(are_finite, item, start[name]) if name in tame else start[name]
+        for name, item in rule.advance(start, tame).items()
     }
-    is_sound = torch.stack(
-        [seen.isfinite() for seen in (*peaks.values(), *sizes.values())]
-    ).all()
-    clipped = {
-        name: update * torch.where(sizes[name] > limits.max_update, 1 / sizes[name], 1)
-        for name, update in updates.items()
-    }
-    new_params = apply_updates(rule, params, clipped, hyper)
-    for name in updates:
-        new_params[name] = torch.where(is_sound, new_params[name], params[name])
-    kept = {
-        name: _choose(is_sound, new_state[name], start[name])
-        if name in grads
-        else start[name]
-        for name in params
-        if name in grads or name in state
-    }
+    updates = propose_updates(rule, graph, params, tame, new_state)
+    sizes = sizes_of(rule, updates, are_finite)
+    is_sound = are_finite & all_finite(sizes)
+    new_params = dict(params)
+    for name, update in updates.items():
+        new = apply_updates(
+            rule,
+            {name: params[name]},
+            {name: clipped(update, sizes[name], limits)},
+            hyper,
+        )
+        new_params[name] = torch.where(is_sound, new[name], params[name])
+    kept = {name: new_state[name] for name in params if name in grads or name in state}
     return new_params, kept, StepReport(is_sound, peaks, sizes)
 
 
-def _choose(
+def peaks_of(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the largest magnitude in each gradient."""
+    return {
+        name: torch.linalg.vector_norm(grad, math.inf) for name, grad in grads.items()
+    }
+
+
+def all_finite(values: Mapping[str, Tensor]) -> Tensor:
+    """Return whether all of some numbers are finite, without waiting for them."""
+    return torch.stack([value.isfinite() for value in values.values()]).all()
+
+
+def tamed(
+    grad: Tensor, peak: Tensor, are_finite: Tensor, limits: SafetyConfig
+) -> Tensor:
+    """Return a gradient within its limit; zeros if any gradient is not finite."""
+    small = grad * (limits.max_gradient / peak).clamp(max=1)
+    return torch.where(are_finite, small, 0.0)
+
+
+def sizes_of(
+    rule: AbstractRule, updates: Mapping[str, Tensor], are_finite: Tensor
+) -> dict[str, Tensor]:
+    """Return the size of each update in nominal steps; 0 without finite gradients."""
+    return {
+        name: torch.where(
+            are_finite,
+            torch.linalg.vector_norm(update)
+            / (math.sqrt(update.numel()) * rule.step_size),
+            0.0,
+        )
+        for name, update in updates.items()
+    }
+
+
+def clipped(update: Tensor, size: Tensor, limits: SafetyConfig) -> Tensor:
+    """Return an update, scaled down to one nominal step if it is too large."""
+    return update * torch.where(size > limits.max_update, 1 / size, 1)
+
+
+def chosen(
     condition: Tensor, first: ParameterState, second: ParameterState
 ) -> ParameterState:
+    """Return one state or the other, without waiting for the condition."""
     return {key: torch.where(condition, first[key], second[key]) for key in first}

@@ -67,7 +67,9 @@ def learned_step(
         0.99
     """
     start = complete_state(rule, params, state)
-    updates, new_state = propose_updates(rule, graph, params, grads, start)
+    wide = {name: widened(grads[name]) for name in params if name in grads}
+    new_state = rule.advance(start, wide)
+    updates = propose_updates(rule, graph, params, grads, new_state)
     new_params = apply_updates(rule, params, updates, hyper)
     touched = {
         name: new_state[name] for name in params if name in grads or name in state
@@ -92,7 +94,7 @@ def propose_updates(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
-) -> tuple[Params, State]:
+) -> Params:
     """Ask the rule what to add to each parameter that has a gradient. Pure.
 
     Args:
@@ -100,20 +102,18 @@ def propose_updates(
         graph: the neural graph of the parameters.
         params: name to value, for every parameter of the graph.
         grads: name to gradient, for those that have one.
-        state: of every parameter, as `complete_state` returns it.
+        state: of every parameter, these gradients included.
 
     Returns:
-        Updates at `lr = 1` in float32 or wider, one a gradient, and the new state.
+        Updates at `lr = 1` in float32 or wider, one a gradient.
     """
     wide = {name: widened(param) for name, param in params.items()}
-    moving = {name: widened(grads[name]) for name in wide if name in grads}
-    new_state = rule.advance(state, moving)
     all_grads = {
-        name: moving[name] if name in moving else torch.zeros_like(param)
+        name: widened(grads[name]) if name in grads else torch.zeros_like(param)
         for name, param in wide.items()
     }
-    updates = rule(graph, wide, all_grads, new_state)
-    return {name: updates[name] for name in moving}, new_state
+    updates = rule(graph, wide, all_grads, state)
+    return {name: updates[name] for name in wide if name in grads}
 
 
 def apply_updates(
