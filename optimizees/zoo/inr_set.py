@@ -21,8 +21,8 @@ FORMAT = "l2o-siren-fits-1"
 class InrSet:
     """Networks of one shape, each of which is an image of a known class."""
 
-    networks: dict[str, Float[Tensor, "N *shape"]]
-    """Parameters by their names in `Siren`."""
+    networks: dict[str, Tensor]
+    """Parameters by their names in `Siren`, with a leading axis N."""
     labels: Int[Tensor, " N"]
     """Class of each image, int64."""
     indices: Int[Tensor, " N"]
