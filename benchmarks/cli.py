@@ -41,6 +41,7 @@ _EXTRAS = (
     "matplotlib",
     "pydantic",
     "schedulefree",
+    "scipy",
     "tabulate",
     "tqdm",
     "tyro",

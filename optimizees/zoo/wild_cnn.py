@@ -121,6 +121,32 @@ def draw_architecture(
     return WildArchitecture(layers=tuple(layers), in_channels=in_channels)
 
 
+def parameter_shapes(architecture: WildArchitecture) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter of a `WildCNN`, layer after layer.
+
+    Args:
+        architecture: the network.
+
+    Returns:
+        Name to shape, in the order of the layers, each weight before its bias.
+
+    Example:
+        >>> layer = WildLayer(channels=4, kernel_size=5, activation="tanh")
+        >>> list(parameter_shapes(WildArchitecture(layers=(layer,))).values())
+        [(4, 3, 5, 5), (4,), (10, 4), (10,)]
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    width = architecture.in_channels
+    for place, layer in enumerate(architecture.layers):
+        side = layer.kernel_size
+        shapes[f"convs.{place}.weight"] = (layer.channels, width, side, side)
+        shapes[f"convs.{place}.bias"] = (layer.channels,)
+        width = layer.channels
+    shapes["head.weight"] = (NUM_CLASSES, width)
+    shapes["head.bias"] = (NUM_CLASSES,)
+    return shapes
+
+
 class WildCNN(nn.Module):
     """A network of the park: convolutions with skips, average pooling, a linear head.
 

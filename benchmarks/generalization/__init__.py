@@ -1,0 +1,1 @@
+"""Predict the accuracy of a CNN from its weights: data, predictors, benchmark."""
