@@ -2,11 +2,13 @@
 
 from typing import TypeAlias, assert_never
 
-from .config import FeedForwardConfig, NetConfig, NGGNNConfig
+from .config import FeedForwardConfig, LSTMConfig, NetConfig, NFNConfig, NGGNNConfig
 from .feed_forward import FeedForwardNet
 from .gnn import NGGNNNet
+from .lstm import LSTMNet
+from .nfn import NFNNet
 
-Net: TypeAlias = FeedForwardNet | NGGNNNet
+Net: TypeAlias = FeedForwardNet | NGGNNNet | LSTMNet | NFNNet
 
 
 def build_net(
@@ -20,20 +22,19 @@ def build_net(
         num_context: channels a parameter tensor; 0 for none.
         num_outputs: numbers to return an entry.
     """
+    sizes = {
+        "num_features": num_features,
+        "num_context": num_context,
+        "num_outputs": num_outputs,
+    }
     match config:
         case FeedForwardConfig():
-            return FeedForwardNet(
-                config,
-                num_features=num_features,
-                num_context=num_context,
-                num_outputs=num_outputs,
-            )
+            return FeedForwardNet(config, **sizes)
         case NGGNNConfig():
-            return NGGNNNet(
-                config,
-                num_features=num_features,
-                num_context=num_context,
-                num_outputs=num_outputs,
-            )
+            return NGGNNNet(config, **sizes)
+        case LSTMConfig():
+            return LSTMNet(config, **sizes)
+        case NFNConfig():
+            return NFNNet(config, **sizes)
         case _:
             assert_never(config)

@@ -73,4 +73,54 @@ class NGGNNConfig:
             check_positive("NGGNNConfig", kernel=self.kernel)
 
 
-NetConfig: TypeAlias = FeedForwardConfig | NGGNNConfig
+@dataclass(frozen=True, kw_only=True)
+class LSTMConfig:
+    """A recurrent network over the tensors, in order, beside a per-parameter one."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["lstm"] = "lstm"
+    width: int = 32
+    """Channels of a tensor's state and of what its entries are averaged to."""
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-parameter network that reads an entry's features and its tensor's
+    state."""
+
+    def __post_init__(self) -> None:
+        check_positive("LSTMConfig", width=self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NFNConfig:
+    """A neural functional for plain chains, ending in a per-parameter network."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["nfn"] = "nfn"
+    width: int = 32
+    """Channels of an edge state and of a neuron state."""
+    layers: int = 2
+    """Number of equivariant layers with an activation; one more follows without."""
+    depth: int = 4
+    """Most layers of a chain; each has weights of its own."""
+    kernel: int | None = None
+    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
+    input channel of its own. None: an edge reads the mean over its cells of the
+    features and of their magnitudes, whatever the number of cells."""
+    fourier_scale: float | None = None
+    """Standard deviation of `width` fixed random frequencies that the inputs pass
+    through; None for the plain inputs."""
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-parameter network that reads an entry's features and its edge or neuron
+    state."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "NFNConfig", width=self.width, layers=self.layers, depth=self.depth
+        )
+        for name in ("kernel", "fourier_scale"):
+            if getattr(self, name) is not None:
+                check_positive("NFNConfig", **{name: getattr(self, name)})
+
+
+NetConfig: TypeAlias = FeedForwardConfig | NGGNNConfig | LSTMConfig | NFNConfig

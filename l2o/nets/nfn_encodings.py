@@ -10,6 +10,8 @@ from torch import Tensor, nn
 class FourierFeatures(nn.Module):
     """Sines and cosines of random projections, with fixed Gaussian frequencies.
 
+    The frequencies are the same for every network of one size; they are saved with it.
+
     Args:
         in_channels: channels of an entry.
         frequencies: how many; an entry gets twice as many channels.
@@ -24,8 +26,10 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, in_channels: int, frequencies: int, scale: float) -> None:
         super().__init__()
-        drawn = scale * torch.randn(in_channels, frequencies)
-        self.register_buffer("frequencies", drawn)
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        drawn = torch.randn(in_channels, frequencies, generator=generator, device="cpu")
+        device = torch.get_default_device()
+        self.register_buffer("frequencies", (scale * drawn).to(device))
 
     @property
     def out_channels(self) -> int:

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from l2o.nets import FeedForwardConfig, NetConfig, NGGNNConfig
+from l2o.nets import (
+    FeedForwardConfig,
+    LSTMConfig,
+    NetConfig,
+    NFNConfig,
+    NGGNNConfig,
+)
 from l2o.nets.config import check_positive
 
 _STRICT = {"extra": "forbid"}
@@ -108,6 +114,24 @@ PRESETS: dict[str, RuleConfig] = {
     "paper-ff": RuleConfig(
         net=_PAPER_FF, features=LogSignFeaturesConfig(), head=PaperHeadConfig()
     ),
+    "paper-lstm": RuleConfig(
+        net=LSTMConfig(
+            width=32, head=FeedForwardConfig(width=32, layers=1, activation="relu")
+        ),
+        features=LogSignFeaturesConfig(),
+        head=PaperHeadConfig(),
+    ),
+    "paper-nfn": RuleConfig(
+        net=NFNConfig(
+            width=32,
+            layers=2,
+            kernel=5,
+            fourier_scale=3.0,
+            head=FeedForwardConfig(width=32, layers=2, activation="relu"),
+        ),
+        features=LogSignFeaturesConfig(),
+        head=PaperHeadConfig(),
+    ),
 }
 """Named configurations: ours, and the paper's (section 4.3) with its best sizes."""
 
@@ -125,7 +149,7 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
     """
     parts = dict(values)
     net = dict(_part(parts, "net"))
-    if net.get("kind") == "ng_gnn" and "head" in net:
+    if net.get("kind") != "ff" and "head" in net:
         net["head"] = _record((FeedForwardConfig,), net["head"])
     features = dict(_part(parts, "features"))
     if "time_scales" in features:
@@ -137,7 +161,7 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
             "Remove them, or load the file with the version of l2o that wrote it."
         )
     return RuleConfig(
-        net=_record((FeedForwardConfig, NGGNNConfig), net),
+        net=_record((FeedForwardConfig, NGGNNConfig, LSTMConfig, NFNConfig), net),
         features=_record((LogSignFeaturesConfig, ScaleFreeFeaturesConfig), features),
         head=_record((PaperHeadConfig, NominalHeadConfig), head),
     )

@@ -4,7 +4,7 @@ import pytest
 
 from l2o.optim.config import ScaleFreeFeaturesConfig
 
-SCALE_FREE = ("default", "default-ff", "cells-own")
+SCALE_FREE = ("default", "default-ff", "cells-own", "lstm", "nfn")
 
 
 def scaled(all_grads, factor):
@@ -46,7 +46,9 @@ def test_a_scale_free_rule_does_not_see_the_scale_of_the_loss(
     compare(random_rule(configs[name]), factor, tolerance)
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-ff", "narrow-paper", "deep-ff"])
+@pytest.mark.parametrize(
+    "name", ["paper", "paper-ff", "paper-lstm", "paper-nfn", "narrow-paper", "deep-ff"]
+)
 def test_the_law_can_fail(name, configs, random_rule, compare):
     with pytest.raises(AssertionError, match="is off by"):
         compare(random_rule(configs[name]), 1e3, 1e-3)

@@ -13,9 +13,11 @@ from torch import nn
 
 from l2o import Rule, neural_graph
 from l2o.graph import Blocks
-from l2o.nets import FeedForwardConfig
+from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig
 from l2o.nets.feed_forward import FeedForwardNet
 from l2o.nets.gnn import EdgeStates, NGGNNNet
+from l2o.nets.lstm import LSTMNet
+from l2o.nets.nfn import NFNNet
 from l2o.optim import entries as entries_module
 from l2o.optim.head import num_outputs
 
@@ -138,20 +140,31 @@ class OffByOneGroup(NGGNNNet):
         super().write_nodes(entries, context, nodes)
 
 
-class Numbered(FeedForwardNet):
-    """Every entry knows its number."""
+def numbered(kind):
+    """Return a class of networks for which every entry knows its number."""
 
-    def forward(self, graph, entries, context):
-        def read(tile):
-            features = entries.read(tile)
-            count = features[..., 0].numel()
-            index = torch.arange(count).reshape(features.shape[:-1]) / count
-            return features + index[..., None]
+    class Numbered(kind):
+        def forward(self, graph, entries, context):
+            def read(tile):
+                features = entries.read(tile)
+                count = features[..., 0].numel()
+                index = torch.arange(count).reshape(features.shape[:-1]) / count
+                return features + index[..., None]
 
-        numbered = SimpleNamespace(
-            tiles=entries.tiles, memory_limit=None, read=read, write=entries.write
-        )
-        super().forward(graph, numbered, context)
+            numbered = SimpleNamespace(
+                tiles=entries.tiles, memory_limit=None, read=read, write=entries.write
+            )
+            super().forward(graph, numbered, context)
+
+    return Numbered
+
+
+class OffByOneTarget(NFNNet):
+    """Every entry reads the state of the next neuron."""
+
+    def _write(self, entries, tile, context, states):
+        turned = [state.roll(1, dims=1) for state in states]
+        super()._write(entries, tile, context, turned)
 
 
 def with_net(kind):
@@ -237,11 +250,20 @@ class TestTheLawCanFail:
         with pytest.raises(AssertionError, match="is off by"):
             compare(random_rule(graph_config), build_network("flattened", 2))
 
-    @pytest.mark.parametrize("name", ["default-ff", "deep-ff"])
+    @pytest.mark.parametrize("name", ["nfn", "paper-nfn"])
+    def test_states_of_the_next_neuron(
+        self, compare, random_rule, network, configs, name
+    ):
+        rule = random_rule(configs[name], kind=with_net(OffByOneTarget))
+        with pytest.raises(AssertionError, match="is off by"):
+            compare(rule, network)
+
+    @pytest.mark.parametrize("name", ["default-ff", "deep-ff", "lstm", "paper-lstm"])
     def test_entries_that_know_their_number(
         self, compare, random_rule, network, configs, name
     ):
-        rule = random_rule(configs[name], kind=with_net(Numbered))
+        kind = LSTMNet if "lstm" in name else FeedForwardNet
+        rule = random_rule(configs[name], kind=with_net(numbered(kind)))
         with pytest.raises(AssertionError, match="is off by"):
             compare(rule, network)
 
@@ -272,10 +294,31 @@ class TestInputsAndOutputs:
         }
         # Tensors further away see it too, where the rule has the layers to reach them.
         nearest = f"{network.layers[0 if which == 'input' else -1]}.weight"
-        if isinstance(rule.config.net, FeedForwardConfig):
+        if isinstance(rule.config.net, FeedForwardConfig | LSTMConfig):
             assert max(errors.values()) < 1e-9
         else:
             assert errors[nearest] > 1e-3
+
+
+class TestTheOrderOfTensors:
+    """A graph says who is whose neighbour; an LSTM has only the order."""
+
+    def test_it_matters_to_the_lstm_alone(
+        self, rule, network, random_grads, last_update
+    ):
+        graph = network.graph
+        turned = replace(graph, shapes=dict(reversed(graph.shapes.items())))
+        grads = random_grads(network.params)
+        expected = last_update(rule, graph, network.params, grads)
+        found = last_update(rule, turned, network.params, grads)
+        errors = {
+            name: float((found[name] - item).abs().max() / item.abs().max())
+            for name, item in expected.items()
+        }
+        if isinstance(rule.config.net, LSTMConfig):
+            assert min(errors.values()) > 1e-6
+        else:
+            assert max(errors.values()) < 1e-9
 
 
 class TestIsolatedTensors:
@@ -292,6 +335,10 @@ class TestIsolatedTensors:
         }
         graph = neural_graph(params)
         assert graph.placed_share == 0
+        if isinstance(rule.config.net, NFNConfig):
+            with pytest.raises(ValueError, match=r"plain chain.*Use NG-GNN"):
+                rule.check(graph)
+            return
         grads = random_grads(params)
 
         def moved(tensors):

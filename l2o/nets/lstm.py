@@ -1,0 +1,120 @@
+"""LSTM: one recurrent network over the tensors, one perceptron for their entries."""
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from l2o.graph import NeuralGraph
+from l2o.graph.tiles import EdgeTile, NodeTile
+
+from .config import LSTMConfig
+from .entries import Entries
+from .feed_forward import FeedForward
+
+
+class LSTMNet(nn.Module):
+    r"""Reads the tensors of a network as a sequence, in the order of its parameters.
+
+    .. math::
+        x_t = W_2 \\mathrm{mean}_i \\, relu(W_1 f_{t,i}), \\quad
+        h_t, c_t = LSTM(x_t, h_{t-1}, c_{t-1}), \\quad
+        o_{t,i} = FF(f_{t,i}, h_t)
+
+    with features :math:`f_{t,i}` of entry i of tensor t. The state starts at zero in
+    every step, so that nothing is remembered from one step to the next. It sees no
+    neurons: entries of one tensor are all alike to it.
+
+    Args:
+        config: sizes.
+        num_features: channels an entry.
+        num_context: channels a tensor; what they say joins the entries' mean.
+        num_outputs: numbers to return an entry.
+
+    Reference:
+        Kofinas et al., 2024, section 4.3; Metz et al., 2020, "Tasks, stability,
+        architecture, and compute", https://arxiv.org/abs/2009.11243. The contexts are
+        ours; the paper's features have none.
+    """
+
+    def __init__(
+        self,
+        config: LSTMConfig,
+        *,
+        num_features: int,
+        num_context: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.first = nn.Linear(num_features, width)
+        self.second = nn.Linear(width, width)
+        self.context_in = (
+            nn.Linear(num_context, width, bias=False) if num_context else None
+        )
+        self.cell = nn.LSTMCell(width, width)
+        self.entry = FeedForward(
+            config.head,
+            num_features=num_features,
+            num_context=num_context,
+            num_structure=width,
+            num_outputs=num_outputs,
+        )
+
+    def check(self, graph: NeuralGraph) -> None:
+        """Accept every graph."""
+        _num_entries(graph, self.first.weight)
+
+    def zero_last(self) -> None:
+        """Make every output zero, whatever the input."""
+        torch.nn.init.zeros_(self.entry.last.weight)
+        torch.nn.init.zeros_(self.entry.last.bias)
+
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read the features of every entry twice and write its outputs.
+
+        Args:
+            graph: the optimizee's graph.
+            entries: where features come from and outputs go.
+            context: `[tensor, num_context]`, in the order of `graph.shapes`.
+        """
+        tiles = [tile for tile in entries.tiles.edges if tile.is_owned]
+        every: list[EdgeTile | NodeTile] = [*tiles, *entries.tiles.nodes]
+        total = context.new_zeros(len(graph.shapes), self.first.out_features)
+        for tile in every:
+            hidden = self.first(entries.read(tile)).relu()
+            total = total.index_add(0, tile.owner, hidden.flatten(1, -2).sum(1))
+        means = self.second(total / _num_entries(graph, total)[:, None])
+        if self.context_in is not None:
+            means = means + self.context_in(context)
+        states = self._read_in_order(means)
+        for tile in every:
+            features = entries.read(tile)
+            shape = (len(tile.owner), *[1] * (features.ndim - 2), -1)
+            own = context.index_select(0, tile.owner).reshape(shape)
+            state = states.index_select(0, tile.owner).reshape(shape)
+            entries.write(tile, self.entry(features, own, state))
+
+    def _read_in_order(self, means: Tensor) -> Tensor:
+        """Return the hidden state after each tensor, `[tensor, width]`."""
+        # nn.LSTMCell's own call knows no vmap.
+        cell = self.cell
+        hidden = memory = means.new_zeros(1, means.shape[-1])
+        found = []
+        for own in F.linear(means, cell.weight_ih, cell.bias_ih).split(1):
+            gates = own + F.linear(hidden, cell.weight_hh, cell.bias_hh)
+            enter, keep, new, leave = gates.chunk(4, dim=-1)
+            memory = keep.sigmoid() * memory + enter.sigmoid() * new.tanh()
+            hidden = leave.sigmoid() * memory.tanh()
+            found.append(hidden)
+        return torch.cat(found)
+
+
+def _num_entries(graph: NeuralGraph, like: Tensor) -> Tensor:
+    """Return how many entries each tensor has; computed once."""
+    key = ("entries", like.dtype, like.device)
+    if key not in graph.derived:
+        counts = [float(max(prod(shape), 1)) for shape in graph.shapes.values()]
+        graph.derived[key] = torch.tensor(counts, dtype=like.dtype, device=like.device)
+    return graph.derived[key]

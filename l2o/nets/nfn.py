@@ -1,0 +1,207 @@
+"""NFN as a rule: equivariant layers on a chain, then a perceptron for the entries."""
+
+import torch
+from torch import Tensor, nn
+
+from l2o.graph import NeuralGraph
+from l2o.graph.layout import pad_cells
+from l2o.graph.tiles import EdgeTile, NodeTile
+
+from .chain import Chain, require_chain
+from .config import NFNConfig
+from .entries import Entries
+from .feed_forward import FeedForward
+from .nfn_encodings import EntryEncoder
+from .nfn_layers import Laid, chain_slots
+from .nfn_stack import EquivariantStack
+
+NUM_BANDS = 3
+"""Frequencies that tell inputs from each other, and outputs."""
+
+MAX_FREQUENCY = 3.0
+"""Highest of these, in half turns from the first to the last."""
+
+
+class NFNNet(nn.Module):
+    """A neural functional from features laid on a chain to numbers a parameter.
+
+    All neurons are exchangeable to its layers (NP), so widths may differ from chain to
+    chain; inputs and outputs are told apart by sines of their place. Its weights belong
+    to the layers of the chain, by number, so a chain has at most `config.depth` of
+    them. It keeps the states of all edges at a time, whatever `Rule.memory_limit` says.
+
+    Args:
+        config: sizes.
+        num_features: channels an entry.
+        num_context: channels a tensor.
+        num_outputs: numbers to return an entry.
+
+    Reference:
+        Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
+        https://arxiv.org/abs/2302.14040; Kofinas et al., 2024, section 4.3.
+        Differences: one bias a tensor and layer, where the released layers add up to
+        four; contexts, which the paper's features do not have, join the inputs.
+    """
+
+    def __init__(
+        self,
+        config: NFNConfig,
+        *,
+        num_features: int,
+        num_context: int,
+        num_outputs: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        channels = num_features * (2 if config.kernel is None else config.kernel**2)
+        has_fourier = config.fourier_scale is not None
+        self.encoder = EntryEncoder(
+            channels,
+            num_frequencies=width if has_fourier else 0,
+            fourier_scale=config.fourier_scale or 1.0,
+            num_bands=NUM_BANDS,
+            max_frequency=MAX_FREQUENCY,
+            with_layers=False,
+        )
+        inputs = self.encoder.out_channels
+        self.context_in = (
+            nn.Linear(num_context, inputs, bias=False) if num_context else None
+        )
+        self.slots = chain_slots((1,) * config.depth, {})
+        sizes = [inputs, *[width] * (config.layers + 1)]
+        self.stack = EquivariantStack(self.slots, sizes)
+        self.entry = FeedForward(
+            config.head,
+            num_features=num_features,
+            num_context=num_context,
+            num_structure=width,
+            num_outputs=num_outputs,
+        )
+
+    def check(self, graph: NeuralGraph) -> None:
+        """Raise ValueError unless the graph is a plain chain of at most `depth` layers.
+
+        Branches, norms, grouped convolutions and tied weights are none, nor are shapes
+        that leave a tensor's place in doubt.
+        """
+        chain = self._chain(graph)
+        for index, cells in zip(chain.weights, chain.num_cells, strict=True):
+            self._summary(torch.zeros(1, 1, 1, cells, 1), graph.blocks[index].cells)
+
+    def zero_last(self) -> None:
+        """Make every output zero, whatever the input."""
+        torch.nn.init.zeros_(self.entry.last.weight)
+        torch.nn.init.zeros_(self.entry.last.bias)
+
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read the features of every entry twice and write its outputs.
+
+        Args:
+            graph: the optimizee's graph.
+            entries: where features come from and outputs go.
+            context: `[tensor, num_context]`, in the order of `graph.shapes`.
+        """
+        chain = self._chain(graph)
+        states = self.stack(self._inputs(chain, entries, context))
+        edges = dict(zip(chain.weights, states[::2], strict=False))
+        nodes = dict(zip(chain.biases, states[1::2], strict=False))
+        for tile in entries.tiles.edges:
+            self._write(entries, tile, context, [edges[index] for index in tile.blocks])
+        for tile in entries.tiles.nodes:
+            self._write(entries, tile, context, [nodes[index] for index in tile.items])
+
+    def _write(
+        self,
+        entries: Entries,
+        tile: EdgeTile | NodeTile,
+        context: Tensor,
+        states: Laid,
+    ) -> None:
+        """Write the outputs of a tile's entries.
+
+        Args:
+            entries: where features come from and outputs go.
+            tile: whose entries are updated.
+            context: `[tensor, num_context]`.
+            states: of the tile's weights or biases, `[1, ..., width]`.
+        """
+        found = [state for state in states if state is not None]
+        if isinstance(tile, EdgeTile):
+            whole = torch.cat(found)[tile.box]
+        else:
+            whole = torch.cat(found, dim=1)[0, tile.box]
+        features = entries.read(tile)
+        shape = (len(tile.owner), *[1] * (features.ndim - 2), -1)
+        own = context.index_select(0, tile.owner).reshape(shape)
+        entries.write(tile, self.entry(features, own, whole[..., None, :]))
+
+    def _inputs(self, chain: Chain, entries: Entries, context: Tensor) -> Laid:
+        """Return what the first layer reads, in the order of the slots."""
+        graph, places = chain.graph, chain.places()
+        edges: dict[int | None, Tensor] = {}
+        nodes: dict[int | None, Tensor] = {}
+        for tile in entries.tiles.edges:
+            values = self._summary(entries.read(tile), tile.cells)
+            if tile.is_whole:
+                edges.update(zip(tile.blocks, values.split(1), strict=True))
+                continue
+            (index,) = tile.blocks
+            shape = graph.blocks[index].view.shape[:3]
+            _put(edges, index, shape, tile.box, values)
+        for tile in entries.tiles.nodes:
+            values = self._summary(entries.read(tile)[:, None, None], tile.cells)
+            values = values.flatten(0, 2)
+            if tile.is_whole:
+                sizes = [len(graph.node_parameters[i].neurons) for i in tile.items]
+                nodes.update(zip(tile.items, values.split(sizes), strict=True))
+                continue
+            (index,) = tile.items
+            shape = graph.node_parameters[index].view.shape[:1]
+            _put(nodes, index, shape, (tile.box,), values)
+        laid: Laid = []
+        for weight, bias in zip(chain.weights, chain.biases, strict=True):
+            laid.append(edges[weight][:, :, :, None])
+            laid.append(None if bias is None else nodes[bias][None, :, None])
+        laid = self.encoder(laid, chain.sizes)
+        if self.context_in is not None:
+            shared = dict(zip(graph.shapes, self.context_in(context), strict=True))
+            laid = [
+                values
+                if place is None or values is None
+                else values + shared[place.parameter]
+                for values, place in zip(laid, places, strict=True)
+            ]
+        laid += [None] * (len(self.slots) - len(laid))
+        return [
+            None if values is None else slot.fold(values)
+            for slot, values in zip(self.slots, laid, strict=True)
+        ]
+
+    def _summary(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
+        """Fold the cells of `[part, target, source, cell, feature]` into channels."""
+        if self.config.kernel is None:
+            return torch.cat([values.mean(3), values.abs().mean(3)], dim=-1)
+        grid = (self.config.kernel, self.config.kernel)
+        padded = [pad_cells(part, cells, grid) for part in values]
+        return torch.stack(padded).flatten(3)
+
+    def _chain(self, graph: NeuralGraph) -> Chain:
+        """Return the layers of the graph; looked for once."""
+        key = ("chain", self.config.depth)
+        if key not in graph.derived:
+            graph.derived[key] = require_chain(graph, "NFNNet", self.config.depth)
+        return graph.derived[key]
+
+
+def _put(
+    found: dict[int | None, Tensor],
+    index: int,
+    shape: tuple[int, ...],
+    box: tuple[slice, ...],
+    values: Tensor,
+) -> None:
+    """Write a piece of a tensor that comes in several; never under autograd."""
+    if index not in found:
+        found[index] = values.new_empty(*shape, values.shape[-1])
+    found[index][box] = values
