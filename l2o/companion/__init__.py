@@ -13,7 +13,10 @@ from .config import ReadoutConfig as ReadoutConfig
 from .models import NetworkClassifier as NetworkClassifier
 from .models import NetworkEditor as NetworkEditor
 from .models import NetworkPredictor as NetworkPredictor
+from .presets import PAPER_ACTIVATIONS as PAPER_ACTIVATIONS
 from .presets import inr_classifier as inr_classifier
 from .presets import inr_editor as inr_editor
 from .presets import park_predictor as park_predictor
 from .presets import zoo_predictor as zoo_predictor
+from .probes import Evaluate as Evaluate
+from .wiring import typical_log_degree as typical_log_degree

@@ -7,6 +7,18 @@ from functools import lru_cache
 from l2o.graph import NeuralGraph, Neurons, Operation, Symmetry, Tie
 from l2o.graph.infer import graph_from_shapes
 
+ACTIVATIONS = (
+    "none",
+    "relu",
+    "gelu",
+    "silu",
+    "tanh",
+    "sigmoid",
+    "leaky_relu",
+    "sin",
+)
+"""Names of activations that an embedding can tell apart."""
+
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 
@@ -25,8 +37,8 @@ def layered_graph(
     Args:
         shapes: parameter name to shape, in the order of the layers: each weight
             `[out, in, *kernel]`, then its bias if there is one.
-        activations: for each hidden layer the name of its activation, for example
-            "relu"; empty if they are not known.
+        activations: for each hidden layer one of `ACTIVATIONS`, or "identity" for
+            "none"; empty if they are not known.
         skips: for each hidden layer the index of the hidden layer that is added to it
             before its activation, or None; empty for none. Where widths differ, the
             first channels that both have are joined.
@@ -39,8 +51,9 @@ def layered_graph(
             fit its hidden layers.
 
     Example:
-        >>> shapes = {"0.weight": (4, 3, 5, 5), "0.bias": (4,), "1.weight": (8, 4, 3, 3)}
-        >>> shapes |= {"2.weight": (8, 8, 3, 3), "head.weight": (10, 8)}
+        >>> shapes = {"0.weight": (4, 3, 5, 5), "0.bias": (4,)}
+        >>> shapes |= {"1.weight": (8, 4, 3, 3), "2.weight": (8, 8, 3, 3)}
+        >>> shapes |= {"head.weight": (10, 8)}
         >>> graph = layered_graph(
         ...     shapes, activations=("relu", "tanh", "gelu"), skips=(None, None, 0)
         ... )
@@ -75,6 +88,11 @@ def _layered_graph(
             )
     groups = list(graph.groups)
     for layer, name in enumerate(activations, start=1):
+        if name not in (*ACTIVATIONS, "identity"):
+            raise ValueError(
+                f"layered_graph needs activations out of {ACTIVATIONS}; got {name!r}. "
+                "Name another that is like it, or pass none at all."
+            )
         groups[layer] = replace(groups[layer], operations=(Operation(name=name),))
     ties = [
         _tie(graph, source, layer)

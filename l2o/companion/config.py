@@ -1,10 +1,12 @@
 """What a companion network looks like: frozen records, one `kind` a backbone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
 from l2o.nets.config import check_positive
 from l2o.nets.transformer import RelationalConfig
+
+from .architecture import ACTIVATIONS
 
 _STRICT = {"extra": "forbid"}
 
@@ -37,8 +39,9 @@ class InputsConfig:
     """How many fixed frequencies."""
     positions: bool = True
     """Whether neurons know their input or output number or their layer."""
-    activations: bool = False
-    """Whether hidden neurons know their activation function."""
+    activations: tuple[str, ...] = ()
+    """Activation functions that hidden neurons know by an embedding each; a network
+    with another is an error. Empty for no embedding."""
     ties: bool = True
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
     num_probes: int = 0
@@ -56,6 +59,12 @@ class InputsConfig:
             raise ValueError(
                 "InputsConfig num_hidden and num_probes must not be negative; got "
                 f"{self.num_hidden} and {self.num_probes}. Use 0 for none."
+            )
+        unknown = [name for name in self.activations if name not in ACTIVATIONS]
+        if unknown:
+            raise ValueError(
+                f"InputsConfig activations must be out of {ACTIVATIONS}; got "
+                f"{unknown}. Leave them out."
             )
         if self.fourier_scale is not None:
             check_positive("InputsConfig", fourier_scale=self.fourier_scale)
@@ -97,7 +106,7 @@ class NGTBackboneConfig:
     kind: Literal["ng_t"] = "ng_t"
     layers: int = 4
     """Number of relational transformer layers."""
-    layer: RelationalConfig = RelationalConfig()
+    layer: RelationalConfig = field(default_factory=RelationalConfig)
     """What each layer looks like."""
 
     def __post_init__(self) -> None:

@@ -1,21 +1,86 @@
 """Networks that read trained networks: an answer a network, or an edit of it."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import assert_never
 
 from torch import Tensor, nn
 
 from .batch import NetworkBatch
-from .config import CompanionConfig
+from .config import CompanionConfig, NGGNNBackboneConfig, NGTBackboneConfig
+from .gnn import GraphBackbone
+from .inputs import Inputs
+from .probes import Evaluate
+from .readout import EditReadout, Readout
+from .relational import RelationalBackbone
+from .states import States
+from .wiring import Wiring
 
-Evaluate: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], list[Tensor]]
-"""Runs stacked networks on shared inputs: `(params, points)` with name to
-`[network, *shape]` and `[point, input]` to the values of each neuron group in the
-graph's order, inputs and outputs included, `[network, point, neuron]` each."""
+
+class NetworkEncoder(nn.Module):
+    """Trained networks to node and edge states: the front end and a backbone.
+
+    Args:
+        config: sizes and variants.
+        evaluate: how to run the networks on probes; needed where there are any.
+        has_last_edges: whether the edge states are read, too.
+    """
+
+    def __init__(
+        self,
+        config: CompanionConfig,
+        *,
+        evaluate: Evaluate | None,
+        has_last_edges: bool = False,
+    ) -> None:
+        super().__init__()
+        backbone = config.backbone
+        self.backbone: GraphBackbone | RelationalBackbone
+        match backbone:
+            case NGGNNBackboneConfig():
+                self.node_width = self.edge_width = backbone.width
+                self.backbone = GraphBackbone(backbone)
+            case NGTBackboneConfig():
+                self.node_width = backbone.layer.node_width
+                self.edge_width = backbone.layer.edge_width
+                self.backbone = RelationalBackbone(
+                    backbone, has_last_edges=has_last_edges
+                )
+            case _:
+                assert_never(backbone)
+        self.inputs = Inputs(
+            config.inputs,
+            node_width=self.node_width,
+            edge_width=self.edge_width,
+            evaluate=evaluate,
+        )
+
+    def forward(self, batch: NetworkBatch) -> tuple[Wiring, States]:
+        """Return where neurons and edges are, and their last states."""
+        encoded = self.inputs(batch)
+        return encoded.wiring, self.backbone(encoded)
 
 
 class NetworkClassifier(nn.Module):
-    """From trained networks to logits, unmoved by the order of their hidden neurons."""
+    """From trained networks to logits, whatever the order of their hidden neurons.
+
+    Args:
+        config: sizes and variants, for example `inr_classifier("ng_t")`.
+        num_classes: logits a network.
+        evaluate: how to run the networks on probes; needed where there are any.
+
+    Example:
+        >>> import torch
+        >>> from l2o.companion import inr_classifier, layered_graph, stack_networks
+        >>> graph = layered_graph({"a": (32, 2), "b": (32, 32), "c": (1, 32)})
+        >>> params = {name: torch.zeros(5, *s) for name, s in graph.shapes.items()}
+        >>> model = NetworkClassifier(inr_classifier("ng_gnn"), num_classes=10)
+        >>> model(stack_networks(graph, params)).shape
+        torch.Size([5, 10])
+
+    Reference:
+        Kofinas et al., 2024, "Graph Neural Networks for Learning Equivariant
+        Representations of Neural Networks", https://arxiv.org/abs/2403.12143,
+        section 4.1.
+    """
 
     def __init__(
         self,
@@ -23,43 +88,90 @@ class NetworkClassifier(nn.Module):
         *,
         num_classes: int,
         evaluate: Evaluate | None = None,
-    ) -> None: ...
+    ) -> None:
+        super().__init__()
+        self.encoder = NetworkEncoder(config, evaluate=evaluate)
+        self.readout = Readout(
+            config.readout,
+            config.inputs,
+            node_width=self.encoder.node_width,
+            num_answers=num_classes,
+        )
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise weights and biases layer by layer, as these networks have them."""
+        """Standardise each layer's weights and biases as these networks have them.
+
+        Args:
+            batch: the training set.
+        """
+        self.encoder.inputs.fit_statistics(batch)
 
     def forward(self, batch: NetworkBatch) -> Tensor:
         """Return logits, `[network, class]`."""
-        ...
+        return self.readout(*self.encoder(batch))
 
 
 class NetworkPredictor(nn.Module):
-    """From trained networks to one number in (0, 1) each, such as their accuracy."""
+    """From trained networks to one number in (0, 1) each, such as their accuracy.
+
+    Args:
+        config: sizes and variants, for example `park_predictor("ng_gnn")`.
+        evaluate: how to run the networks on probes; needed where there are any.
+
+    Reference:
+        Kofinas et al., 2024, section 4.2.
+    """
 
     def __init__(
         self, config: CompanionConfig, *, evaluate: Evaluate | None = None
-    ) -> None: ...
+    ) -> None:
+        super().__init__()
+        self.classifier = NetworkClassifier(config, num_classes=1, evaluate=evaluate)
 
-    def fit_statistics(self, batch: NetworkBatch) -> None: ...
+    def fit_statistics(self, batch: NetworkBatch) -> None:
+        """Standardise as `NetworkClassifier.fit_statistics` does."""
+        self.classifier.fit_statistics(batch)
 
     def logits(self, batch: NetworkBatch) -> Tensor:
         """Return what the sigmoid is taken of, `[network]`, for a loss on logits."""
-        ...
+        return self.classifier(batch)[:, 0]
 
     def forward(self, batch: NetworkBatch) -> Tensor:
         """Return the predictions, `[network]`."""
-        ...
+        return self.logits(batch).sigmoid()
 
 
 class NetworkEditor(nn.Module):
-    """From trained networks to updates of their parameters, neuron by neuron."""
+    """From trained networks to updates of their parameters, neuron by neuron.
+
+    Args:
+        config: sizes and variants, for example `inr_editor("ng_t")`; its `readout` is
+            not used.
+        evaluate: how to run the networks on probes; needed where there are any.
+
+    Reference:
+        Kofinas et al., 2024, section 4.1 ("INR style editing").
+    """
 
     def __init__(
         self, config: CompanionConfig, *, evaluate: Evaluate | None = None
-    ) -> None: ...
+    ) -> None:
+        super().__init__()
+        self.encoder = NetworkEncoder(config, evaluate=evaluate, has_last_edges=True)
+        self.readout = EditReadout(
+            config.inputs,
+            node_width=self.encoder.node_width,
+            edge_width=self.encoder.edge_width,
+        )
 
-    def fit_statistics(self, batch: NetworkBatch) -> None: ...
+    def fit_statistics(self, batch: NetworkBatch) -> None:
+        """Standardise as `NetworkClassifier.fit_statistics` does."""
+        self.encoder.inputs.fit_statistics(batch)
 
     def forward(self, batch: NetworkBatch) -> dict[str, Tensor]:
-        """Return what is to be added to each parameter, name to `[network, *shape]`."""
-        ...
+        """Return what to add to each parameter, name to `[network, *shape]`.
+
+        Raises:
+            ValueError: if the networks have several architectures.
+        """
+        return self.readout(batch, *self.encoder(batch))

@@ -1,0 +1,103 @@
+"""Messages of a fan, reduced as they are made, a few parts at a time.
+
+Written with autograd's own operations, a layer would fill memory with messages, their
+squares and masks many times over. Here all of that lives in a few buffers that fit a
+cache, in both directions; only the modulation is kept in between.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CACHED_NUMBERS = 2**16
+"""Messages of so many channels altogether are made at a time."""
+
+
+def reduce_messages(
+    modulation: Tensor, receive: Tensor, send: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Return sums and extremes of the messages that each receiver gets.
+
+    .. math:: m_{ij} = scale_{ij} (receive_i + send_j) + shift_{ij}
+
+    Args:
+        modulation: `[part, receiver, sender, 2 * width]`, scale and shift.
+        receive: `[part, receiver, width]`.
+        send: `[part, sender, width]`.
+
+    Returns:
+        The sums of messages and of their squares, `[part, receiver, 2 * width]`; and
+        the minima of messages and of their negatives, likewise. Where several messages
+        are extreme, they share the gradient.
+    """
+    sums, lows = _Reduce.apply(modulation, receive, send)
+    return sums, lows
+
+
+class _Reduce(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, modulation: Tensor, receive: Tensor, send: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        width = receive.shape[-1]
+        sums = torch.empty_like(receive).repeat(1, 1, 2)
+        lows = torch.empty_like(sums)
+        for rows in _runs(modulation):
+            _, messages = _messages(modulation[rows], receive[rows], send[rows])
+            torch.amin(messages, 2, out=lows[rows, :, :width])
+            torch.neg(torch.amax(messages, 2), out=lows[rows, :, width:])
+            torch.sum(messages, 2, out=sums[rows, :, :width])
+            torch.sum(messages.square_(), 2, out=sums[rows, :, width:])
+        ctx.save_for_backward(modulation, receive, send, lows)
+        return sums, lows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
+        grad_sums, grad_lows = grad_outputs
+        modulation, receive, send, lows = ctx.saved_tensors
+        width = receive.shape[-1]
+        grads = tuple(map(torch.empty_like, (modulation, receive, send)))
+        for rows in _runs(modulation):
+            own = modulation[rows]
+            ends, messages = _messages(own, receive[rows], send[rows])
+            total, square = grad_sums[rows, :, None].chunk(2, dim=-1)
+            grad = grads[0][rows, ..., width:]  # with respect to shift: the message's
+            torch.addcmul(total, messages, square, value=2, out=grad)
+            is_extreme = torch.empty_like(messages)
+            for extreme, received in zip(
+                lows[rows, :, None].chunk(2, dim=-1),
+                grad_lows[rows, :, None].chunk(2, dim=-1),
+                strict=True,
+            ):
+                torch.eq(messages, extreme, out=is_extreme)
+                share = received / is_extreme.sum(2, keepdim=True)
+                grad.addcmul_(is_extreme, share)
+                messages.neg_()  # the second extreme is of the negatives, and twice
+                grad.neg_()  # negated is as before
+            torch.mul(grad, ends, out=grads[0][rows, ..., :width])
+            of_ends = torch.mul(grad, own[..., :width], out=ends)
+            torch.sum(of_ends, 2, out=grads[1][rows])
+            torch.sum(of_ends, 1, out=grads[2][rows])
+        return grads
+
+
+def _runs(modulation: Tensor) -> Iterator[slice]:
+    """Cut the parts so that their messages fit in a cache."""
+    parts = len(modulation)
+    size = modulation[:1].numel() // 2
+    most = max(1, CACHED_NUMBERS // max(size, 1)) if modulation.is_cpu else parts
+    for start in range(0, parts, max(most, 1)):
+        yield slice(start, start + most)
+
+
+def _messages(
+    modulation: Tensor, receive: Tensor, send: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what both ends say together, and the messages."""
+    scale, shift = modulation.chunk(2, dim=-1)
+    ends = receive[:, :, None] + send[:, None]
+    return ends, torch.addcmul(shift, scale, ends)

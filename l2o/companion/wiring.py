@@ -1,0 +1,255 @@
+"""Where the neurons and edges of a batch are: fans of edges, and running numbers.
+
+The networks of a batch stand side by side, so all their neurons get one running number,
+and blocks of one shape of all networks lie in one tensor `[part, receiver, sender]`, a
+network after the other. A *fan* is such a tensor seen from the receiving end: messages
+that run backwards belong to a second fan, the transpose of the first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from l2o.graph import NeuralGraph, Neurons
+
+from .batch import NetworkBatch, NetworkStack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fan:
+    """Edges from every sender of a part to every receiver of the part."""
+
+    receivers: Tensor
+    """`[part, receiver]`, running number of each neuron."""
+    senders: Tensor
+    """`[part, sender]`, running number of each neuron."""
+    is_reversed: bool
+    """Whether they run against the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block (or tie) of the networks of one stack, as a share of a fan's parts."""
+
+    stack: int
+    """Which stack of the batch."""
+    block: int
+    """Which of `graph.blocks`; behind them, which of `graph.ties`."""
+    parts: int
+    """Networks times parts of the block."""
+    is_linear: bool
+    """Whether it is a linear layer, not a kernel and not a tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """The neurons and edges of a batch, without any value."""
+
+    pieces: tuple[tuple[Piece, ...], ...]
+    """What each fan along the weights is made of, in order."""
+    fans: tuple[Fan, ...]
+    """The fans along the weights, then, if messages run both ways, their transposes."""
+    slots: Tensor
+    """`[neuron]`, its place if every network were as large as the largest."""
+    is_real: Tensor
+    """`[network, slot]`, whether a neuron has the slot; networks stack after stack."""
+    is_even: bool
+    """Whether all networks have equally many neurons."""
+    degree: Tensor
+    """`[neuron]`, how many messages it gets."""
+    places: Tensor | None
+    """`[network]`, place in the batch of the networks, stack after stack; None where
+    that is their order."""
+    outputs: Tensor | None
+    """`[network, output]`, running numbers of the output neurons; None where networks
+    have different numbers of outputs."""
+
+    @property
+    def num_forward(self) -> int:
+        """Number of fans along the weights."""
+        return len(self.pieces)
+
+    def spread(self, nodes: Tensor) -> Tensor:
+        """Return `[network, slot, width]` from `[neuron, width]`, zeros in between."""
+        shape = *self.is_real.shape, nodes.shape[-1]
+        if self.is_even:
+            return nodes.view(shape)
+        empty = nodes.new_zeros(self.is_real.numel(), nodes.shape[-1])
+        return empty.index_copy(0, self.slots, nodes).view(shape)
+
+    def in_order(self, answers: Tensor) -> Tensor:
+        """Return one row a network in the batch's order, from rows stack by stack."""
+        if self.places is None:
+            return answers
+        return torch.empty_like(answers).index_copy(0, self.places, answers)
+
+
+def find_wiring(
+    batch: NetworkBatch, *, both_ways: bool, ties: bool, tell_linear: bool
+) -> Wiring:
+    """Return where the neurons and edges of a batch are.
+
+    Args:
+        batch: the networks; what depends on one architecture alone is kept with it.
+        both_ways: whether messages also run against the weights.
+        ties: whether residual connections are edges.
+        tell_linear: whether linear layers get fans apart from kernels.
+
+    Raises:
+        ValueError: if a parameter of a network has no certain place.
+    """
+    device = batch.like.device
+    if len(batch.stacks) != 1:
+        return _wire(batch, device, both_ways, ties, tell_linear)
+    kept = batch.graph.derived
+    key = ("wiring", len(batch), device, both_ways, ties, tell_linear)
+    if key not in kept:
+        kept[key] = _wire(batch, device, both_ways, ties, tell_linear)
+    wiring: Wiring = kept[key]
+    return wiring
+
+
+def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
+    """Return the mean over all neurons of log(number of messages + 1).
+
+    Args:
+        batch: the training set, or some of it.
+        reversed_edges: whether messages also run against the weights.
+
+    Returns:
+        What `NGGNNBackboneConfig.typical_log_degree` should be.
+    """
+    wiring = find_wiring(batch, both_ways=reversed_edges, ties=True, tell_linear=False)
+    return float(wiring.degree.double().log1p().mean())
+
+
+def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
+    """Return where some neurons stand among all of their network."""
+    key = ("numbers", neurons)
+    if key not in graph.derived:
+        start = sum(group.size for group in graph.groups[: neurons.group])
+        graph.derived[key] = start + torch.tensor(tuple(neurons.index)).long()
+    return graph.derived[key]
+
+
+def count_neurons(graph: NeuralGraph) -> int:
+    """Return how many neurons a network has."""
+    return sum(group.size for group in graph.groups)
+
+
+def _wire(
+    batch: NetworkBatch,
+    device: torch.device,
+    both_ways: bool,
+    ties: bool,
+    tell_linear: bool,
+) -> Wiring:
+    """Return the wiring, made on the CPU and then sent to the device."""
+    starts, slots, first, network = [], [], 0, 0
+    sizes = [count_neurons(stack.graph) for stack in batch.stacks]
+    for stack, size in zip(batch.stacks, sizes, strict=True):
+        _check_places(stack.graph)
+        starts.append(first + size * torch.arange(len(stack)))
+        rows = network + torch.arange(len(stack))
+        slots.append((max(sizes) * rows[:, None] + torch.arange(size)).flatten())
+        first, network = first + size * len(stack), network + len(stack)
+    slot = torch.cat(slots)
+    is_real = torch.zeros(network * max(sizes), dtype=torch.bool)
+    is_real[slot] = True
+    alike: dict[tuple[bool, int, int], list[tuple[Piece, Tensor, Tensor]]] = {}
+    for index, stack in enumerate(batch.stacks):
+        for block, is_linear, targets, sources in _blocks(stack.graph, ties):
+            target = _everywhere(targets, starts[index])
+            source = _everywhere(sources, starts[index])
+            key = is_linear and tell_linear, target.shape[1], source.shape[1]
+            piece = Piece(index, block, len(target), is_linear)
+            alike.setdefault(key, []).append((piece, target, source))
+    fans = [
+        Fan(
+            receivers=torch.cat([target for _, target, _ in found]).to(device),
+            senders=torch.cat([source for _, _, source in found]).to(device),
+            is_reversed=False,
+        )
+        for found in alike.values()
+    ]
+    if both_ways:
+        fans += [
+            Fan(receivers=fan.senders, senders=fan.receivers, is_reversed=True)
+            for fan in fans
+        ]
+    return Wiring(
+        pieces=tuple(tuple(piece for piece, _, _ in found) for found in alike.values()),
+        fans=tuple(fans),
+        slots=slot.to(device),
+        is_real=is_real.view(network, -1).to(device),
+        is_even=len(set(sizes)) == 1,
+        degree=_degree(fans, first, device),
+        places=(
+            torch.cat([stack.places for stack in batch.stacks])
+            if len(batch.stacks) > 1
+            else None
+        ),
+        outputs=_outputs(batch.stacks, starts, device),
+    )
+
+
+def _blocks(
+    graph: NeuralGraph, ties: bool
+) -> Iterable[tuple[int, bool, Tensor, Tensor]]:
+    """Yield number, whether linear, and both ends `[part, neuron]` of all edges."""
+    for number, block in enumerate(graph.blocks):
+        targets = neuron_numbers(graph, block.target).view(block.parts, -1)
+        sources = neuron_numbers(graph, block.source).view(block.parts, -1)
+        yield number, not block.cells, targets, sources
+    for number, tie in enumerate(graph.ties if ties else (), start=len(graph.blocks)):
+        targets = neuron_numbers(graph, tie.target)[:, None]
+        yield number, False, targets, neuron_numbers(graph, tie.source)[:, None]
+
+
+def _everywhere(numbers: Tensor, starts: Tensor) -> Tensor:
+    """Return the running numbers of `[part, neuron]` in every network of a stack."""
+    return (starts[:, None, None] + numbers).flatten(0, 1)
+
+
+def _degree(fans: list[Fan], count: int, device: torch.device) -> Tensor:
+    """Return how many messages each neuron gets."""
+    degree = torch.zeros(count, device=device)
+    for fan in fans:
+        senders = float(fan.senders.shape[1])
+        each = torch.full((fan.receivers.numel(),), senders, device=device)
+        degree.index_add_(0, fan.receivers.flatten(), each)
+    return degree
+
+
+def _outputs(
+    stacks: tuple[NetworkStack, ...], starts: list[Tensor], device: torch.device
+) -> Tensor | None:
+    """Return the running numbers of output neurons, if all have equally many."""
+    rows = [
+        _everywhere(output_numbers(stack.graph)[None], start)
+        for stack, start in zip(stacks, starts, strict=True)
+    ]
+    if len({row.shape[1] for row in rows}) != 1:
+        return None
+    return torch.cat(rows).to(device)
+
+
+def output_numbers(graph: NeuralGraph) -> Tensor:
+    """Return where a network's outputs stand among all its neurons."""
+    roles = [group.role for group in graph.groups]
+    sizes = torch.tensor([group.size for group in graph.groups])
+    is_output = torch.tensor([role == "output" for role in roles])
+    return is_output.repeat_interleave(sizes).nonzero()[:, 0]
+
+
+def _check_places(graph: NeuralGraph) -> None:
+    if graph.unplaced:
+        names = Counter(item.parameter for item in graph.unplaced)
+        raise ValueError(
+            "NetworkBatch is read neuron by neuron, so every parameter needs a certain "
+            f"place; got {', '.join(sorted(names))} unplaced. Trace the network with "
+            "neural_graph(model, inputs), or describe it with layered_graph."
+        )
