@@ -18,9 +18,8 @@ from l2o.graph import NeuralGraph
 from l2o.graph.tiles import Tiles
 
 from .entries import Entries
-from .gnn import NGGNNNet
+from .gnn import MessageLayer, NGGNNNet
 from .inbox import TYPICAL_LOG_DEGREE
-from .message_layer import MessageLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class MessageConv(MessagePassing):
         size = (len(nodes), len(nodes))
         reduced = self.propagate(both, messages=torch.cat(messages), size=size)
         nodes = layer.update_nodes(nodes, self._scaled(reduced, both[1], len(nodes)))
-        own, other = layer.edge_ends(nodes)
+        own, other = layer.edge_source(nodes), layer.edge_target(nodes)
         ends = [own[source] + other[target] for source, target in (edge_index, reverse)]
         pairs = zip(edges, ends, strict=False)
         return nodes, [layer.update_edge(edge, end) for edge, end in pairs]
