@@ -1,7 +1,11 @@
-"""NG-T: a relational transformer whose attention reads and writes edges."""
+"""NG-T: a relational transformer whose attention reads edges and whose edges follow."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import check_positive
 
@@ -27,11 +31,11 @@ class RelationalConfig:
     dropout: float = 0.0
     """Share of channels that are dropped before each residual sum."""
     scale: Literal["width", "head"] = "width"
-    """What attention scores are divided by: the root of the whole attention width (the
-    paper) or of one head's (the usual)."""
+    """Attention scores are divided by the root of the whole attention width (the
+    paper's code) or of one head's (the usual)."""
     out_projection: bool = True
-    """Whether heads are mixed by a layer of their own; if not, `node_width` is
-    `attention_width`."""
+    """Whether a linear map mixes the heads; without one `attention_width` equals
+    `node_width`."""
     edge_means: bool = False
     """Whether an edge also sees the mean over the edges that leave its source and over
     those that enter its target (learning to optimize)."""
@@ -62,3 +66,171 @@ class RelationalConfig:
                 f"to node_width; got {self.attention_width} and {self.node_width}. Set "
                 "them alike."
             )
+
+
+class RelationalAttention(nn.Module):
+    r"""Attention between all nodes, with queries, keys and values that read edges.
+
+    .. math::
+        q_{ij} = W_q v_i + U_q e_{ij}, \quad k_{ij} = W_k v_j + U_k e_{ij}, \quad
+        u_{ij} = (U_m e_{ij}) \odot (W_v v_j) + U_v e_{ij}
+
+    The last summand of the values is linear in the edge, so edges are averaged first
+    and mapped afterwards, a node instead of an edge.
+
+    Args:
+        config: the layer's configuration.
+
+    Reference:
+        Kofinas et al., 2024, Eq. 5; Diao and Loynd, 2023, "Relational Attention:
+        Generalizing Transformers for Graph-Structured Tasks",
+        https://arxiv.org/abs/2210.05062.
+    """
+
+    def __init__(self, config: RelationalConfig) -> None:
+        super().__init__()
+        width = config.attention_width
+        self.heads = config.heads
+        narrow = width if config.scale == "width" else width // config.heads
+        self.scale = narrow**-0.5
+        self.of_nodes = nn.Linear(config.node_width, 3 * width, bias=False)
+        self.of_edges = nn.Linear(config.edge_width, 4 * width, bias=False)
+        for layer in (self.of_nodes, self.of_edges):
+            for one in layer.weight.split(width):
+                nn.init.xavier_uniform_(one)
+        self.out = (
+            _linear(width, config.node_width)
+            if config.out_projection
+            else nn.Identity()
+        )
+
+    def forward(self, nodes: Tensor, edges: Tensor, is_real: Tensor | None) -> Tensor:
+        """Return `[graph, node, node_width]` from what `RelationalLayer` takes."""
+        query, key, value = self.of_nodes(nodes).chunk(3, dim=-1)
+        width = query.shape[-1]
+        to_edges, of_values = self.of_edges.weight.split([3 * width, width])
+        of_query, of_key, factor = F.linear(edges, to_edges).chunk(3, dim=-1)
+        scores = self._by_head(
+            (of_query + query[:, :, None]) * (of_key + key[:, None])
+        ).sum(-1)
+        if is_real is not None:
+            scores = scores.masked_fill(~is_real[:, None, :, None], -torch.inf)
+        share = torch.softmax(self.scale * scores, dim=2)
+        modulated = self._by_head(factor * value[:, None])
+        found = torch.einsum("bijh,bijhd->bihd", share, modulated)
+        averages = share.transpose(2, 3) @ edges
+        maps = of_values.unflatten(0, (self.heads, -1))
+        found = found + torch.einsum("bihc,hdc->bihd", averages, maps)
+        return self.out(found.flatten(2))
+
+    def _by_head(self, values: Tensor) -> Tensor:
+        return values.unflatten(-1, (self.heads, -1))
+
+
+class RelationalLayer(nn.Module):
+    """One layer: attention, then the nodes' network, then the edges' two networks.
+
+    Norms follow each residual sum and are per node and per edge.
+
+    Args:
+        config: widths and variants.
+        has_edge_update: whether the edges follow; a last layer whose edges nobody reads
+            does without the weights.
+
+    Reference:
+        Diao and Loynd, 2023; Kofinas et al., 2024, section 3. No token besides the
+        nodes is added, and padded nodes take no part.
+    """
+
+    def __init__(
+        self, config: RelationalConfig, *, has_edge_update: bool = True
+    ) -> None:
+        super().__init__()
+        node, edge = config.node_width, config.edge_width
+        self.attention = RelationalAttention(config)
+        self.after_attention = _linear(node, node)
+        self.attention_norm = nn.LayerNorm(node)
+        self.node_network = _network(node, config.node_hidden)
+        self.node_norm = nn.LayerNorm(node)
+        self.dropout = nn.Dropout(config.dropout)
+        self.has_edge_update = has_edge_update
+        if has_edge_update:
+            self.edge_update = EdgeUpdate(config)
+            self.update_norm = nn.LayerNorm(edge)
+            self.edge_network = _network(edge, config.edge_hidden)
+            self.edge_norm = nn.LayerNorm(edge)
+
+    def forward(
+        self, nodes: Tensor, edges: Tensor, is_real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next states.
+
+        Args:
+            nodes: `[graph, node, node_width]`.
+            edges: `[graph, i, j, edge_width]`, the edge from node i to node j. Node i
+                attends to all j through these, its outgoing edges.
+            is_real: `[graph, node]`, false for padding; None if there is none. Padding
+                may hold any finite numbers, before and after.
+        """
+        update = self.after_attention(self.attention(nodes, edges, is_real))
+        nodes = self.attention_norm(nodes + self.dropout(update))
+        nodes = self.node_norm(nodes + self.dropout(self.node_network(nodes)))
+        if not self.has_edge_update:
+            return nodes, edges
+        update = self.edge_update(nodes, edges, is_real)
+        edges = self.update_norm(edges + self.dropout(update))
+        return nodes, self.edge_norm(edges + self.dropout(self.edge_network(edges)))
+
+
+class EdgeUpdate(nn.Module):
+    """What an edge learns from its ends and from the edge the other way."""
+
+    def __init__(self, config: RelationalConfig) -> None:
+        super().__init__()
+        node, edge, hidden = config.node_width, config.edge_width, config.edge_hidden
+        self.both_ways = _linear(2 * edge, hidden)
+        self.from_source = _linear(node, hidden)
+        self.from_target = _linear(node, hidden)
+        self.means = (
+            nn.ModuleList(_linear(edge, hidden, bias=False) for _ in range(2))
+            if config.edge_means
+            else None
+        )
+        self.out = _linear(hidden, edge)
+
+    def forward(self, nodes: Tensor, edges: Tensor, is_real: Tensor | None) -> Tensor:
+        """Return what is added to edges, from what `RelationalLayer` takes."""
+        own, other = self.both_ways.weight.chunk(2, dim=1)
+        source, target = self.from_source(nodes), self.from_target(nodes)
+        if self.means is not None:
+            source = source + self.means[0](_mean(edges, is_real))
+            target = target + self.means[1](_mean(edges.transpose(1, 2), is_real))
+        hidden = F.linear(edges, own, self.both_ways.bias)
+        hidden = hidden + F.linear(edges, other).transpose(1, 2)
+        hidden = hidden + source[:, :, None] + target[:, None]
+        return self.out(F.gelu(hidden))
+
+
+def _mean(edges: Tensor, is_real: Tensor | None) -> Tensor:
+    """Return the mean over the second node of `[graph, i, j, channel]`."""
+    if is_real is None:
+        return edges.mean(2)
+    weight = is_real.to(edges.dtype)
+    weight = weight / weight.sum(1, keepdim=True)
+    return torch.einsum("bijc,bj->bic", edges, weight)
+
+
+def _network(width: int, hidden: int) -> nn.Sequential:
+    """Return a network of one hidden layer."""
+    return nn.Sequential(
+        _linear(width, hidden, bias=False), nn.GELU(), _linear(hidden, width)
+    )
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """Return a linear map with Glorot's weights and no offset."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
