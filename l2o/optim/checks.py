@@ -2,12 +2,15 @@
 
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from .checkpoint import load_rule
+from .rule import AbstractRule, Rule
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
 
 BETAS = (MOMENTUM_DECAYS[ADAM_MOMENTUM], SECOND_MOMENT_DECAY)
@@ -89,6 +92,34 @@ def check_gradient(name: str, grad: Tensor) -> None:
         raise TypeError(
             "NeuralGraphOpt needs dense gradients; got one of layout "
             f"{grad.layout} for {name!r}. Build the embedding with sparse=False."
+        )
+
+
+def found_rule(rule: str | Path | AbstractRule) -> AbstractRule:
+    """Return the rule of this name or path, or the rule itself, or raise."""
+    if isinstance(rule, str | Path):
+        return load_rule(rule)
+    if not isinstance(rule, AbstractRule):
+        raise TypeError(
+            "NeuralGraphOpt needs a rule by name, by path or as an object; got "
+            f"{rule!r}. Pass for example rule='ng-gnn' or rule=Rule()."
+        )
+    return rule
+
+
+def check_state_dtype(dtype: torch.dtype | None, rule: AbstractRule) -> None:
+    """Raise unless the rule's state can be kept in this type."""
+    if dtype not in (None, torch.bfloat16):
+        raise ValueError(
+            "NeuralGraphOpt keeps its state in torch.bfloat16, or with "
+            f"state_dtype=None in float32 or wider; got state_dtype={dtype}. Choose "
+            "one of the two."
+        )
+    if dtype is not None and not isinstance(rule, Rule):
+        raise ValueError(
+            "NeuralGraphOpt needs a Rule to narrow its state; got a "
+            f"{type(rule).__name__}, which keeps a state of its own. Leave state_dtype "
+            "out, and let init_state choose the type."
         )
 
 

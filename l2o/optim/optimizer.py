@@ -15,13 +15,15 @@ from l2o.graph import NeuralGraph
 from l2o.graph.ladder import graph_so_far
 
 from .capture import owner_of, warn_of_no_pass, watch
-from .checkpoint import load_rule, rule_hash
+from .checkpoint import rule_hash
 from .checks import (
     BETAS,
     check_device,
     check_gradient,
     check_group,
     check_settings,
+    check_state_dtype,
+    found_rule,
     listed_params,
     warn_of_betas,
 )
@@ -41,7 +43,8 @@ _SAFETY = SafetyConfig()
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_capture", "_device"),
     *("_given_graph", "_graph", "_has_warned", "_is_compiled", "_is_ready"),
-    *("_model", "_names", "_owns_rule", "_safety", "_tally", "_tensors"),
+    *("_model", "_names", "_owns_rule", "_safety", "_state_dtype", "_tally"),
+    "_tensors",
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -71,11 +74,15 @@ class NeuralGraphOpt(Optimizer):
             step, about twice as fast from then on.
         safety: when a step is skipped or an update clipped; `diagnostics` tells how
             often. None takes every step as the rule proposes it.
+        state_dtype: `torch.bfloat16` halves the state, 12 bytes a parameter instead of
+            24: averages are computed in float32 and rounded stochastically, by noise
+            that depends on step and name alone. None keeps float32 or wider.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
         ValueError: if there is no parameter, `lr` or `weight_decay` is negative,
-            devices differ, or model or graph do not fit the parameters.
+            devices differ, model or graph do not fit the parameters, or `state_dtype`
+            is another, or the rule keeps a state of its own.
         FileNotFoundError: if `rule` names neither a shipped rule nor a file.
 
     Example:
@@ -102,6 +109,7 @@ class NeuralGraphOpt(Optimizer):
         graph: NeuralGraph | None = None,
         compile: bool = False,
         safety: SafetyConfig | None = _SAFETY,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         check_settings(lr=lr, weight_decay=weight_decay)
         owner = owner_of(params) if model is None else model
@@ -112,6 +120,7 @@ class NeuralGraphOpt(Optimizer):
         self._given_graph = graph
         self._is_compiled = compile
         self._safety = safety
+        self._state_dtype = state_dtype
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
         self._has_warned = False
@@ -122,7 +131,9 @@ class NeuralGraphOpt(Optimizer):
             "betas": BETAS,
         }
         super().__init__(params, defaults)
-        self.rule = self._prepare_rule(rule)
+        self._owns_rule = isinstance(rule, str | Path)
+        self.rule = found_rule(rule)
+        check_state_dtype(state_dtype, self.rule)
         self._settle()
         self._write_rule_hash()
         self._set_graph(owner)
@@ -189,7 +200,7 @@ class NeuralGraphOpt(Optimizer):
         kind = self._device.type
         has_autocast = torch.amp.is_autocast_available(kind)
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
-            state = complete_state(self.rule, params, state)
+            state = complete_state(self.rule, params, state, self._state_dtype)
             new_state, *reports = self._step(
                 self.rule, self._graph, params, grads, state, hyper
             )
@@ -269,7 +280,7 @@ class NeuralGraphOpt(Optimizer):
             ValueError: if it is another optimizer's or another rule's, or its groups
                 or shapes differ.
         """
-        with wide_loading(self, self.rule):
+        with wide_loading(self, self.rule, self._state_dtype):
             super().load_state_dict(state_dict)
 
     def _gather(self) -> tuple[dict[str, Tensor], dict[str, Hyper], State]:
@@ -300,18 +311,6 @@ class NeuralGraphOpt(Optimizer):
                     known = self.state[param].items()
                     state[name] = {key: gathered(value) for key, value in known}
         return grads, hyper, state
-
-    def _prepare_rule(self, rule: str | Path | AbstractRule) -> AbstractRule:
-        """Load the rule if need be."""
-        self._owns_rule = isinstance(rule, str | Path)
-        if isinstance(rule, str | Path):
-            return load_rule(rule)
-        if not isinstance(rule, AbstractRule):
-            raise TypeError(
-                "NeuralGraphOpt needs a rule by name, by path or as an object; got "
-                f"{rule!r}. Pass for example rule='ng-gnn' or rule=Rule()."
-            )
-        return rule
 
     def _settle(self) -> None:
         """Go to the parameters' device, with the rule unless it is the user's."""

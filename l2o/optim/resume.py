@@ -13,11 +13,13 @@ from .distributed import gathered, is_sharded, spread_like
 from .names import parameters_of
 from .rule import AbstractRule
 from .state import ParameterState
-from .step import widened
+from .step import complete_state
 
 
 @contextmanager
-def wide_loading(optimizer: Optimizer, rule: AbstractRule) -> Iterator[None]:
+def wide_loading(
+    optimizer: Optimizer, rule: AbstractRule, dtype: torch.dtype | None
+) -> Iterator[None]:
     """Let `load_state_dict` refuse what does not fit, and keep what does as it was.
 
     By itself, torch casts averages to the parameters' dtype. Ours is the last hook
@@ -26,6 +28,7 @@ def wide_loading(optimizer: Optimizer, rule: AbstractRule) -> Iterator[None]:
     Args:
         optimizer: which is to load within this context.
         rule: its rule.
+        dtype: of the averages; None means the parameters', in float32 or wider.
     """
     saved: dict[str, Any] = {}
 
@@ -37,7 +40,7 @@ def wide_loading(optimizer: Optimizer, rule: AbstractRule) -> Iterator[None]:
     def widen(_: Optimizer) -> None:
         params = parameters_of(optimizer.param_groups)
         for _, param, item in paired(saved, params):
-            optimizer.state[param] = restored_state(item, rule, param)
+            optimizer.state[param] = restored_state(item, rule, param, dtype)
 
     hooks = (
         optimizer.register_load_state_dict_pre_hook(check),
@@ -82,17 +85,21 @@ def check_saved_state(
 
 
 def restored_state(
-    item: Mapping[str, Any], rule: AbstractRule, param: Tensor
+    item: Mapping[str, Any],
+    rule: AbstractRule,
+    param: Tensor,
+    dtype: torch.dtype | None,
 ) -> ParameterState:
-    """Return a copy of one parameter's saved state, as wide as the rule keeps it.
+    """Return a copy of one parameter's saved state, as wide as it is to be kept.
 
     Args:
         item: the saved state, whole or sharded; numbers may stand for 0-d tensors.
         rule: the rule that is to go on.
         param: the parameter, whole or sharded.
+        dtype: of the averages; None means the parameter's, in float32 or wider.
     """
     restored = {}
-    for name, like in _template(rule, param).items():
+    for name, like in _template(rule, param, dtype).items():
         value = torch.as_tensor(item[name])
         if is_sharded(value) and not is_sharded(param):
             value = gathered(value)
@@ -116,10 +123,12 @@ def paired(
     return [(key, param, states[key]) for key, param in pairs if states.get(key)]
 
 
-def _template(rule: AbstractRule, param: Tensor) -> ParameterState:
+def _template(
+    rule: AbstractRule, param: Tensor, dtype: torch.dtype | None = None
+) -> ParameterState:
     """Return a state with the right shapes and widths, and no values."""
     empty = torch.empty(param.shape, dtype=param.dtype, device="meta")
-    return rule.init_state({"": widened(empty)})[""]
+    return complete_state(rule, {"": empty}, {}, dtype)[""]
 
 
 def _listed(shapes: Mapping[str, torch.Size]) -> str:

@@ -71,6 +71,16 @@ def advance_state(state: State, grads: Mapping[str, Tensor]) -> State:
     }
 
 
+def averages_as(state: State, dtype: torch.dtype | None) -> State:
+    """Return a state with its averages in another type; None means as they are."""
+    if dtype is None:
+        return state
+    return {
+        name: {key: v if key == "step" else v.to(dtype) for key, v in item.items()}
+        for name, item in state.items()
+    }
+
+
 def constant(values: Sequence[float], like: Tensor) -> Tensor:
     """Return `values` as a tensor of `like`'s dtype on its device, without waiting."""
     host = torch.tensor(values, dtype=like.dtype, device="cpu")

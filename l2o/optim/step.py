@@ -9,7 +9,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule, Params
-from .state import State
+from .state import State, averages_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,23 @@ def learned_step(
 
 
 def complete_state(
-    rule: AbstractRule, params: Mapping[str, Tensor], state: State
+    rule: AbstractRule,
+    params: Mapping[str, Tensor],
+    state: State,
+    dtype: torch.dtype | None = None,
 ) -> State:
-    """Return the state of every parameter, new where `state` lacks it."""
+    """Return the state of every parameter, new where `state` lacks it.
+
+    Args:
+        rule: whose state it is.
+        params: name to value, for every parameter of the graph.
+        state: what is known of it.
+        dtype: of new averages; None means the parameters', in float32 or wider.
+    """
     fresh = {name: widened(params[name]) for name in params if name not in state}
     return {
         **{name: state[name] for name in params if name in state},
-        **rule.init_state(fresh),
+        **averages_as(rule.init_state(fresh), dtype),
     }
 
 

@@ -79,7 +79,8 @@ def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
         state: after this gradient.
     """
     decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
-    return decay * state["momenta"][ADAM_MOMENTUM] + (1 - decay) * grad
+    momentum = state["momenta"][ADAM_MOMENTUM].to(grad.dtype)  # it may be narrow
+    return decay * momentum + (1 - decay) * grad
 
 
 def whiten_momenta(
