@@ -16,7 +16,9 @@ from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .graph_command import graph
 from .held_out import HeldOutConfig, held_out_contests
+from .inr.command import InrClassificationConfig, InrEditingConfig, run_inr
 from .inr.fits import SirenFitsData, run_siren_fits
+from .inr.report import report_inr
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .optimizer_cost import (
@@ -91,6 +93,7 @@ def report(
         "meta-speed",
         "optimizer-cost",
         "trace-cost",
+        "inr",
         "meta-train",
     ],
     /,
@@ -116,6 +119,7 @@ def report(
         "meta-speed": report_meta_speed,
         "optimizer-cost": report_optimizer_cost,
         "trace-cost": report_trace_cost,
+        "inr": report_inr,
         "meta-train": report_meta_train,
     }
     print(builders[name](file))
@@ -240,6 +244,8 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     benchmark.command(name="trace-cost")(TraceCostConfig)
+    benchmark.command(name="inr-classification")(InrClassificationConfig)
+    benchmark.command(name="inr-editing")(InrEditingConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch, check and make data.")
     data.command(name="locate")(data_locate)
@@ -272,6 +278,8 @@ def _run(arguments: list[str]) -> None:
             run_optimizer_cost(config, print)
         case TraceCostConfig() as config:
             run_trace_cost(config, print)
+        case InrClassificationConfig() | InrEditingConfig() as config:
+            run_inr(config, print)
         case SirenFitsData() as config:
             run_siren_fits(config, print)
         case WildParkData() as config:

@@ -29,6 +29,8 @@ class Panel:
     """What is drawn, with its unit."""
     is_loss: bool = True
     """Whether it is drawn smoothed on a logarithmic axis, as a loss that fluctuates."""
+    axis: str = "step"
+    """What is counted along the horizontal axis."""
 
 
 def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
@@ -64,7 +66,7 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
                 steps, lows, highs, color=line.get_color(), alpha=0.2, linewidth=0
             )
         axis.set_title(panel.title, fontsize="medium", wrap=True)
-        axis.set_xlabel("step")
+        axis.set_xlabel(panel.axis)
         axis.set_ylabel(panel.measure)
         axis.grid(alpha=0.3)
         if axis.lines:

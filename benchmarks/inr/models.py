@@ -1,0 +1,169 @@
+"""The networks that compete, by name and variant."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, assert_never
+
+from l2o.companion import (
+    CompanionConfig,
+    NetworkClassifier,
+    NetworkEditor,
+    inr_classifier,
+    inr_editor,
+)
+from l2o.companion.baselines import (
+    BaselineClassifier,
+    BaselineEditor,
+    DWSNetConfig,
+    FunctionalConfig,
+    MLPConfig,
+    SetNNConfig,
+)
+from optimizees.siren import siren_values
+
+from .tasks import GRAPH
+
+ModelName: TypeAlias = Literal["ng_gnn", "ng_t", "mlp", "set_nn", "dwsnet", "nfn"]
+
+Classifier: TypeAlias = NetworkClassifier | BaselineClassifier
+Editor: TypeAlias = NetworkEditor | BaselineEditor
+
+NUM_CLASSES = 10
+TITLES: dict[ModelName, str] = {
+    "ng_gnn": "NG-GNN",
+    "ng_t": "NG-T",
+    "mlp": "MLP",
+    "set_nn": "Set NN",
+    "dwsnet": "DWSNet",
+    "nfn": "NFN",
+}
+_PARTS: dict[ModelName, int] = {"ng_gnn": 16, "ng_t": 4}
+"""Networks whose intermediate values fit a cache together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One network that competes."""
+
+    model: ModelName
+    """Which."""
+    num_probes: int = 0
+    """Learned inputs that the networks are run on, of graph networks."""
+    has_positions: bool = True
+    """Whether neurons know their layer, of graph networks."""
+
+    @property
+    def label(self) -> str:
+        """A short name."""
+        probes = f", {self.num_probes} probes" if self.is_graph_network else ""
+        positions = "" if self.has_positions else ", no positions"
+        return f"{TITLES[self.model]}{probes}{positions}"
+
+    @property
+    def is_graph_network(self) -> bool:
+        """Whether it is one of the paper's two."""
+        return self.model in ("ng_gnn", "ng_t")
+
+    @property
+    def part(self) -> int | None:
+        """Networks to differentiate at a time, None for a batch at once.
+
+        Batches can be cut where nothing couples the networks of one.
+        """
+        return _PARTS.get(self.model)
+
+
+def variants(
+    models: tuple[ModelName, ...],
+    probes: tuple[int, ...],
+    positions: tuple[bool, ...],
+) -> list[Variant]:
+    """Return each model, graph networks with each number of probes and of positions."""
+    found = []
+    for model in models:
+        if not Variant(model=model).is_graph_network:
+            found.append(Variant(model=model))
+            continue
+        found += [
+            Variant(model=model, num_probes=count, has_positions=has_positions)
+            for has_positions in positions
+            for count in probes
+        ]
+    return found
+
+
+def build_classifier(variant: Variant, *, width: int, dropout: float) -> Classifier:
+    """Build a network that names the class of an image.
+
+    Args:
+        variant: which.
+        width: channels of NG-GNN.
+        dropout: share of the channels that are dropped while training; Set NN has none.
+    """
+    match variant.model:
+        case "ng_gnn" | "ng_t":
+            config = _adapted(
+                inr_classifier(
+                    variant.model,
+                    width=width,
+                    num_probes=variant.num_probes,
+                    dropout=dropout,
+                ),
+                variant,
+            )
+            return NetworkClassifier(
+                config, num_classes=NUM_CLASSES, evaluate=siren_values
+            )
+        case "mlp":
+            baseline = MLPConfig(dropout=dropout)
+        case "set_nn":
+            baseline = SetNNConfig()
+        case "dwsnet":
+            baseline = DWSNetConfig(dropout=dropout)
+        case "nfn":
+            baseline = FunctionalConfig(dropout=dropout)
+        case _:
+            assert_never(variant.model)
+    return BaselineClassifier(baseline, GRAPH, num_classes=NUM_CLASSES)
+
+
+def build_editor(variant: Variant, *, width: int, dropout: float | None) -> Editor:
+    """Build a network that edits images.
+
+    Args:
+        variant: which; Set NN is none.
+        width: channels of NG-GNN.
+        dropout: share of the channels that are dropped while training; None for the
+            paper's with graph networks and for none with the others.
+
+    Raises:
+        ValueError: of Set NN.
+    """
+    share = 0.0 if dropout is None else dropout
+    match variant.model:
+        case "ng_gnn" | "ng_t":
+            config = inr_editor(
+                variant.model,
+                width=width,
+                num_probes=variant.num_probes,
+                dropout=dropout,
+            )
+            return NetworkEditor(_adapted(config, variant), evaluate=siren_values)
+        case "mlp":
+            return BaselineEditor(MLPConfig(dropout=share), GRAPH)
+        case "dwsnet":
+            return BaselineEditor(DWSNetConfig(dropout=share), GRAPH)
+        case "nfn":
+            return BaselineEditor(FunctionalConfig(dropout=share), GRAPH)
+        case "set_nn":
+            raise ValueError(
+                "inr-editing needs networks that answer entry by entry; got set_nn, "
+                "which forgets which is which. Leave it out of --models."
+            )
+        case _:
+            assert_never(variant.model)
+
+
+def _adapted(config: CompanionConfig, variant: Variant) -> CompanionConfig:
+    """Return a configuration with or without positional embeddings."""
+    inputs = replace(config.inputs, positions=variant.has_positions)
+    return replace(config, inputs=inputs)
