@@ -88,7 +88,7 @@ class LSTMNet(nn.Module):
         means = self.second(total / _num_entries(graph, total)[:, None])
         if self.context_in is not None:
             means = means + self.context_in(context)
-        states = self._read_in_order(means)
+        states = self.read_in_order(means)
         for tile in every:
             features = entries.read(tile)
             shape = (len(tile.owner), *[1] * (features.ndim - 2), -1)
@@ -96,7 +96,7 @@ class LSTMNet(nn.Module):
             state = states.index_select(0, tile.owner).reshape(shape)
             entries.write(tile, self.entry(features, own, state))
 
-    def _read_in_order(self, means: Tensor) -> Tensor:
+    def read_in_order(self, means: Tensor) -> Tensor:
         """Return the hidden state after each tensor, `[tensor, width]`."""
         # nn.LSTMCell's own call knows no vmap.
         cell = self.cell

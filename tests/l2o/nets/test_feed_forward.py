@@ -5,9 +5,17 @@ import torch
 
 from l2o import neural_graph
 from l2o.graph.tiles import EdgeTile, find_tiles
-from l2o.nets import FeedForwardConfig, NGGNNConfig, build_net
+from l2o.nets import (
+    FeedForwardConfig,
+    LSTMConfig,
+    NFNConfig,
+    NGGNNConfig,
+    build_net,
+)
 from l2o.nets.feed_forward import FeedForward, FeedForwardNet
 from l2o.nets.gnn import NGGNNNet
+from l2o.nets.lstm import LSTMNet
+from l2o.nets.nfn import NFNNet
 
 
 @pytest.fixture
@@ -56,12 +64,16 @@ def test_the_config_picks_the_network():
     for config, kind in [
         (FeedForwardConfig(), FeedForwardNet),
         (NGGNNConfig(), NGGNNNet),
+        (LSTMConfig(), LSTMNet),
+        (NFNConfig(), NFNNet),
     ]:
         net = build_net(config, num_features=4, num_context=0, num_outputs=2)
         assert isinstance(net, kind)
 
 
-@pytest.mark.parametrize("config", [FeedForwardConfig(), NGGNNConfig()])
+@pytest.mark.parametrize(
+    "config", [FeedForwardConfig(), NGGNNConfig(), LSTMConfig(), NFNConfig()]
+)
 def test_the_last_layer_can_be_made_zero(config, generator):
     net = build_net(config, num_features=4, num_context=3, num_outputs=5)
     graph, written = neural_graph(torch.nn.Linear(3, 2)), []

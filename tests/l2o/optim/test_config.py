@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from l2o import PRESETS, Rule, RuleConfig
-from l2o.nets import FeedForwardConfig, NGGNNConfig
+from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig, NGGNNConfig
 from l2o.optim.config import (
     NominalHeadConfig,
     PaperHeadConfig,
@@ -13,10 +13,20 @@ from l2o.optim.config import (
 )
 
 
-@pytest.mark.parametrize(("name", "count"), [("paper", 744_322), ("paper-ff", 5_250)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("paper", 744_322),
+        ("paper-ff", 5_250),
+        ("paper-lstm", 11_554),
+        ("paper-nfn", 436_930 - 3 * 4 * 4 * 32),
+    ],
+)
 def test_the_papers_rules_have_the_papers_sizes(name, count):
     """NG-GNN: 1,384,322 less the 640,000 of a trained table of positions, which are
-    computed here (Kofinas et al., 2024, and the released code).
+    computed here (Kofinas et al., 2024, and the released code). NFN: in each of three
+    layers the released code adds four biases to each of four weights and two to each
+    bias, where one does.
     """
     rule = Rule(PRESETS[name])
     assert rule.num_weights() == sum(p.numel() for p in rule.parameters()) == count
@@ -75,6 +85,10 @@ class TestRanges:
             (lambda: NGGNNConfig(width=0), "width=0"),
             (lambda: NGGNNConfig(layers=0), "layers=0"),
             (lambda: NGGNNConfig(kernel=0), "kernel=0"),
+            (lambda: LSTMConfig(width=0), "width=0"),
+            (lambda: NFNConfig(depth=0), "depth=0"),
+            (lambda: NFNConfig(kernel=0), "kernel=0"),
+            (lambda: NFNConfig(fourier_scale=0.0), r"fourier_scale=0\.0"),
             (lambda: PaperHeadConfig(step_size=0.0), r"step_size=0\.0"),
             (lambda: NominalHeadConfig(step_size=-1.0), r"step_size=-1\.0"),
             (lambda: NominalHeadConfig(max_log_scale=0.0), r"max_log_scale=0\.0"),
