@@ -2,8 +2,9 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeAlias, assert_never
+from typing import Any, ClassVar, Literal, TypeAlias, assert_never
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -35,13 +36,21 @@ class Learned:
     """Kind of network."""
     commit: str
     """Commit that made the rule."""
+    state: Literal["float32", "bfloat16"] = "float32"
+    """In what type its averages are kept."""
 
 
 Contender: TypeAlias = Baseline | Teacher | Learned
 
 
-def learned(name_or_path: str) -> Learned:
+def learned(
+    name_or_path: str, state: Literal["float32", "bfloat16"] = "float32"
+) -> Learned:
     """Return a shipped rule by its name, or a rule from a file.
+
+    Args:
+        name_or_path: which.
+        state: in what type its averages are kept.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -52,6 +61,7 @@ def learned(name_or_path: str) -> Learned:
         sha256=hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
         kind=load_rule(name_or_path).config.net.kind,
         commit=read_provenance(name_or_path).get("commit", "unknown"),
+        state=state,
     )
 
 
@@ -67,8 +77,9 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
         ModuleNotFoundError: if the contender needs a package that is not installed.
     """
     match contender:
-        case Learned(name=name):
-            return NeuralGraphOpt(model.parameters(), rule=name)
+        case Learned(name=name, state=state):
+            dtype = torch.bfloat16 if state == "bfloat16" else None
+            return NeuralGraphOpt(model.parameters(), rule=name, state_dtype=dtype)
         case Teacher():
             from meta_train.teacher import Teacher as TeacherRule  # extra [train]
 
@@ -82,8 +93,10 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
 def label(contender: Contender) -> str:
     """Return a short name for one run."""
     match contender:
-        case Learned(name=name):
+        case Learned(name=name, state="float32"):
             return name
+        case Learned(name=name, state=state):
+            return f"{name}, {state} state"
         case Teacher():
             return contender.name
         case _:
@@ -96,10 +109,11 @@ def identify(contender: Contender) -> dict[str, Any]:
     match contender:
         case Learned(name=name, sha256=sha256):
             values.pop("name")
+            state = values.pop("state")
             return {
                 "optimizer": name,
                 "lr": None,
-                "settings": {},
+                "settings": {} if state == "float32" else {"state": state},
                 "rule_sha256": sha256,
                 "rule": values,
             }

@@ -23,6 +23,8 @@ class FashionConfig:
 
     rules: tuple[str, ...] = ("ng-gnn", "ff")
     """Shipped rules, or paths of rule files."""
+    narrow_rules: tuple[str, ...] = ("ng-gnn",)
+    """Rules that also run with a state in bfloat16."""
     with_teacher: bool = True
     """Whether the hand-designed optimizer that the rules imitated runs, too."""
     adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
@@ -67,6 +69,7 @@ def run_fashion(config: FashionConfig, announce: Callable[[str], object]) -> Non
 def fashion_trials(config: FashionConfig) -> list[Trial]:
     """Return every run: the rules, the choice of Adam's learning rate, Adam."""
     rules: list[Contender] = [learned(rule) for rule in config.rules]
+    rules += [learned(rule, "bfloat16") for rule in config.narrow_rules]
     rules += [Teacher()] if config.with_teacher else []
     adams = [Adam(lr=lr) for lr in config.adam_lrs]
     tested = [_final(config, item, seed) for item in rules for seed in config.seeds]

@@ -34,7 +34,13 @@ class Group:
             return f"{_TITLES[self.optimizer]}, lr {self.lr:g}"
         if self.rule is None:
             return self.optimizer
-        return f"{self.optimizer} ({self.rule['sha256'][:8]})"
+        kept = "" if self.state is None else f", {self.state} state"
+        return f"{self.optimizer} ({self.rule['sha256'][:8]}){kept}"
+
+    @property
+    def state(self) -> str | None:
+        """In what type a rule's averages were kept; None for float32."""
+        return (self.rows[0].get("settings") or {}).get("state")
 
     @property
     def num_diverged(self) -> int:

@@ -24,6 +24,7 @@ EXTRAS = ("tyro", "pydantic", "yaml", "matplotlib", "tabulate")
 def fashion_arguments(rule_file, results):
     return [
         *("benchmark", "fashion", "--rules", rule_file, "--adam-lrs", "0.01"),
+        *("--narrow-rules", rule_file),
         *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
         *("--batch-size", "4", "--data", "embedded", "--threads", "1"),
         *("--results", str(results)),
@@ -49,17 +50,19 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     assert main(fashion_arguments(rule_file, path)) == 0
     assert (
-        "[4/4] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
+        "[5/5] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
         in capsys.readouterr().out
     )
     rows = read_rows(path)
     assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
         (rule_file, 101, "test"),
+        (rule_file, 101, "test"),
         ("teacher", 101, "test"),
         ("adam", 9001, "validation"),
         ("adam", 101, "test"),
     ]
-    assert rows[2]["train_split"] == "train"
+    assert rows[1]["settings"] == {"state": "bfloat16"}
+    assert rows[3]["train_split"] == "train"
     before = path.read_bytes()
     assert main(fashion_arguments(rule_file, path)) == 0
     assert path.read_bytes() == before
@@ -67,6 +70,7 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     text = capsys.readouterr().out
     assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
     assert "| teacher " in text
+    assert ", bfloat16 state " in text
     assert str(tmp_path / "fashion.png") in text
 
 

@@ -38,6 +38,7 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     assert (row["optimizer"], row["rule_sha256"]) == (rule_file, digest)
     assert (row["lr"], row["settings"]) == (None, {})
     assert label(contender) == rule_file
+    assert label(learned(rule_file, "bfloat16")) == f"{rule_file}, bfloat16 state"
 
 
 def test_a_rule_without_provenance_has_an_unknown_commit(tmp_path):
