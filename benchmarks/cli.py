@@ -14,6 +14,8 @@ from optimizees.data.layouts import DatasetName, require
 from .contest import Contest, run_contests
 from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
+from .generalization.command import GeneralizationConfig, run_generalization
+from .generalization.report import report_generalization
 from .graph_command import graph
 from .held_out import HeldOutConfig, held_out_contests
 from .inr.command import InrClassificationConfig, InrEditingConfig, run_inr
@@ -94,6 +96,7 @@ def report(
         "optimizer-cost",
         "trace-cost",
         "inr",
+        "generalization",
         "meta-train",
     ],
     /,
@@ -120,6 +123,7 @@ def report(
         "optimizer-cost": report_optimizer_cost,
         "trace-cost": report_trace_cost,
         "inr": report_inr,
+        "generalization": report_generalization,
         "meta-train": report_meta_train,
     }
     print(builders[name](file))
@@ -244,6 +248,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="meta-speed")(MetaSpeedConfig)
     benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
     benchmark.command(name="trace-cost")(TraceCostConfig)
+    benchmark.command(name="generalization")(GeneralizationConfig)
     benchmark.command(name="inr-classification")(InrClassificationConfig)
     benchmark.command(name="inr-editing")(InrEditingConfig)
     app.command(name="report")(report)
@@ -282,6 +287,8 @@ def _run(arguments: list[str]) -> None:
             run_inr(config, print)
         case SirenFitsData() as config:
             run_siren_fits(config, print)
+        case GeneralizationConfig() as config:
+            run_generalization(config, print)
         case WildParkData() as config:
             run_wild_park(config, print)
         case CnnZooData() as config:

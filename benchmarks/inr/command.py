@@ -134,7 +134,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
     trials = [(variant, seed) for seed in config.seeds for variant in contest]
     config.results.parent.mkdir(parents=True, exist_ok=True)
     known = read_json_lines(config.results)
-    if known:
+    if config.results.is_file():
         write_rows(config.results, known)  # without a line that was cut short
     done = {row["key"]: row for row in known}
     rows = []

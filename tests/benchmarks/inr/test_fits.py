@@ -5,12 +5,19 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.cli import main
+from benchmarks.inr import fits
 from benchmarks.inr.fits import SirenFitsData, run_siren_fits
 from optimizees.data.idx import write_idx
 from optimizees.zoo.inr_set import part_files, read_fits, read_header
 from optimizees.zoo.siren_fits import FitConfig
 
 FEW = FitConfig(steps=3)
+
+
+@pytest.fixture(autouse=True)
+def small_picture(monkeypatch):
+    """Draw one image: drawing takes longer than fitting here."""
+    monkeypatch.setattr(fits, "_DRAWN", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +51,14 @@ def make(tmp_path):
 
 def test_it_fits_numbers_and_reports(make, tmp_path, digits):
     lines, summary = make()
-    fits = read_fits(tmp_path / "fits")
-    assert torch.equal(fits.images, digits[:6])
-    assert fits.labels.tolist() == fits.indices.tolist() == [0, 1, 2, 3, 4, 5]
-    assert fits.source == "SIREN fits of MNIST's test digits (6 networks)"
+    found = read_fits(tmp_path / "fits")
+    assert torch.equal(found.images, digits[:6])
+    assert found.labels.tolist() == found.indices.tolist() == [0, 1, 2, 3, 4, 5]
+    assert found.source == "SIREN fits of MNIST's test digits (6 networks)"
     assert summary["networks"] == 6
-    assert summary["psnr_mean_db"] == pytest.approx(float(fits.psnr().mean()), abs=1e-3)
+    assert summary["psnr_mean_db"] == pytest.approx(
+        float(found.psnr().mean()), abs=1e-3
+    )
     assert json.loads((tmp_path / "fits/summary.json").read_text()) == summary
     assert (tmp_path / "fits/summary.png").read_bytes().startswith(b"\x89PNG")
     header = read_header(part_files(tmp_path / "fits")[0])

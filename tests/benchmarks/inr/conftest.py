@@ -1,0 +1,54 @@
+import pytest
+
+from benchmarks.inr import command
+from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig
+from benchmarks.inr.data import DataConfig, load_splits
+from benchmarks.inr.training import TrainingConfig
+
+DATA = DataConfig(name="embedded", train=20, validation=6, test=6)
+
+
+@pytest.fixture(scope="session")
+def splits():
+    """Twenty of the embedded fits to train on, six to select and six to test on."""
+    return load_splits(DATA)
+
+
+@pytest.fixture(autouse=True)
+def few_examples(monkeypatch):
+    """Keep one edited image a row: drawing takes longer than learning here."""
+    monkeypatch.setattr(command, "_EXAMPLES", 1)
+
+
+@pytest.fixture
+def classify(tmp_path):
+    """Build a configuration of a few seconds, with changes."""
+
+    def build(**changes):
+        return _small(InrClassificationConfig, tmp_path, changes)
+
+    return build
+
+
+@pytest.fixture
+def editing(tmp_path):
+    """Build a configuration of a few seconds, with changes."""
+
+    def build(**changes):
+        return _small(InrEditingConfig, tmp_path, changes)
+
+    return build
+
+
+def _small(kind, folder, changes):
+    usual = {
+        "data": DATA,
+        "models": ("mlp",),
+        "probes": (0,),
+        "seeds": (0,),
+        "training": TrainingConfig(epochs=2, batch_size=8, warmup_steps=3),
+        "width": 8,
+        "runs": folder / "runs",
+        "results": folder / "inr.jsonl",
+    }
+    return kind(**usual | changes)

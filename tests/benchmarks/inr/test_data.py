@@ -1,0 +1,65 @@
+import pytest
+
+from benchmarks.inr.data import DataConfig, load_splits
+from optimizees.siren import draw_siren
+from optimizees.zoo.inr_set import load_embedded_fits, pack_fits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Lay out fits as `l2o data siren-fits` does, 48 a set."""
+    content = pack_fits(load_embedded_fits(), {"source": "digits"})
+    for name in ("mnist-test", "fashion-train", "fashion-test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part-000000.safetensors").write_bytes(content)
+    return tmp_path
+
+
+def indices(splits):
+    return [
+        part.indices.tolist() for part in (splits.train, splits.validation, splits.test)
+    ]
+
+
+def test_digits_follow_each_other(folder):
+    counts = {"train": 5, "validation": 2, "test": 3}
+    splits = load_splits(DataConfig(root=folder, **counts))
+    assert indices(splits) == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
+    assert splits.test.source == "digits (48 networks), 7 to 9"
+
+
+def test_fashion_has_a_test_set_of_its_own(folder):
+    counts = {"train": 5, "validation": 2, "test": 3}
+    splits = load_splits(DataConfig(name="fashion", root=folder, **counts))
+    assert indices(splits) == [[0, 1, 2, 3, 4], [5, 6], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("name", ["mnist-archive", "fashion-archive"])
+def test_archives(tmp_path, name):
+    import torch
+
+    for part, place in (("training", "train"), ("testing", "test")):
+        for index in range(12):
+            held = {**draw_siren(), "label": 3}
+            folder = tmp_path / place
+            if name == "mnist-archive":
+                folder = tmp_path / f"mnist_png_{part}_3_{index}" / "checkpoints"
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(held, folder / f"model_{index}.pth")
+    config = DataConfig(name=name, root=tmp_path, train=4, validation=1, test=2)
+    assert indices(load_splits(config)) == [[0, 1, 2, 3], [11], [0, 1]]
+
+
+def test_the_usual_sizes():
+    assert DataConfig().counts == (8_000, 1_000, 1_000)
+    assert DataConfig(name="mnist-archive", test=7).counts == (55_000, 5_000, 7)
+
+
+def test_there_must_be_enough(folder):
+    with pytest.raises(ValueError, match="Make more with `l2o data siren-fits`"):
+        load_splits(DataConfig(root=folder, train=40, validation=5, test=5))
+
+
+def test_no_part_may_be_empty():
+    with pytest.raises(ValueError, match="Choose positive numbers"):
+        DataConfig(test=0)
