@@ -25,7 +25,7 @@ from meta_train.unroll import RuleOnGraph
 from optimizees import Task, build_task, load_fashion_mnist
 from optimizees.families import TaskName
 
-from .report import github_table, require_rows
+from .report import github_table, require_rows, write_report
 from .step_cost import Subject, time_in_turns
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
@@ -154,9 +154,7 @@ def report_meta_speed(results: Path) -> str:
         f"{machine['threads']} thread(s), {rows[0]['config']['device']}. Made by "
         "`l2o benchmark meta-speed`."
     )
-    text = "\n\n".join(parts) + "\n"
-    results.with_suffix(".md").write_text(text)
-    return text
+    return write_report(results, parts)
 
 
 _NOTES = """\

@@ -13,12 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt
-from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
-from .report import github_table, require_rows
+from .report import github_table, origin_of, require_rows, write_report
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -186,15 +185,12 @@ def report_optimizer_cost(results: Path) -> str:
         )
         for row in rows
     ]
-    origin = rows[0]["provenance"]
     parts = [
         "# What an optimizer costs beside its steps",
         "Floats and bytes of state a parameter, and medians of "
         f"{rows[0]['repetitions']} times in turns.",
         github_table(lines, headers),
-        f"{len(rows)} rows; commit {origin['commit']}; torch "
-        f"{origin['versions']['torch']}; {origin['machine']['processor']}, "
-        f"{origin['machine']['threads']} CPU thread(s). Load average at the end: "
+        f"{origin_of(rows)} Load average at the end: "
         f"{rows[0]['load_average']}; with more than the cores can serve, times compare "
         "with one another and with nothing else.",
         "A rule's state is five averages of the gradient and one of its square, in "
@@ -203,6 +199,4 @@ def report_optimizer_cost(results: Path) -> str:
         "file and finds the graph.",
         "Made by `l2o benchmark optimizer-cost`.",
     ]
-    text = "\n\n".join(parts) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    return write_report(results, parts)

@@ -133,7 +133,7 @@ def report_trials(
         panels.append(build_panels(_headline(part), part))
     picture = results.with_suffix(".png")
     save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
-    return _write(results, [*parts, notes, f"Made by `{command}`."])
+    return write_report(results, [*parts, notes, f"Made by `{command}`."])
 
 
 def require_rows(results: Path, command: str) -> Path:
@@ -146,7 +146,14 @@ def require_rows(results: Path, command: str) -> Path:
     return results
 
 
-def _write(results: Path, parts: list[str]) -> str:
+def write_report(results: Path, parts: Sequence[str]) -> str:
+    """Write paragraphs beside the results, whole or not at all; return the text.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+        parts: paragraphs, tables among them; empty ones are left out.
+    """
+    parts = [part for part in parts if part]
     text = "\n\n".join(parts) + "\n"
     write_whole(results.with_suffix(".md"), text.encode())
     return text

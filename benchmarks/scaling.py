@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
-from .report import github_table, origin_of, require_rows
+from .report import github_table, origin_of, require_rows, write_report
 from .step_cost import Measurement
 from .step_cost.command import known_pairs, measure_pairs
 from .step_cost.networks import NetworkName
@@ -161,9 +160,7 @@ def report_scaling(results: Path) -> str:
         f"Made by `{_COMMAND}`.",
     ]
     _draw(rows, results.with_suffix(".png"))
-    text = "\n\n".join(parts) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    return write_report(results, parts)
 
 
 def _table(rows: Sequence[Row]) -> str:

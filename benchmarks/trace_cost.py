@@ -10,15 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from l2o import neural_graph
-from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
+from optimizees.resnet import ResNet18
+from optimizees.transformer import GPT, ViT
 
-from .report import github_table, require_rows
-from .trace_models import MODELS
+from .report import github_table, origin_of, require_rows, write_report
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
+
+MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "ResNet-18": lambda: (ResNet18(), torch.randn(2, 3, 224, 224)),
+    "ViT-B/16": lambda: (ViT(), torch.randn(2, 3, 224, 224)),
+    "GPT-2 small": lambda: (GPT(), torch.randint(50257, (2, 128))),
+}
+"""Each with two samples: images of 224 x 224 pixels, or 128 tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +180,6 @@ def report_trace_cost(results: Path) -> str:
         )
         for row in rows
     ]
-    origin = rows[0]["provenance"]
     parts = [
         "# What a trace costs",
         "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
@@ -180,11 +187,7 @@ def report_trace_cost(results: Path) -> str:
         "process grows by at its peak, over the bytes of the parameters. Medians of "
         f"{rows[0]['repetitions']} fresh processes.",
         github_table(lines, headers),
-        f"{len(rows)} rows; commit {origin['commit']}; torch "
-        f"{origin['versions']['torch']}; {origin['machine']['processor']}, "
-        f"{origin['machine']['threads']} CPU thread(s).",
+        origin_of(rows),
         "Made by `l2o benchmark trace-cost`.",
     ]
-    text = "\n\n".join(parts) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    return write_report(results, parts)

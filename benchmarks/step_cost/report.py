@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import github_table, origin_of, require_rows
+from benchmarks.report import github_table, origin_of, require_rows, write_report
 from benchmarks.trials import Row
-from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
 from .subjects import COMPILED, LABELS
@@ -56,9 +55,7 @@ def report_step_cost(results: Path) -> str:
         parts += [_heading(network, found), cost_table(found)]
     parts += [_compare_forward(rows), origin_of(rows)]
     parts += [_NOTES.format(**rows[0]["settings"]), f"Made by `{_COMMAND}`."]
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    return write_report(results, parts)
 
 
 def cost_table(rows: Sequence[Row]) -> str:
