@@ -1,0 +1,179 @@
+"""The published CNN Wild Park: checkpoints as the paper's code wrote them."""
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from .wild_cnn import Activation, WildArchitecture, WildLayer, parameter_shapes
+
+_NUMPY = [
+    np.dtype,
+    np.float32,
+    np.float64,
+    np.ndarray,
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.int64)),
+    np.float64(0).__reduce__()[0],  # what rebuilds a number
+]
+"""What the checkpoints' results may hold besides tensors and plain values."""
+
+_SPELLINGS = {"none": "identity", "leakyrelu": "leaky_relu", "linear": "identity"}
+_ACCURACY = "test/acc"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PublishedCheckpoint:
+    """One network of the published park at one time of its training."""
+
+    architecture: WildArchitecture
+    """What it looks like."""
+    parameters: dict[str, Tensor]
+    """Name to values, `[*shape]`; names as in `WildCNN`."""
+    accuracy: float
+    """Test accuracy, in [0, 1]."""
+    iteration: int
+    """Training iterations of the run, as the checkpoint counts them."""
+
+
+def read_published_checkpoint(path: Path) -> PublishedCheckpoint:
+    """Read one checkpoint without running any code in it.
+
+    The file holds a dictionary with `model`, `config`, `iteration` and `last_result`.
+    Widths and kernels are those of the weights, in their order; activations and skips
+    come from the lists `activation` (or `activations`) and `residual` anywhere in
+    `config`. What the file pickles beyond tensors, plain values and numbers of numpy
+    is refused.
+
+    Args:
+        path: a checkpoint of the archive, https://zenodo.org/records/12797219.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: if the file holds objects, lacks something or contradicts itself.
+    """
+    try:
+        with safe_globals(_NUMPY):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
+        what = refused[1] if refused else "something that is no plain value"
+        raise ValueError(
+            "read_published_checkpoint reads tensors and plain values only; got "
+            f"{what} in {path}. If you trust the file, convert it once where omegaconf "
+            "is installed: c = torch.load(path, weights_only=False); c['config'] = "
+            "OmegaConf.to_container(c['config']); torch.save(c, path)."
+        ) from error
+    missing = [
+        name
+        for name in ("model", "config", "last_result")
+        if not isinstance(found, dict) or not isinstance(found.get(name), Mapping)
+    ]
+    if missing or _ACCURACY not in found["last_result"]:
+        raise ValueError(
+            "read_published_checkpoint needs model, config and "
+            f"last_result[{_ACCURACY!r}]; {path} lacks "
+            f"{', '.join(missing) or _ACCURACY}. Name a checkpoint of the park."
+        )
+    weights = [value for value in found["model"].values() if value.ndim > 1]
+    architecture = _architecture(weights, found["config"], path)
+    shapes = parameter_shapes(architecture)
+    values = list(found["model"].values())
+    if [tuple(value.shape) for value in values] != list(shapes.values()):
+        raise ValueError(
+            "read_published_checkpoint needs convolutions and a linear layer, each "
+            f"weight before its bias; got {[tuple(v.shape) for v in values]} in "
+            f"{path}. The park has no other networks."
+        )
+    return PublishedCheckpoint(
+        architecture=architecture,
+        parameters=dict(zip(shapes, values, strict=True)),
+        accuracy=float(found["last_result"][_ACCURACY]),
+        iteration=int(found.get("iteration", 0)),
+    )
+
+
+def find_published_checkpoints(directory: Path) -> dict[str, list[Path]]:
+    """Return the checkpoints of each run below a directory, both in order.
+
+    A run is a folder; split by these names, never by checkpoints.
+
+    Args:
+        directory: the unpacked archive.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    runs: dict[str, list[Path]] = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file() and path.suffix in ("", ".pt", ".pth", ".ckpt"):
+            run = path.relative_to(directory).parts[0]
+            runs.setdefault(run, []).append(path)
+    if not runs:
+        raise FileNotFoundError(
+            f"the published park must lie in {directory}; found no checkpoint below "
+            "it. Unpack the archive of https://zenodo.org/records/12797219 there."
+        )
+    return runs
+
+
+def _architecture(
+    weights: list[Tensor], config: Mapping[str, Any], path: Path
+) -> WildArchitecture:
+    """Return what weights and configuration say of the network."""
+    convs = [weight for weight in weights if weight.ndim == 4]
+    residual = _find(config, ("residual",))
+    names = _find(config, ("activation", "activations"))
+    if not (convs and len(residual) == len(names) == len(convs)):
+        raise ValueError(
+            "read_published_checkpoint needs an entry of `activation` and of "
+            f"`residual` for each convolution; got {len(names)} and {len(residual)} "
+            f"for {len(convs)} in {path}. Check the lists in its config."
+        )
+    layers = [
+        WildLayer(
+            channels=weight.shape[0],
+            kernel_size=weight.shape[2],
+            activation=_activation(str(name), path),
+            skip=None if int(source) < 0 else int(source),
+        )
+        for weight, name, source in zip(convs, names, residual, strict=True)
+    ]
+    return WildArchitecture(layers=tuple(layers), in_channels=convs[0].shape[1])
+
+
+def _activation(name: str, path: Path) -> Activation:
+    plain = name.lower().removeprefix("nn.")
+    plain = _SPELLINGS.get(plain, plain)
+    for known in get_args(Activation):
+        if plain == known:
+            return known
+    raise ValueError(
+        f"read_published_checkpoint knows {', '.join(get_args(Activation))}; got the "
+        f"activation {name!r} in {path}. Add its spelling to the reader."
+    )
+
+
+def _find(config: Any, names: tuple[str, ...]) -> list[Any]:
+    """Return the first list of one of these names, however deep."""
+    for key, value in _walk(config):
+        if key in names and isinstance(value, list | tuple):
+            return list(value)
+    return []
+
+
+def _walk(config: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            yield str(key), value
+            yield from _walk(value)
