@@ -44,6 +44,8 @@ class Alike:
 class Population:
     """Trained networks, split for learning, choosing and testing."""
 
+    name: PopulationName
+    """Whether their architectures differ."""
     train: tuple[Alike, ...]
     """What a predictor learns from."""
     validation: tuple[Alike, ...]
@@ -81,7 +83,7 @@ def load_population(
                 f"a population needs networks in every split; got none for {split} in "
                 f"{directory}. Let `l2o data {_COMMANDS[name]}` finish."
             )
-    facts: dict[str, Any] = {"population": name}
+    facts: dict[str, Any] = {"checkpoints_per_run": checkpoints_per_run}
     for split, groups in found.items():
         accuracies = torch.cat([group.accuracies for group in groups])
         facts[split] = {
@@ -95,7 +97,7 @@ def load_population(
             ],
         }
     facts["made"] = _description(name, directory)
-    return Population(**found, facts=facts)
+    return Population(name=name, **found, facts=facts)
 
 
 def batches(

@@ -1,0 +1,115 @@
+"""What predicts a network's accuracy from its weights, by name."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal, TypeAlias, assert_never
+
+import torch
+from torch import nn
+
+from l2o.companion import (
+    CompanionConfig,
+    NetworkBatch,
+    NetworkPredictor,
+    NetworkStack,
+    park_predictor,
+    zoo_predictor,
+)
+from l2o.companion.baselines import BaselinePredictor, FunctionalConfig, StatNNConfig
+from l2o.graph import NeuralGraph
+
+from .data import PopulationName
+
+PredictorName: TypeAlias = Literal[
+    "ng-gnn",
+    "ng-t",
+    "stat-nn",
+    "stat-nn-long",
+    "nfn",
+    "ng-gnn-small",
+    "ng-t-small",
+    "ng-gnn-no-activations",
+    "ng-t-no-activations",
+]
+Predictor: TypeAlias = NetworkPredictor | BaselinePredictor
+
+_GNN_PART = 16
+_TRANSFORMER_PART = 4
+
+
+def build_predictor(
+    name: PredictorName, population: PopulationName, graph: NeuralGraph
+) -> Predictor:
+    """Build a predictor, initialised from torch's generator.
+
+    Args:
+        name: which. `ng-gnn` and `ng-t` have the sizes that the paper has for the
+            population; `-small` have the sizes for a park, whatever it is;
+            `-no-activations` do not know what the neurons' activations are.
+            `stat-nn-long` is `stat-nn`, trained for longer.
+        population: what it will read.
+        graph: an architecture of the population; NFN reads no other.
+
+    Raises:
+        ValueError: if NFN shall read networks that differ.
+    """
+    match name:
+        case "ng-gnn" | "ng-gnn-no-activations" | "ng-gnn-small":
+            return NetworkPredictor(_config(name, "ng_gnn", population))
+        case "ng-t" | "ng-t-no-activations" | "ng-t-small":
+            return NetworkPredictor(_config(name, "ng_t", population))
+        case "stat-nn" | "stat-nn-long":
+            layers = 6 if population == "park" else 4
+            return BaselinePredictor(StatNNConfig(max_layers=layers), graph)
+        case "nfn":
+            if population == "park":
+                raise ValueError(
+                    "nfn reads networks of one architecture; got the park, where they "
+                    "differ. Leave it out, or choose the zoo."
+                )
+            return BaselinePredictor(FunctionalConfig(mode="hnp"), graph)
+        case _:
+            assert_never(name)
+
+
+def parts(name: PredictorName, batch: NetworkBatch) -> Iterator[NetworkBatch]:
+    """Yield a batch in pieces that fit a cache; results do not depend on them.
+
+    NG-T pads networks to the largest of a piece, so it gets one architecture at a time.
+
+    Args:
+        name: what will read them.
+        batch: the networks; those of a stack must stand side by side.
+    """
+    match name:
+        case "ng-gnn" | "ng-gnn-no-activations" | "ng-gnn-small":
+            yield from batch.split(_GNN_PART)
+        case "ng-t" | "ng-t-no-activations" | "ng-t-small":
+            for stack in batch.stacks:
+                yield from _alone(stack).split(_TRANSFORMER_PART)
+        case "stat-nn" | "stat-nn-long" | "nfn":
+            yield batch
+        case _:
+            assert_never(name)
+
+
+def _alone(stack: NetworkStack) -> NetworkBatch:
+    """Return one stack as a batch of its own."""
+    return NetworkBatch((replace(stack, places=torch.arange(len(stack))),))
+
+
+def _config(
+    name: PredictorName, kind: Literal["ng_gnn", "ng_t"], population: PopulationName
+) -> CompanionConfig:
+    park, zoo = park_predictor(kind), zoo_predictor(kind)
+    config = park if population == "park" else zoo
+    if name.endswith("-small"):
+        config = replace(config, backbone=park.backbone, readout=park.readout)
+    if name.endswith("-no-activations"):
+        config = replace(config, inputs=replace(config.inputs, activations=()))
+    return config
+
+
+def num_weights(predictor: nn.Module) -> int:
+    """Return how many numbers a predictor learns."""
+    return sum(weight.numel() for weight in predictor.parameters())
