@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CACHED_NUMBERS = 2**16
 """Messages of so many channels altogether are made at a time."""
@@ -55,7 +54,6 @@ class _Reduce(torch.autograd.Function):
         return sums, lows
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, ...]:
         grad_sums, grad_lows = grad_outputs
         modulation, receive, send, lows = ctx.saved_tensors

@@ -1,0 +1,184 @@
+"""NG-GNN on trained networks, edge by edge, as a user of PyTorch Geometric writes it.
+
+The same network with the same weights as a `NetworkClassifier`, and the same numbers,
+but every edge carries copies of its end states, reversed edges are listed beside the
+forward ones, features are written out in full, and messages are scattered to their
+receivers. It is what the fans are checked against, and what they are faster than.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import degree, to_dense_batch
+from typing_extensions import override
+
+from l2o.graph import NeuralGraph, to_pyg
+from l2o.graph.layout import pad_cells
+from l2o.nets.gnn import MessageLayer
+
+from .gnn import GraphBackbone
+from .inputs import Inputs
+from .models import NetworkClassifier
+from .projection import Projection, waves
+from .roles import activation_rows, layer_rows, position_rows
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+
+class PyGClassifier(nn.Module):
+    """A `NetworkClassifier` over an edge list.
+
+    Args:
+        model: NG-GNN without probes, kernels and linear layers read alike; its weights
+            are shared, not copied.
+
+    Raises:
+        ValueError: if the model is another.
+    """
+
+    def __init__(self, model: NetworkClassifier) -> None:
+        super().__init__()
+        self.model = model
+        inputs, backbone = model.encoder.inputs, model.encoder.backbone
+        is_plain = inputs.probes is None and inputs.linear_in is None
+        if not (isinstance(backbone, GraphBackbone) and is_plain):
+            raise ValueError(
+                "PyGClassifier takes NG-GNN without probes and with linear_as_conv; "
+                f"got {type(backbone).__name__} and {inputs.config}. Use the model "
+                "itself."
+            )
+        self.backbone = backbone
+        self.convs = [
+            MessageConv(layer, backbone.typical_log_degree)
+            for layer in backbone.layers
+            if isinstance(layer, MessageLayer)
+        ]
+
+    def to_data(self, graph: NeuralGraph, params: Mapping[str, Tensor]) -> "Data":
+        """Return one network as the model reads it, to be put in a `Batch`.
+
+        Args:
+            graph: the architecture.
+            params: name to `[*shape]`.
+        """
+        inputs = self.model.encoder.inputs
+        config, data = inputs.config, to_pyg(graph, params)
+        assert data.edge_index is not None
+        assert data.x is not None
+        edges = _edge_features(inputs, graph, data)
+        data.edge_attr = edges
+        if config.reversed_edges:
+            none = torch.zeros_like(edges)
+            forward = torch.cat([edges, none, edges], dim=1)
+            data.edge_attr = torch.cat([forward, torch.cat([none, edges, edges], 1)])
+            both = [data.edge_index, data.edge_index.flip(0)]
+            data.edge_index = torch.cat(both, dim=1)
+        rows = torch.tensor(layer_rows(graph, config))[data.node_group]
+        has_bias = data.x.new_zeros(len(rows), 1)
+        for node in graph.node_parameters:
+            numbers = (data.node_group == node.neurons.group).nonzero()[:, 0]
+            has_bias[numbers[torch.tensor(tuple(node.neurons.index))]] = 1.0
+        shifted = data.x - inputs.bias_mean[rows, None]
+        data.x = shifted / inputs.bias_std[rows, None] * has_bias
+        data.position = position_rows(graph, config)
+        data.activation = (
+            activation_rows(graph, config) if config.activations else data.position
+        )
+        return data
+
+    def forward(self, batch: "Data") -> Tensor:
+        """Return logits, `[network, class]`."""
+        inputs = self.model.encoder.inputs
+        assert batch.x is not None
+        assert batch.edge_attr is not None
+        assert batch.batch is not None
+        nodes = _project(inputs.node_in, batch.x)
+        for table, rows in (
+            (inputs.positions, batch.position),
+            (inputs.activations, batch.activation),
+        ):
+            if table is not None:
+                nodes = nodes + F.pad(table, (0, 0, 0, 1))[rows]
+        edges = _project(inputs.edge_in, batch.edge_attr)
+        for conv in self.convs:
+            nodes, edges = conv(nodes, edges, batch.edge_index)
+            if not conv.layer.is_last:
+                nodes = self.backbone.dropout(nodes)
+        is_output = batch.node_type == 2
+        outputs, _ = to_dense_batch(nodes[is_output], batch.batch[is_output])
+        return self.model.readout.network(outputs.flatten(1))
+
+
+class MessageConv(MessagePassing):
+    """One NG-GNN layer over an edge list, with the weights of a `MessageLayer`."""
+
+    def __init__(self, layer: MessageLayer, typical_log_degree: float) -> None:
+        super().__init__(aggr=["mean", "min", "max", "var"])
+        self.layer = layer
+        self.typical_log_degree = typical_log_degree
+
+    @override
+    def forward(
+        self, nodes: Tensor, edges: Tensor, edge_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next states.
+
+        Args:
+            nodes: `[neuron, width]`.
+            edges: `[edge, width]`.
+            edge_index: `[2, edge]`.
+        """
+        layer = self.layer
+        found = self.propagate(
+            edge_index,
+            receiver=layer.from_receiver[0](nodes),
+            sender=layer.from_sender[0](nodes),
+            modulation=layer.scale_shift[0](edges),
+            size=(len(nodes), len(nodes)),
+        )
+        count = degree(edge_index[1], len(nodes), dtype=nodes.dtype)[:, None]
+        mean, low, high, variance = found.chunk(4, dim=-1)
+        deviation = (variance.relu() + 1e-5).sqrt() * (count > 0)
+        plain = torch.cat([mean, low, high, deviation], dim=-1)
+        amplified = plain * count.log1p() / self.typical_log_degree
+        nodes = layer.update_nodes(nodes, torch.cat([plain, amplified], dim=-1))
+        if layer.is_last:
+            return nodes, edges
+        source, target = edge_index
+        ends = layer.edge_source(nodes)[source] + layer.edge_target(nodes)[target]
+        return nodes, layer.update_edge(edges, ends)
+
+    def message(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
+        self, receiver_i: Tensor, sender_j: Tensor, modulation: Tensor
+    ) -> Tensor:
+        """Return the message of every edge."""
+        scale, shift = modulation.chunk(2, dim=-1)
+        return scale * (receiver_i + sender_j) + shift
+
+
+def _edge_features(inputs: Inputs, graph: NeuralGraph, data: "Data") -> Tensor:
+    """Return standardised and centred kernels along the weights, `[edge, cell]`."""
+    kernel, rows = inputs.config.kernel, layer_rows(graph, inputs.config)
+    assert data.edge_attr is not None
+    found = data.edge_attr.new_zeros(len(data.edge_block), kernel[0] * kernel[1])
+    centre = kernel[0] // 2 * kernel[1] + kernel[1] // 2
+    found[data.edge_block >= len(graph.blocks), centre] = 1.0
+    for number, block in enumerate(graph.blocks):
+        row, count = rows[block.target.group], block.num_cells
+        values = data.edge_attr[data.edge_block == number, :count]
+        values = (values - inputs.weight_mean[row]) / inputs.weight_std[row]
+        padded = pad_cells(values[None], block.cells, kernel)[0]
+        found[data.edge_block == number] = padded
+    return found
+
+
+def _project(projection: Projection, values: Tensor) -> Tensor:
+    """Return the first states, map by map."""
+    if projection.frequencies is not None:
+        values = waves(values, projection.frequencies)
+    return projection.second(projection.first(values))
