@@ -5,6 +5,7 @@ from typing import TypeAlias, assert_never
 from .config import FeedForwardConfig, LSTMConfig, NetConfig, NFNConfig, NGGNNConfig
 from .feed_forward import FeedForwardNet
 from .gnn import NGGNNNet
+from .gnn_released import ReleasedNGGNNNet
 from .lstm import LSTMNet
 from .nfn import NFNNet
 
@@ -30,6 +31,8 @@ def build_net(
     match config:
         case FeedForwardConfig():
             return FeedForwardNet(config, **sizes)
+        case NGGNNConfig(readout="released"):
+            return ReleasedNGGNNNet(config, **sizes)
         case NGGNNConfig():
             return NGGNNNet(config, **sizes)
         case LSTMConfig():

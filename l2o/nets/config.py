@@ -58,6 +58,10 @@ class NGGNNConfig:
     """Whether node and edge updates are added to the previous state."""
     activation: Activation = "silu"
     """Pointwise function in the message-passing layers."""
+    readout: Literal["own", "released"] = "own"
+    """Which neuron a bias reads: its `own`; or, as in the paper's `released` code, the
+    one as many places before it as the network has inputs, which breaks the symmetry of
+    the neurons. Only for measuring what that fault costs."""
     head: FeedForwardConfig = FeedForwardConfig()
     """The per-parameter network that reads an entry's features and its edge or node
     state."""

@@ -14,7 +14,16 @@ from meta_train.outer import learning_rate
 from meta_train.task_config import TaskConfig
 
 FILES = sorted((Path(meta_train.__file__).parent / "configs" / "paper").glob("*.yaml"))
-RULES = {"ff": "paper-ff", "lstm": "paper-lstm", "nfn": "paper-nfn", "ng-gnn": "paper"}
+RELEASED = replace(
+    PRESETS["paper"], net=replace(PRESETS["paper"].net, readout="released")
+)
+RULES = {
+    "ff": "paper-ff",
+    "lstm": "paper-lstm",
+    "nfn": "paper-nfn",
+    "ng-gnn": "paper",
+    "ng-gnn-released": RELEASED,
+}
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -52,7 +61,7 @@ def test_two_outer_steps_move_theta(config, tmp_path):
         device="cpu",
     )
     trainer = MetaTrainer(small, tmp_path / "run")
-    assert trainer.rule.config == PRESETS[RULES[config.name]]
+    assert trainer.rule.config == config.rule_config
     before = {name: item.clone() for name, item in trainer.rule.named_parameters()}
     problems = set()
     for _ in range(2):
