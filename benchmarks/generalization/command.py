@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.trials import RESULTS, Row, use_threads
-from l2o.optim.checkpoint import write_whole
+from benchmarks.trials import RESULTS, Row, use_threads, write_rows
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 
@@ -113,7 +112,7 @@ def run_generalization(
                 "cpu_seconds": round(time.process_time() - start, 1),
                 "provenance": provenance(),
             }
-            _append(config.results, [*known, row])
+            append_row(config.results, row)
             checkpoint.unlink(missing_ok=True)
             announce(
                 f"{title}: Kendall's tau {row['tau']:.3f}, R^2 {row['r2']:.3f} on "
@@ -168,6 +167,10 @@ def _outcome(learned: Learned, *, with_predictions: bool) -> Row:
     return values | ({"pairs": pairs} if with_predictions else {})
 
 
-def _append(results: Path, rows: list[Row]) -> None:
-    lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
-    write_whole(results, "".join(lines).encode())
+def append_row(results: Path, row: Row) -> None:
+    """Append a row; several processes may do so, and one may have been cut short."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    if results.is_file() and not results.read_text().endswith("\n"):
+        write_rows(results, read_json_lines(results))
+    with results.open("a") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
