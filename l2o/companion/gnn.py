@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from l2o.nets import NGGNNConfig
-from l2o.nets.message_layer import MessageLayer
 from l2o.nets.inbox import Inbox
+from l2o.nets.message_layer import MessageLayer
 
 from .config import NGGNNBackboneConfig
 from .inputs import Encoded

@@ -20,6 +20,9 @@ from .neural_graph import NeuralGraph, Neurons
 PACKED_ENTRIES = 2**13
 """Small blocks of one shape are put together up to so many entries."""
 
+EDGE_ENTRIES = 8
+"""An edge is at least as much work as so many entries of a kernel."""
+
 Box = tuple[slice, slice, slice]
 _WHOLE = slice(None)
 
@@ -96,8 +99,8 @@ def find_tiles(graph: NeuralGraph, device: torch.device, cut: int | None) -> Til
     Args:
         graph: the neural graph.
         device: where the numbers of the neurons shall lie.
-        cut: most entries of a tile (a single edge or neuron may hold more); None leaves
-            every block whole.
+        cut: most entries of a tile, an edge or neuron counting at least
+            `EDGE_ENTRIES` (a single one may hold more); None leaves every block whole.
     """
     key = ("tiles", device, cut)
     if key not in graph.derived:
@@ -154,7 +157,8 @@ class _Tiler:
         parts, targets, sources, *cells = blocks[0].view.shape
         boxes = [(_WHOLE, _WHOLE, _WHOLE)]
         if len(blocks) == 1 and self.cut is not None:
-            boxes = _boxes((parts, targets, sources), self.cut // max(prod(cells), 1))
+            most = self.cut // max(prod(cells), EDGE_ENTRIES)
+            boxes = _boxes((parts, targets, sources), most)
         target = self._numbers(block.target for block in blocks).view(-1, targets)
         source = self._numbers(block.source for block in blocks).view(-1, sources)
         owner = self._owner((block.parameter, block.parts) for block in blocks)
@@ -173,7 +177,8 @@ class _Tiler:
     def _tie_tiles(self) -> Iterable[EdgeTile]:
         target = self._numbers(tie.target for tie in self.graph.ties)
         source = self._numbers(tie.source for tie in self.graph.ties)
-        for rows in _ranges(len(target), self.cut or len(target)):
+        most = len(target) if self.cut is None else self.cut // EDGE_ENTRIES
+        for rows in _ranges(len(target), most):
             yield EdgeTile(
                 number=next(self.count),
                 blocks=(),
@@ -191,7 +196,7 @@ class _Tiler:
         owner = self._owner((node.parameter, len(node.neurons)) for node in nodes)
         boxes = [_WHOLE]
         if len(nodes) == 1 and self.cut is not None:
-            most = self.cut // max(nodes[0].num_cells, 1)
+            most = self.cut // max(nodes[0].num_cells, EDGE_ENTRIES)
             boxes = _ranges(len(neurons), most)
         for box in boxes:
             yield NodeTile(

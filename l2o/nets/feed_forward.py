@@ -6,13 +6,12 @@ from torch import Tensor, nn
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import NodeTile
 
-from .config import Activation, FeedForwardConfig
+from .config import FeedForwardConfig
 from .entries import Entries
+from .products import Pointwise, add
 
-
-def build_activation(name: Activation) -> nn.Module:
-    """Return the pointwise function of that name."""
-    return nn.ReLU() if name == "relu" else nn.SiLU()
+_COLUMNS = 2**13
+"""Entries that pass all layers at a time without autograd: they fit in a cache."""
 
 
 class FeedForward(nn.Module):
@@ -55,32 +54,98 @@ class FeedForward(nn.Module):
             nn.Linear(config.width, config.width) for _ in range(config.layers - 1)
         )
         self.last = nn.Linear(config.width, num_outputs)
-        self.activation = build_activation(config.activation)
+        self.activation = Pointwise(config.activation)
 
     def forward(
-        self, features: Tensor, context: Tensor, structure: Tensor | None = None
+        self,
+        features: Tensor,
+        context: Tensor,
+        structure: Tensor | None = None,
+        mix: nn.Linear | None = None,
     ) -> Tensor:
         """Return `num_outputs` numbers an entry.
 
+        It is fastest where features and outputs lie channel by channel in memory.
+
         Args:
-            features: `[*entries, num_features]`.
-            context: broadcasts to `[*entries, num_context]`; ignored where the network
-                takes none.
-            structure: broadcasts to `[*entries, num_structure]`.
+            features: `[*edges, cell, num_features]`.
+            context: broadcasts to `[*edges, cell, num_context]`; ignored where the
+                network takes none.
+            structure: broadcasts to `[*edges, cell, num_structure]`.
+            mix: a map that `structure` passes before; None for none. The two maps are
+                multiplied out.
 
         Returns:
-            `[*entries, num_outputs]`.
+            `[*edges, cell, num_outputs]`.
         """
+        entries = features.movedim(-1, 0).flatten(1, -2)
+        shared = self._shared(features.ndim, context, structure, mix)
+        if shared[0].numel() > 1:
+            grid = *features.shape[:-2], shared.shape[-1]
+            shared = shared.expand(-1, *grid).flatten(1, -2)
+        else:
+            shared = shared.flatten(1)[..., None].expand(-1, entries.shape[1], 1)
+        edges, cells = entries.shape[1:]
+        step = edges if torch.is_grad_enabled() else max(1, _COLUMNS // cells)
+        pieces = [
+            self._through(
+                entries[:, start : start + step], shared[:, start : start + step]
+            )
+            for start in range(0, edges, step)
+        ]
+        outputs = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+        return outputs.view(-1, *features.shape[:-1]).movedim(0, -1)
+
+    def _through(self, entries: Tensor, shared: Tensor) -> Tensor:
+        """Return `[output, entry]`.
+
+        Args:
+            entries: `[feature, edge, cell]`.
+            shared: `[width, edge, cell]`, with one cell if all take the same.
+        """
+        hidden = self.first.weight @ entries.flatten(1)
+        hidden = add(hidden.view(-1, *entries.shape[1:]), shared)
+        hidden = self.activation(hidden).flatten(1)
+        for layer in self.linears:
+            hidden = self.activation(_apply(layer, hidden))
+        return _apply(self.last, hidden)
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers between the first and the last, in order."""
+        return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
+
+    def _shared(
+        self,
+        ndim: int,
+        context: Tensor,
+        structure: Tensor | None,
+        mix: nn.Linear | None,
+    ) -> Tensor:
+        """Return what broadcasts to the first layer's `[width, *entries]`."""
         shared = self.first.bias
         if self.from_context is not None:
             shared = shared + self.from_context(context)
-        if self.from_structure is not None:
-            assert structure is not None
-            shared = shared + self.from_structure(structure)
-        hidden = self.activation(features @ self.first.weight.T + shared)
-        for layer in self.hidden:
-            hidden = self.activation(layer(hidden))
-        return self.last(hidden)
+        if self.from_structure is None:
+            return _leading(shared, ndim)
+        assert structure is not None
+        weight = self.from_structure.weight
+        if mix is not None:
+            shared = shared + weight @ mix.bias
+            weight = weight @ mix.weight
+        part = torch.tensordot(weight, structure, dims=([1], [-1]))
+        return add(part, _leading(shared, ndim))
+
+
+def _apply(layer: nn.Linear, values: Tensor) -> Tensor:
+    """Return `[outputs, entry]` from `[inputs, entry]`."""
+    return torch.addmm(layer.bias[:, None], layer.weight, values)
+
+
+def _leading(values: Tensor, ndim: int) -> Tensor:
+    """Return `[channel, ...]` of `ndim` axes from `[..., channel]`."""
+    ones = [1] * (ndim - values.ndim)
+    return values.reshape(*ones, *values.shape).movedim(-1, 0)
 
 
 def _shared_input(channels: int, width: int) -> nn.Linear | None:

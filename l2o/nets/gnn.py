@@ -6,7 +6,6 @@ reduced over one of its axes. Only neurons, of which there are far fewer than ed
 gathered and scattered.
 """
 
-from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -20,92 +19,10 @@ from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
 from .entries import Entries
-from .feed_forward import FeedForward, build_activation
-from .inbox import NUM_REDUCTIONS, Inbox
-
-
-class MessageLayer(nn.Module):
-    r"""One NG-GNN layer: messages to the nodes, then an update of the edges.
-
-    .. math::
-        m_{ij} = scale(e_{ij}) (A v_i + B v_j) + shift(e_{ij}), \\quad
-        v_i' = U [v_i, reduce_j m_{ij}], \\quad
-        e_{ij}' = W_2 \\sigma(W_1 e_{ij} + C v_j' + D v_i')
-
-    Messages run along and against every edge; one neuron's messages of both
-    directions are reduced together.
-
-    Args:
-        config: the network's configuration.
-        is_last: the last layer has no norm and activation, unless `residual`.
-        has_edge_update: whether the edges follow; a last layer whose edges nobody reads
-            does without the weights.
-
-    Reference:
-        Kofinas et al., 2024, Eq. 3-4; Corso et al., 2020, "Principal Neighbourhood
-        Aggregation", https://arxiv.org/abs/2004.05718. Differences: the norm is per
-        node, never over a batch; `directions="own"` and `residual` are ours.
-    """
-
-    def __init__(
-        self, config: NGGNNConfig, *, is_last: bool, has_edge_update: bool = True
-    ) -> None:
-        super().__init__()
-        width = config.width
-        maps = 2 if config.directions == "own" else 1
-        self.is_last = is_last
-        self.is_residual = config.residual
-        self.scale_shift = nn.ModuleList(
-            nn.Linear(width, 2 * width) for _ in range(maps)
-        )
-        self.from_receiver = nn.ModuleList(nn.Linear(width, width) for _ in range(maps))
-        self.from_sender = nn.ModuleList(
-            nn.Linear(width, width, bias=False) for _ in range(maps)
-        )
-        self.update = nn.Linear((1 + NUM_REDUCTIONS) * width, width)
-        self.mix = nn.Linear(width, width)
-        has_norm = config.residual or not is_last
-        self.norm = nn.LayerNorm(width) if has_norm else nn.Identity()
-        self.activation = build_activation(config.activation)
-        if has_edge_update:
-            self.edge_own = nn.Linear(width, width)
-            self.edge_source = nn.Linear(width, width)
-            self.edge_target = nn.Linear(width, width)
-            self.edge_out = nn.Linear(width, width)
-
-    def forward(
-        self, nodes: Tensor, tiles: Sequence[EdgeTile], edges: "EdgeStates"
-    ) -> Tensor:
-        """Return the next node states `[neuron, width]`; let the edges follow."""
-        inbox = edges.new_inbox()
-        receive = [layer(nodes) for layer in self.from_receiver]
-        send = [layer(nodes) for layer in self.from_sender]
-        for index, tile in enumerate(tiles):
-            states = edges.get(index)
-            ends = _targets(receive[0], tile) + _sources(send[0], tile)
-            inbox.add(tile.target, self._messages(0, states[0], ends), axis=2)
-            ends = _sources(receive[-1], tile) + _targets(send[-1], tile)
-            inbox.add(tile.source, self._messages(-1, states[-1], ends), axis=1)
-        nodes = self.update_nodes(nodes, inbox.reduce(nodes))
-        edges.follow(self, self.edge_source(nodes), self.edge_target(nodes))
-        return nodes
-
-    def _messages(self, way: int, edge: Tensor, ends: Tensor) -> Tensor:
-        """Return `[part, target, source, width]`, whichever end receives."""
-        scale, shift = self.scale_shift[way](edge).chunk(2, dim=-1)
-        return torch.addcmul(shift, scale, ends)
-
-    def update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
-        """Return the next `[neuron, width]` from what the messages were reduced to."""
-        update = self.mix(self.update(torch.cat([nodes, reduced], dim=-1)))
-        if self.is_residual:
-            return self.norm(nodes + self.activation(update))
-        return update if self.is_last else self.activation(self.norm(update))
-
-    def update_edge(self, edge: Tensor, ends: Tensor) -> Tensor:
-        """Return the next states of some edges from these and their ends' shares."""
-        update = self.edge_out(self.activation(self.edge_own(edge) + ends))
-        return edge + update if self.is_residual else update
+from .feed_forward import FeedForward
+from .inbox import Inbox
+from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
+from .products import add
 
 
 class EdgeStates:
@@ -123,8 +40,10 @@ class EdgeStates:
     def __init__(self, net: "NGGNNNet", entries: Entries, extra: Tensor) -> None:
         self.net = net
         self.entries = entries
-        self.extra = extra
         self.room = entries.memory_limit
+        mix = net.edge_mix
+        self.weight = mix.weight @ net.edge_in.weight
+        self.bias = mix(net.edge_in.bias + extra)
         self.layers: list[tuple[MessageLayer, Tensor, Tensor]] = []
         self.kept: dict[int, tuple[int, list[Tensor]]] = {}
 
@@ -146,9 +65,9 @@ class EdgeStates:
             states = [
                 layer.update_edge(
                     state,
-                    _sources(source, tile) + _targets(target, tile)
+                    at_sources(source, tile) + at_targets(target, tile)
                     if direction == 0
-                    else _targets(source, tile) + _sources(target, tile),
+                    else at_targets(source, tile) + at_sources(target, tile),
                 )
                 for direction, state in enumerate(states)
             ]
@@ -168,11 +87,9 @@ class EdgeStates:
         if tile.blocks:
             summary = net.summarize(self.entries.read(tile), tile.cells)
         else:
-            summary = self.extra.new_zeros(*tile.shape, net.node_in.in_features)
-        extra = self.extra.index_select(0, tile.owner)[:, None, None]
-        return [
-            net.edge_mix(net.edge_in(item) + extra) for item in net.directed(summary)
-        ]
+            summary = self.bias.new_zeros(*tile.shape, net.node_in.in_features)
+        bias = self.bias.index_select(0, tile.owner)[:, None, None]
+        return [add(item @ self.weight.T, bias) for item in net.directed(summary)]
 
     def _has_room(self, states: list[Tensor]) -> bool:
         """Whether these may be kept; takes the room if so."""
@@ -183,18 +100,6 @@ class EdgeStates:
             return False
         self.room -= size
         return True
-
-
-def _targets(nodes: Tensor, tile: EdgeTile) -> Tensor:
-    """Return each edge's target, to broadcast: `[part, target, 1, width]`."""
-    found = nodes.index_select(0, tile.target.flatten())
-    return found.reshape(*tile.target.shape, 1, -1)
-
-
-def _sources(nodes: Tensor, tile: EdgeTile) -> Tensor:
-    """Return each edge's source, to broadcast: `[part, 1, source, width]`."""
-    found = nodes.index_select(0, tile.source.flatten())
-    return found.reshape(len(tile.source), 1, tile.source.shape[1], -1)
 
 
 class NGGNNNet(nn.Module):
@@ -240,8 +145,8 @@ class NGGNNNet(nn.Module):
             MessageLayer(config, is_last=index == config.layers - 1)
             for index in range(config.layers)
         )
-        self.edge_out = _read_out(width)
-        self.node_out = _read_out(width)
+        self.edge_out = ReadOut(width)
+        self.node_out = ReadOut(width)
         self.entry = FeedForward(
             config.head,
             num_features=num_features,
@@ -295,9 +200,10 @@ class NGGNNNet(nn.Module):
         """Write the outputs of all weights from the last edge states."""
         for index, tile in enumerate(entries.tiles.edges):
             if tile.is_owned:
-                structure = self.edge_out(edges.pop(index)[0])[..., None, :]
+                structure = self.edge_out.begin(edges.pop(index)[0])[..., None, :]
                 shared = context.index_select(0, tile.owner)[:, None, None, None]
-                outputs = self.entry(entries.read(tile), shared, structure)
+                features = entries.read(tile)
+                outputs = self.entry(features, shared, structure, self.edge_out.end)
                 entries.write(tile, outputs)
 
     def write_nodes(self, entries: Entries, context: Tensor, nodes: Tensor) -> None:
@@ -370,7 +276,3 @@ def _positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:
             ]
         )
     return graph.derived[key]
-
-
-def _read_out(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))

@@ -1,5 +1,6 @@
 """Where messages arrive: reduced a neuron, tile by tile."""
 
+from collections.abc import Callable
 from math import inf, log
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 
 NUM_REDUCTIONS = 8
 """Mean, minimum, maximum, deviation, each plain and amplified by degree."""
+
+UPDATED_NEURONS = 2**14
+"""Neurons that are updated at a time where nothing need be kept for autograd."""
 
 TYPICAL_LOG_DEGREE = log(32.0)
 """Where the amplification is 1: a neuron with 31 neighbours."""
@@ -79,9 +83,32 @@ class Inbox:
         """
         if not self.sums:
             return nodes.new_zeros(len(nodes), NUM_REDUCTIONS * nodes.shape[-1])
-        degree = self.degree.to(nodes.dtype)[:, None]
-        is_touched = degree > 0
+        return self._reduced(self.degree.to(nodes.dtype), *self._joined())
+
+    def follow(
+        self, nodes: Tensor, update: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Return what `update` makes of nodes and of what `reduce` tells them.
+
+        Many neurons are updated some at a time, since both take nine times the memory
+        of the nodes.
+        """
+        if self.is_pure or not self.sums or len(nodes) <= UPDATED_NEURONS:
+            return update(nodes, self.reduce(nodes))
+        degree = self.degree.to(nodes.dtype)
         sums, lows = self._joined()
+        parts = (item.split(UPDATED_NEURONS) for item in (nodes, degree, sums, lows))
+        return torch.cat(
+            [
+                update(some, self._reduced(*rest))
+                for some, *rest in zip(*parts, strict=True)
+            ]
+        )
+
+    def _reduced(self, degree: Tensor, sums: Tensor, lows: Tensor) -> Tensor:
+        """Return what `reduce` does, of some neurons."""
+        degree = degree[:, None]
+        is_touched = degree > 0
         mean, square = (sums / degree.clamp_min(1)).chunk(2, dim=-1)
         low, high = torch.where(is_touched, lows, 0.0).chunk(2, dim=-1)
         deviation = ((square - mean.square()).relu() + 1e-5).sqrt() * is_touched

@@ -72,13 +72,7 @@ class LSTMNet(nn.Module):
         torch.nn.init.zeros_(self.entry.last.bias)
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read the features of every entry twice and write its outputs.
-
-        Args:
-            graph: the optimizee's graph.
-            entries: where features come from and outputs go.
-            context: `[tensor, num_context]`, in the order of `graph.shapes`.
-        """
+        """Read every entry twice and write it, as `FeedForwardNet` does once."""
         tiles = [tile for tile in entries.tiles.edges if tile.is_owned]
         every: list[EdgeTile | NodeTile] = [*tiles, *entries.tiles.nodes]
         total = context.new_zeros(len(graph.shapes), self.first.out_features)

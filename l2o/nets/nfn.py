@@ -95,13 +95,7 @@ class NFNNet(nn.Module):
         torch.nn.init.zeros_(self.entry.last.bias)
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read the features of every entry twice and write its outputs.
-
-        Args:
-            graph: the optimizee's graph.
-            entries: where features come from and outputs go.
-            context: `[tensor, num_context]`, in the order of `graph.shapes`.
-        """
+        """Read every entry twice and write it, as `FeedForwardNet` does once."""
         chain = self._chain(graph)
         states = self.stack(self._inputs(chain, entries, context))
         edges = dict(zip(chain.weights, states[::2], strict=False))

@@ -18,8 +18,9 @@ from l2o.graph import NeuralGraph
 from l2o.graph.tiles import Tiles
 
 from .entries import Entries
-from .gnn import MessageLayer, NGGNNNet
+from .gnn import NGGNNNet
 from .inbox import TYPICAL_LOG_DEGREE
+from .message_layer import MessageLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +173,9 @@ class PyGNGGNNNet(nn.Module):
             return
         features = torch.cat([value.flatten(0, 3) for value in values])
         outputs = self.net.entry(
-            features,
-            context[edge_list.owner[edge_list.entry_edge]],
-            self.net.edge_out(edges)[edge_list.entry_edge],
+            features[:, None],
+            context[edge_list.owner[edge_list.entry_edge], None],
+            self.net.edge_out(edges)[edge_list.entry_edge, None],
         ).split([value[..., 0].numel() for value in values])
         for tile, value, output in zip(
             entries.tiles.edges, values, outputs, strict=False

@@ -27,10 +27,10 @@ Params: TypeAlias = dict[str, Tensor]
 DEFAULT_MEMORY = 2**29
 """Bytes for edge states, or as many as the parameters take if these are more."""
 
-TILE_ENTRIES = 2**15
+TILE_ENTRIES = 2**17
 """Entries that are computed at a time without autograd, so that they fit in a cache."""
 
-_BYTES_AN_ENTRY = 2**10
+_BYTES_AN_ENTRY = 2**9
 """What a tile of a compiled step needs, roughly."""
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from l2o import PRESETS, Rule, neural_graph
 from l2o.graph.tiles import find_tiles
 from l2o.nets import NGGNNConfig
-from l2o.nets.gnn import EdgeStates, MessageLayer, NGGNNNet
+from l2o.nets.gnn import EdgeStates, NGGNNNet
+from l2o.nets.message_layer import MessageLayer
 
 CONFIGS = {
     "default": NGGNNConfig(width=6),
@@ -68,8 +69,9 @@ def take_layer(layer, tiles, state):
     """Let states that were made up pass through one layer."""
     net = NGGNNNet(NGGNNConfig(width=6), num_features=1, num_context=0, num_outputs=1)
     entries = SimpleNamespace(tiles=tiles, memory_limit=None, read=print, write=print)
-    edges = EdgeStates(net, entries, torch.zeros(0))
-    edges.kept = {index: (0, item) for index, item in enumerate(state.edges)}
+    edges = EdgeStates(net, entries, torch.zeros(1, 6))
+    own = [[edge.clone() for edge in item] for item in state.edges]
+    edges.kept = {index: (0, item) for index, item in enumerate(own)}
     nodes = layer(state.nodes, tiles.edges, edges)
     return State(nodes, [edges.get(index) for index in range(len(tiles.edges))])
 

@@ -1,0 +1,40 @@
+"""Sums and products that write in place where no gradient is recorded.
+
+Without autograd a step is bound by memory: what is written over stays in the cache.
+With autograd nothing may be overwritten, and the same functions return new tensors.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import Activation
+
+
+class Pointwise(nn.Module):
+    """A pointwise function, in the place of its argument if it can be.
+
+    Args:
+        name: which.
+    """
+
+    def __init__(self, name: Activation) -> None:
+        super().__init__()
+        self.name: Activation = name
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the function of `values`, a tensor that nobody else needs."""
+        in_place = not torch.is_grad_enabled()
+        if self.name == "relu":
+            return F.relu(values, inplace=in_place)
+        return F.silu(values, inplace=in_place)
+
+
+def add(base: Tensor, values: Tensor) -> Tensor:
+    """Return `base + values`, in the place of `base` if it can be.
+
+    Args:
+        base: a tensor that nobody else needs.
+        values: what broadcasts to its shape.
+    """
+    return base + values if torch.is_grad_enabled() else base.add_(values)
