@@ -1,6 +1,7 @@
 """Baselines with equivariant layers: DWSNet and NFN."""
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from torch import Tensor, nn
 
@@ -63,13 +64,15 @@ class EquivariantBody(nn.Module):
         )
 
 
-def build_dwsnet(
-    config: DWSNetConfig, graph: NeuralGraph, num_outputs: int | None
+def build_equivariant(
+    config: DWSNetConfig | FunctionalConfig,
+    graph: NeuralGraph,
+    num_outputs: int | None,
 ) -> EquivariantBody:
-    """Return a DWSNet.
+    """Return a DWSNet or a neural functional (NFN).
 
     Args:
-        config: sizes.
+        config: which, and its sizes.
         graph: the architecture, a plain chain of layers.
         num_outputs: numbers a network; None for one a parameter entry.
 
@@ -78,10 +81,23 @@ def build_dwsnet(
 
     Reference:
         Navon et al., 2023, "Equivariant Architectures for Learning in Deep Weight
-        Spaces", https://arxiv.org/abs/2301.12780. Difference: the released code has
-        attention in place of the set layers by default; these are the affine ones.
+        Spaces", https://arxiv.org/abs/2301.12780; Zhou et al., 2023, "Permutation
+        Equivariant Neural Functionals", https://arxiv.org/abs/2302.14040. Differences:
+        layers as `EquivariantLinear` says; the released DWSNet has attention in place
+        of its set layers by default, these are the affine ones of the paper.
     """
-    chain = require_chain(graph, "DWSNet")
+    match config:
+        case DWSNetConfig():
+            return _build_dwsnet(config, require_chain(graph, "DWSNet"), num_outputs)
+        case FunctionalConfig():
+            return _build_functional(config, require_chain(graph, "NFN"), num_outputs)
+        case _:
+            assert_never(config)
+
+
+def _build_dwsnet(
+    config: DWSNetConfig, chain: Chain, num_outputs: int | None
+) -> EquivariantBody:
     slots = chain_slots(chain.num_cells, _ends(chain))
     widths = [config.width] * config.layers
     if num_outputs is None:
@@ -99,24 +115,9 @@ def build_dwsnet(
     return EquivariantBody(chain, slots, encoder=encoder, stack=stack, head=head)
 
 
-def build_functional(
-    config: FunctionalConfig, graph: NeuralGraph, num_outputs: int | None
+def _build_functional(
+    config: FunctionalConfig, chain: Chain, num_outputs: int | None
 ) -> EquivariantBody:
-    """Return a neural functional (NFN).
-
-    Args:
-        config: sizes.
-        graph: the architecture, a plain chain of layers.
-        num_outputs: numbers a network; None for one a parameter entry.
-
-    Raises:
-        ValueError: if the graph is no plain chain.
-
-    Reference:
-        Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
-        https://arxiv.org/abs/2302.14040.
-    """
-    chain = require_chain(graph, "NFN")
     slots = chain_slots(chain.num_cells, _ends(chain) if config.mode == "hnp" else {})
     encoder = EntryEncoder(
         num_frequencies=config.num_frequencies,
@@ -124,13 +125,13 @@ def build_functional(
         num_bands=config.num_bands,
         max_frequency=config.max_frequency,
     )
-    widths = [encoder.out_channels, *config.widths]
+    widths, head = [encoder.out_channels, *config.widths], None
     if num_outputs is None:
-        stack = EquivariantStack(slots, [*widths, 1], dropout=config.dropout)
-        return EquivariantBody(chain, slots, encoder=encoder, stack=stack, head=None)
+        widths.append(1)
+    else:
+        count = _num_invariants(chain, slots, widths[-1])
+        head = perceptron(count, config.head_width, 2, num_outputs, config.dropout)
     stack = EquivariantStack(slots, widths, dropout=config.dropout)
-    count = _num_invariants(chain, slots, widths[-1])
-    head = perceptron(count, config.head_width, 2, num_outputs, config.dropout)
     return EquivariantBody(chain, slots, encoder=encoder, stack=stack, head=head)
 
 

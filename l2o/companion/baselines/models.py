@@ -17,7 +17,7 @@ from .config import (
     SetNNConfig,
     StatNNConfig,
 )
-from .equivariant import EquivariantBody, build_dwsnet, build_functional
+from .equivariant import EquivariantBody, build_equivariant
 from .flat import MLPBody, SetNNBody
 from .statistics import StatNNBody
 from .tensors import LearnedScale, Standardise
@@ -144,10 +144,8 @@ def _build_body(
             return MLPBody(config, graph, num_outputs)
         case SetNNConfig():
             return SetNNBody(config, graph, num_outputs)
-        case DWSNetConfig():
-            return build_dwsnet(config, graph, num_outputs)
-        case FunctionalConfig():
-            return build_functional(config, graph, num_outputs)
+        case DWSNetConfig() | FunctionalConfig():
+            return build_equivariant(config, graph, num_outputs)
         case StatNNConfig():
             return StatNNBody(config, num_outputs)
         case _:
@@ -157,15 +155,9 @@ def _build_body(
 def _build_editor(
     config: EditorConfig, graph: NeuralGraph
 ) -> MLPBody | EquivariantBody:
-    match config:
-        case MLPConfig():
-            return MLPBody(config, graph, None)
-        case DWSNetConfig():
-            return build_dwsnet(config, graph, None)
-        case FunctionalConfig():
-            return build_functional(config, graph, None)
-        case _:
-            assert_never(config)
+    if isinstance(config, MLPConfig):
+        return MLPBody(config, graph, None)
+    return build_equivariant(config, graph, None)
 
 
 def _same(batch: NetworkBatch, graph: NeuralGraph) -> NetworkStack:
