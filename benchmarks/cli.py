@@ -21,6 +21,7 @@ from .held_out import HeldOutConfig, held_out_contests
 from .inr.command import InrClassificationConfig, InrEditingConfig, run_inr
 from .inr.fits import SirenFitsData, run_siren_fits
 from .inr.report import report_inr
+from .inr.speed import InrSpeedConfig, report_inr_speed, run_inr_speed
 from .long import LongConfig, run_long
 from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
 from .optimizer_cost import (
@@ -96,6 +97,7 @@ def report(
         "optimizer-cost",
         "trace-cost",
         "inr",
+        "inr-speed",
         "generalization",
         "meta-train",
     ],
@@ -123,6 +125,7 @@ def report(
         "optimizer-cost": report_optimizer_cost,
         "trace-cost": report_trace_cost,
         "inr": report_inr,
+        "inr-speed": report_inr_speed,
         "generalization": report_generalization,
         "meta-train": report_meta_train,
     }
@@ -251,6 +254,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="generalization")(GeneralizationConfig)
     benchmark.command(name="inr-classification")(InrClassificationConfig)
     benchmark.command(name="inr-editing")(InrEditingConfig)
+    benchmark.command(name="inr-speed")(InrSpeedConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch, check and make data.")
     data.command(name="locate")(data_locate)
@@ -285,6 +289,8 @@ def _run(arguments: list[str]) -> None:
             run_trace_cost(config, print)
         case InrClassificationConfig() | InrEditingConfig() as config:
             run_inr(config, print)
+        case InrSpeedConfig() as config:
+            run_inr_speed(config, print)
         case SirenFitsData() as config:
             run_siren_fits(config, print)
         case GeneralizationConfig() as config:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.curves import Panel, save_curves
-from benchmarks.report import github_table, origin_of, require_rows
+from benchmarks.report import github_table, origin_of, require_rows, write_report
 from benchmarks.summary import spread
 from benchmarks.trials import Row
 from l2o.optim.checkpoint import write_whole
@@ -86,19 +86,8 @@ def report_inr(results: Path) -> str:
         panels += _panels(setting)
     save_curves(results.with_suffix(".png"), panels, columns=2)
     shown = _draw_edits(rows, results.with_name(f"{results.stem}-edited.png"))
-    text = (
-        "\n\n".join(
-            [
-                *parts,
-                *shown,
-                _NOTES,
-                f"Made by `{command}` and `l2o benchmark inr-editing`.",
-            ]
-        )
-        + "\n"
-    )
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    made_by = f"Made by `{command}` and `l2o benchmark inr-editing`."
+    return write_report(results, [*parts, *shown, _NOTES, made_by])
 
 
 def _grouped(rows: Iterable[Row], names: tuple[str, ...]) -> list[list[Row]]:

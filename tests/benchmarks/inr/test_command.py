@@ -3,8 +3,10 @@ import torch
 
 from benchmarks.cli import main
 from benchmarks.inr.command import decode_image, run_inr
+from benchmarks.inr.data import DataConfig
 from benchmarks.inr.models import Variant, build_classifier, build_editor, variants
 from benchmarks.inr.report import report_inr
+from benchmarks.inr.training import TrainingConfig
 from meta_train.log import read_json_lines
 from optimizees.siren import render_images
 
@@ -85,7 +87,12 @@ def test_set_nn_cannot_edit():
 @pytest.mark.slow
 def test_graph_networks_and_all_others_run_and_are_reported(classify, editing):
     everyone = ("mlp", "dwsnet", "nfn", "ng_gnn", "ng_t")
-    both = {"probes": (0, 4), "positions": (True, False)}
+    both = {
+        "probes": (0, 4),
+        "positions": (True, False),
+        "data": DataConfig(name="embedded", train=4, validation=2, test=2),
+        "training": TrainingConfig(epochs=1, batch_size=4),
+    }
     run_inr(classify(models=(*everyone, "set_nn"), **both), print)
     config = editing(models=everyone, **both)
     run_inr(config, print)
