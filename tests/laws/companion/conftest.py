@@ -56,6 +56,15 @@ INPUTS = {
     "linear apart": {"fourier_scale": None, "linear_as_conv": False},
 }
 
+CASES = {
+    "plain-1": (1, INPUTS["plain"]),
+    "both ways-1": (1, INPUTS["both ways"]),
+    "waves-2": (2, INPUTS["waves"]),
+    "linear apart-2": (2, INPUTS["linear apart"]),
+    "both ways-3": (3, INPUTS["both ways"]),
+}
+"""Number of inputs of an MLP, and how it is read."""
+
 
 def randomise(model, seed=0):
     """Make every weight random, of a size that no signal vanishes in."""
@@ -124,6 +133,12 @@ def ng_gnn():
 @pytest.fixture(params=INPUTS)
 def switches(request):
     return INPUTS[request.param]
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    """Number of inputs, and switches."""
+    return CASES[request.param]
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from l2o.graph import permute_parameters, random_permutations
 TOLERANCE = 1e-9
 
 
-@pytest.mark.parametrize("inputs", [1, 2, 3])
 def test_a_classifier_does_not_see_the_order_of_neurons(
-    inputs, backbone, switches, build, mlps, permuted, gap
+    case, backbone, build, mlps, permuted, gap
 ):
+    inputs, switches = case
     graph, params, sizes = mlps(inputs)
     model = build(NetworkClassifier, backbone, **sizes, **switches)
     before = model(stack_networks(graph, params))
@@ -28,10 +28,8 @@ def test_a_classifier_does_not_see_the_order_of_neurons(
     assert gap(after, before) < TOLERANCE
 
 
-@pytest.mark.parametrize("inputs", [1, 2, 3])
-def test_an_edit_moves_with_the_neurons(
-    inputs, backbone, switches, build, mlps, permuted, gap
-):
+def test_an_edit_moves_with_the_neurons(case, backbone, build, mlps, permuted, gap):
+    inputs, switches = case
     graph, params, sizes = mlps(inputs)
     model = build(NetworkEditor, backbone, **sizes, **switches)
     expected = permuted(graph, model(stack_networks(graph, params)))
