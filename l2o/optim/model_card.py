@@ -10,7 +10,12 @@ from .checkpoint import LICENSE
 from .rule import Rule
 
 _NOT_STATED = "Not stated."
-_NETWORKS = {"ng_gnn": "graph network (NG-GNN)", "ff": "feed-forward network"}
+_NETWORKS = {
+    "ng_gnn": "graph network (NG-GNN)",
+    "ff": "feed-forward network",
+    "lstm": "recurrent network (LSTM)",
+    "nfn": "neural functional (NFN)",
+}
 
 
 def model_card(
