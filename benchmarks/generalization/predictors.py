@@ -46,7 +46,8 @@ def build_predictor(
         name: which. `ng-gnn` and `ng-t` have the sizes that the paper has for the
             population; `-small` have the sizes for a park, whatever it is;
             `-no-activations` do not know what the neurons' activations are.
-            `stat-nn-long` is `stat-nn`, trained for longer.
+            `stat-nn-long` is `stat-nn`, trained for longer. The size of `nfn` is ours,
+            since the paper does not give it.
         population: what it will read.
         graph: an architecture of the population; NFN reads no other.
 
@@ -67,7 +68,8 @@ def build_predictor(
                     "nfn reads networks of one architecture; got the park, where they "
                     "differ. Leave it out, or choose the zoo."
                 )
-            return BaselinePredictor(FunctionalConfig(mode="hnp"), graph)
+            nfn = FunctionalConfig(mode="hnp", widths=(16, 16, 16))
+            return BaselinePredictor(nfn, graph)
         case _:
             assert_never(name)
 
