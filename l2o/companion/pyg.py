@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from l2o.graph import NeuralGraph, to_pyg
 from l2o.graph.layout import pad_cells
-from l2o.nets.gnn import MessageLayer
+from l2o.nets.message_layer import MessageLayer
 
 from .gnn import GraphBackbone
 from .inputs import Inputs
