@@ -20,6 +20,7 @@ from .graph_command import graph
 from .held_out import HeldOutConfig, held_out_contests
 from .inr.command import InrClassificationConfig, InrEditingConfig, run_inr
 from .inr.fits import SirenFitsData, run_siren_fits
+from .inr.psnr import SirenPsnrConfig, report_siren_psnr, run_siren_psnr
 from .inr.report import report_inr
 from .inr.speed import InrSpeedConfig, report_inr_speed, run_inr_speed
 from .long import LongConfig, run_long
@@ -98,6 +99,7 @@ def report(
         "trace-cost",
         "inr",
         "inr-speed",
+        "siren-psnr",
         "generalization",
         "meta-train",
     ],
@@ -126,11 +128,12 @@ def report(
         "trace-cost": report_trace_cost,
         "inr": report_inr,
         "inr-speed": report_inr_speed,
+        "siren-psnr": report_siren_psnr,
         "generalization": report_generalization,
         "meta-train": report_meta_train,
     }
     print(builders[name](file))
-    has_curves = not name.endswith(("-cost", "-speed"))
+    has_curves = not name.endswith(("-cost", "-speed", "-psnr"))
     suffixes = [".md", ".png"] if has_curves else [".md"]
     print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
 
@@ -255,6 +258,7 @@ def _run(arguments: list[str]) -> None:
     benchmark.command(name="inr-classification")(InrClassificationConfig)
     benchmark.command(name="inr-editing")(InrEditingConfig)
     benchmark.command(name="inr-speed")(InrSpeedConfig)
+    benchmark.command(name="siren-psnr")(SirenPsnrConfig)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch, check and make data.")
     data.command(name="locate")(data_locate)
@@ -291,6 +295,8 @@ def _run(arguments: list[str]) -> None:
             run_inr(config, print)
         case InrSpeedConfig() as config:
             run_inr_speed(config, print)
+        case SirenPsnrConfig() as config:
+            run_siren_psnr(config, print)
         case SirenFitsData() as config:
             run_siren_fits(config, print)
         case GeneralizationConfig() as config:

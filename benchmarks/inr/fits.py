@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from benchmarks.trials import use_threads
 from l2o.optim.checkpoint import write_whole
@@ -86,6 +85,8 @@ def run_siren_fits(
         ValueError: if there are fewer images than asked for, or the folder holds
             networks that were fitted otherwise.
     """
+    from tqdm import tqdm
+
     use_threads(config.threads)
     images, labels = read_pixels(config.images)
     if config.count > len(images):

@@ -1,9 +1,11 @@
 import pytest
+import torch
 
 from benchmarks.inr import command
 from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig
 from benchmarks.inr.data import DataConfig, load_splits
 from benchmarks.inr.training import TrainingConfig
+from optimizees.data.idx import write_idx
 
 DATA = DataConfig(name="embedded", train=20, validation=6, test=6)
 
@@ -12,6 +14,20 @@ DATA = DataConfig(name="embedded", train=20, validation=6, test=6)
 def splits():
     """Twenty of the embedded fits to train on, six to select and six to test on."""
     return load_splits(DATA)
+
+
+@pytest.fixture
+def digits(monkeypatch, tmp_path):
+    """Ten random digits where the command looks for MNIST's."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (10, 28, 28), dtype=torch.uint8, generator=generator)
+    data = tmp_path / "data"
+    data.mkdir()
+    write_idx(data / "mnist-t10k-images-idx3-ubyte.gz", pixels)
+    labels = torch.arange(10, dtype=torch.uint8)
+    write_idx(data / "mnist-t10k-labels-idx1-ubyte.gz", labels)
+    monkeypatch.setenv("L2O_DATA", str(data))
+    return pixels
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from safetensors.torch import save_file
 from benchmarks.cli import main
 from benchmarks.inr import fits
 from benchmarks.inr.fits import SirenFitsData, run_siren_fits
-from optimizees.data.idx import write_idx
 from optimizees.zoo.inr_set import part_files, read_fits, read_header
 from optimizees.zoo.siren_fits import FitConfig
 
@@ -15,23 +14,9 @@ FEW = FitConfig(steps=3)
 
 
 @pytest.fixture(autouse=True)
-def small_picture(monkeypatch):
+def small_picture(monkeypatch, digits):
     """Draw one image: drawing takes longer than fitting here."""
     monkeypatch.setattr(fits, "_DRAWN", 1)
-
-
-@pytest.fixture(autouse=True)
-def digits(monkeypatch, tmp_path):
-    """Ten random digits where the command looks for MNIST's."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (10, 28, 28), dtype=torch.uint8, generator=generator)
-    data = tmp_path / "data"
-    data.mkdir()
-    write_idx(data / "mnist-t10k-images-idx3-ubyte.gz", pixels)
-    labels = torch.arange(10, dtype=torch.uint8)
-    write_idx(data / "mnist-t10k-labels-idx1-ubyte.gz", labels)
-    monkeypatch.setenv("L2O_DATA", str(data))
-    return pixels
 
 
 @pytest.fixture

@@ -1,0 +1,137 @@
+"""How close fits come to their images, by steps, step size and last layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from benchmarks.report import github_table, origin_of, require_rows, write_report
+from benchmarks.trials import RESULTS, config_values, use_threads, write_rows
+from meta_train.log import read_json_lines
+from meta_train.provenance import provenance
+from optimizees.siren import LastLayer
+from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels
+from optimizees.zoo.siren_fits import FitConfig, fit_sirens, initial_weights
+
+PUBLISHED = {
+    "mnist": (0.0628, 0.0183, 0.1179, 0.0213, 0.0110, 0.0999),
+    "fashion": (0.0782, 0.0324, 0.1345, 0.0286, 0.0167, 0.0960),
+}
+"""Standard deviations of weights, then of biases, layer by layer, in the networks of
+Navon et al., as the paper's released code has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SirenPsnrConfig:
+    """Fit a few images in several ways: which steps are worth their time?"""
+
+    images: tuple[PixelsName, ...] = ("mnist-test", "fashion-train")
+    """What is fitted, the first images of each."""
+    networks: int = 16
+    """How many images of each."""
+    steps: tuple[int, ...] = (125, 250, 500, 1000, 2000)
+    """Numbers of steps."""
+    lrs: tuple[float, ...] = (5e-4, 1e-3)
+    """Step sizes of Adam."""
+    last_layers: tuple[LastLayer, ...] = ("sine", "linear")
+    """How the last layer is drawn."""
+    threads: int = 1
+    """CPU threads."""
+    results: Path = RESULTS / "siren-psnr.jsonl"
+    """JSON lines file, written anew; `.md` is written with its name."""
+
+
+def run_siren_psnr(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
+    """Measure, write one row a way of fitting, and the table.
+
+    Args:
+        config: the benchmark.
+        announce: called with a line a row, then with the table.
+
+    Raises:
+        FileNotFoundError: if the images are not there.
+    """
+    use_threads(config.threads)
+    origin = {"config": config_values(config), "provenance": provenance()}
+    rows = []
+    for name in config.images:
+        pixels = read_pixels(name)[0][: config.networks] / 255
+        ways = product(config.last_layers, config.lrs, config.steps)
+        for last_layer, lr, steps in ways:
+            fit = FitConfig(steps=steps, lr=lr, last_layer=last_layer)
+            draws = [
+                initial_weights(fit, PARTS.index(name), index)
+                for index in range(len(pixels))
+            ]
+            networks, errors = fit_sirens(pixels, draws, fit)
+            psnr = float((-10 * errors.double().log10()).mean())
+            rows.append(
+                {
+                    "images": name,
+                    "last_layer": last_layer,
+                    "lr": lr,
+                    "steps": steps,
+                    "psnr_mean_db": round(psnr, 2),
+                    "deviations": {
+                        key: round(float(weight.double().std()), 4)
+                        for key, weight in networks.items()
+                    },
+                    **origin,
+                }
+            )
+            announce(f"{name}, {last_layer}, lr {lr:g}, {steps} steps: {psnr:.2f} dB")
+    write_rows(config.results, rows)
+    announce(report_siren_psnr(config.results))
+
+
+def report_siren_psnr(results: Path) -> str:
+    """Return the table of `l2o benchmark siren-psnr`; write it beside the rows.
+
+    Args:
+        results: the JSON lines file; `.md` is written with its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_json_lines(require_rows(results, "l2o benchmark siren-psnr"))
+    lines = [
+        (
+            row["images"],
+            row["last_layer"],
+            f"{row['lr']:g}",
+            f"{row['steps']:,}",
+            f"{row['psnr_mean_db']:.2f}",
+            *(f"{value:.4f}" for value in _in_order(row["deviations"])),
+        )
+        for row in rows
+    ]
+    count = rows[0]["config"]["networks"]
+    lines += [
+        (f"{name}, published", "", "", "", "", *(f"{value:.4f}" for value in found))
+        for name, found in PUBLISHED.items()
+    ]
+    headers = (
+        *("images", "last layer", "lr", "steps", "mean PSNR, dB"),
+        *(f"std W{layer}" for layer in (1, 2, 3)),
+        *(f"std b{layer}" for layer in (1, 2, 3)),
+    )
+    parts = [
+        "# Fitting an image with 1,185 parameters",
+        f"SIREN 2-32-32-1, Adam on all pixels; the first {count} images of each set. "
+        "*sine*: the last layer is drawn like the others; "
+        "*linear*: as `nn.Linear` draws it. Behind them standard deviations of weights "
+        "and biases, layer by layer, and those of the networks of Navon et al.",
+        github_table(lines, headers),
+        origin_of(rows),
+        "Made by `l2o benchmark siren-psnr`.",
+    ]
+    return write_report(results, parts)
+
+
+def _in_order(deviations: dict[str, float]) -> list[float]:
+    """Return the deviations of weights, then those of biases."""
+    kinds = ("weight", "bias")
+    return [deviations[f"seq.{layer}.{kind}"] for kind in kinds for layer in range(3)]
