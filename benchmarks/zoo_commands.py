@@ -156,8 +156,8 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
         generate_zoo(
             config.dest,
             config.zoo,
-            _grey(train),
-            _grey(test),
+            grey(train),
+            grey(test),
             num_networks=config.networks,
             origin={"provenance": provenance()},
             announce=show,
@@ -188,16 +188,20 @@ def pooled_images(
     return replace(pooled, source=sentence)
 
 
-def _grey(images: ImageData) -> ImageData:
-    """Return the luminance of colour images, of mean about 0 and deviation about 1."""
+def grey(images: ImageData) -> ImageData:
+    """Return the luminance of colour images, of mean about 0 and deviation about 1.
+
+    Args:
+        images: normalised as CIFAR-10 is; grey ones come back as they are.
+    """
     if images.images.shape[1] == 1:
         return images
     shape = (3, 1, 1)
     std, mean = torch.tensor(STD).view(shape), torch.tensor(MEAN).view(shape)
     pixels = images.images * std + mean
     share = torch.tensor(_LUMINANCE).view(shape)
-    grey = (share * pixels).sum(1, keepdim=True)
+    luminance = (share * pixels).sum(1, keepdim=True)
     middle, spread = (share * mean).sum(), (share * std).sum()
     return replace(
-        images, images=(grey - middle) / spread, source=f"{images.source}, grey"
+        images, images=(luminance - middle) / spread, source=f"{images.source}, grey"
     )
