@@ -26,6 +26,9 @@ class RelationalConfig:
     """Hidden channels of the nodes' network."""
     edge_hidden: int = 64
     """Hidden channels of the edges' two networks."""
+    update_hidden: int | None = None
+    """Hidden channels of the first of them, which reads the ends; None for
+    `edge_hidden`."""
     heads: int = 8
     """Attention heads; must divide `attention_width`."""
     dropout: float = 0.0
@@ -49,6 +52,7 @@ class RelationalConfig:
             node_hidden=self.node_hidden,
             edge_hidden=self.edge_hidden,
             heads=self.heads,
+            update_hidden=1 if self.update_hidden is None else self.update_hidden,
         )
         if not 0 <= self.dropout < 1:
             raise ValueError(
@@ -187,7 +191,8 @@ class EdgeUpdate(nn.Module):
 
     def __init__(self, config: RelationalConfig) -> None:
         super().__init__()
-        node, edge, hidden = config.node_width, config.edge_width, config.edge_hidden
+        node, edge = config.node_width, config.edge_width
+        hidden = config.update_hidden or config.edge_hidden
         self.both_ways = _linear(2 * edge, hidden)
         self.from_source = _linear(node, hidden)
         self.from_target = _linear(node, hidden)

@@ -23,6 +23,7 @@ SINGLE = RelationalConfig(
     attention_width=8,
     node_hidden=16,
     edge_hidden=16,
+    update_hidden=8,
     heads=2,
     scale="head",
     out_projection=False,
@@ -143,6 +144,7 @@ def test_dropout_is_for_training():
     ("settings", "advice"),
     [
         ({"heads": 0}, "above zero"),
+        ({"update_hidden": 0}, "above zero"),
         ({"heads": 3}, "Choose a divisor"),
         ({"dropout": 1.0}, "below 1, or 0 for none"),
         ({"out_projection": False}, "Set them alike"),
