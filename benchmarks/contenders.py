@@ -38,19 +38,24 @@ class Learned:
     """Commit that made the rule."""
     state: Literal["float32", "bfloat16"] = "float32"
     """In what type its averages are kept."""
+    structure_every: int = 1
+    """How many steps its network's outputs serve."""
 
 
 Contender: TypeAlias = Baseline | Teacher | Learned
 
 
 def learned(
-    name_or_path: str, state: Literal["float32", "bfloat16"] = "float32"
+    name_or_path: str,
+    state: Literal["float32", "bfloat16"] = "float32",
+    structure_every: int = 1,
 ) -> Learned:
     """Return a shipped rule by its name, or a rule from a file.
 
     Args:
         name_or_path: which.
         state: in what type its averages are kept.
+        structure_every: how many steps its network's outputs serve.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -62,6 +67,7 @@ def learned(
         kind=load_rule(name_or_path).config.net.kind,
         commit=read_provenance(name_or_path).get("commit", "unknown"),
         state=state,
+        structure_every=structure_every,
     )
 
 
@@ -77,9 +83,13 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
         ModuleNotFoundError: if the contender needs a package that is not installed.
     """
     match contender:
-        case Learned(name=name, state=state):
-            dtype = torch.bfloat16 if state == "bfloat16" else None
-            return NeuralGraphOpt(model.parameters(), rule=name, state_dtype=dtype)
+        case Learned(name=name, state=state, structure_every=every):
+            return NeuralGraphOpt(
+                model.parameters(),
+                rule=name,
+                state_dtype=torch.bfloat16 if state == "bfloat16" else None,
+                structure_every=every,
+            )
         case Teacher():
             from meta_train.teacher import Teacher as TeacherRule  # extra [train]
 
@@ -93,10 +103,10 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
 def label(contender: Contender) -> str:
     """Return a short name for one run."""
     match contender:
-        case Learned(name=name, state="float32"):
-            return name
-        case Learned(name=name, state=state):
-            return f"{name}, {state} state"
+        case Learned(name=name, state=state, structure_every=every):
+            if state != "float32":
+                name = f"{name}, {state} state"
+            return name if every == 1 else f"{name}, network every {every} steps"
         case Teacher():
             return contender.name
         case _:
@@ -109,11 +119,13 @@ def identify(contender: Contender) -> dict[str, Any]:
     match contender:
         case Learned(name=name, sha256=sha256):
             values.pop("name")
-            state = values.pop("state")
+            state, every = values.pop("state"), values.pop("structure_every")
+            settings = {} if state == "float32" else {"state": state}
+            settings |= {} if every == 1 else {"structure_every": every}
             return {
                 "optimizer": name,
                 "lr": None,
-                "settings": {} if state == "float32" else {"state": state},
+                "settings": settings,
                 "rule_sha256": sha256,
                 "rule": values,
             }

@@ -25,6 +25,8 @@ class FashionConfig:
     """Shipped rules, or paths of rule files."""
     narrow_rules: tuple[str, ...] = ("ng-gnn",)
     """Rules that also run with a state in bfloat16."""
+    sparing_rules: tuple[str, ...] = ("ng-gnn",)
+    """Rules that also run with their network in every tenth step only."""
     with_teacher: bool = True
     """Whether the hand-designed optimizer that the rules imitated runs, too."""
     adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
@@ -70,6 +72,7 @@ def fashion_trials(config: FashionConfig) -> list[Trial]:
     """Return every run: the rules, the choice of Adam's learning rate, Adam."""
     rules: list[Contender] = [learned(rule) for rule in config.rules]
     rules += [learned(rule, "bfloat16") for rule in config.narrow_rules]
+    rules += [learned(rule, structure_every=10) for rule in config.sparing_rules]
     rules += [Teacher()] if config.with_teacher else []
     adams = [Adam(lr=lr) for lr in config.adam_lrs]
     tested = [_final(config, item, seed) for item in rules for seed in config.seeds]

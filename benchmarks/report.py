@@ -200,7 +200,7 @@ def _fashion_table(rows: list[Row]) -> str:
             if group.lr is not None and group.lr == lr
         ]
         kind = group.optimizer if group.rule is None else group.rule["kind"]
-        is_theirs = group.state is None and (kind != "adam" or "chosen" in marks)
+        is_theirs = not group.variant and (kind != "adam" or "chosen" in marks)
         is_paper = is_paper_setting and is_theirs
         validation = validated.get(group.lr) if group.lr is not None else None
         lines.append(

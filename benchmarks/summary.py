@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
 from .trials import Row
@@ -34,13 +35,17 @@ class Group:
             return f"{_TITLES[self.optimizer]}, lr {self.lr:g}"
         if self.rule is None:
             return self.optimizer
-        kept = "" if self.state is None else f", {self.state} state"
-        return f"{self.optimizer} ({self.rule['sha256'][:8]}){kept}"
+        name = f"{self.optimizer} ({self.rule['sha256'][:8]})"
+        if "state" in self.variant:
+            name += f", {self.variant['state']} state"
+        if "structure_every" in self.variant:
+            name += f", network every {self.variant['structure_every']} steps"
+        return name
 
     @property
-    def state(self) -> str | None:
-        """In what type a rule's averages were kept; None for float32."""
-        return (self.rows[0].get("settings") or {}).get("state")
+    def variant(self) -> dict[str, Any]:
+        """Settings of the optimizer other than its own, by name."""
+        return self.rows[0].get("settings") or {}
 
     @property
     def num_diverged(self) -> int:

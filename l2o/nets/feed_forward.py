@@ -133,7 +133,7 @@ class FeedForward(nn.Module):
         if mix is not None:
             shared = shared + weight @ mix.bias
             weight = weight @ mix.weight
-        part = torch.tensordot(weight, structure, dims=([1], [-1]))
+        part = (structure @ weight.T).movedim(-1, 0)
         return add(part, _leading(shared, ndim))
 
 

@@ -146,7 +146,9 @@ class ReadOut(nn.Sequential):
     @property
     def end(self) -> nn.Linear:
         """The last map."""
-        return self[2]
+        last = self[2]
+        assert isinstance(last, nn.Linear)
+        return last
 
 
 def at_targets(nodes: Tensor, tile: EdgeTile) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,13 @@ class Known:
     features: Tensor | None = None
 
 
+class Written(NamedTuple):
+    """What was written so far, by the number of the block or node parameter."""
+
+    edges: dict[int, Tensor]
+    nodes: dict[int, Tensor]
+
+
 class RuleEntries:
     """What a rule's network reads and writes in one step.
 
@@ -46,6 +54,7 @@ class RuleEntries:
         cut: most entries of a tile; None leaves every block whole.
         memory_limit: bytes for edge states. None keeps whatever is computed and writes
             nothing in place, as autograd needs it.
+        keeps_outputs: whether `outputs` shall return the network's numbers.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class RuleEntries:
         dtype: torch.dtype,
         cut: int | None,
         memory_limit: int | None,
+        keeps_outputs: bool = False,
     ) -> None:
         some = next(iter(params.values()))
         self.memory_limit = memory_limit
@@ -74,8 +84,8 @@ class RuleEntries:
         self._known: dict[int, Known] = {}
         is_small = graph.num_parameters <= KEPT_ENTRIES
         self._keeps_all = memory_limit is None or is_small
-        self._edges: dict[int, Tensor] = {}
-        self._nodes: dict[int, Tensor] = {}
+        self._updates = Written({}, {})
+        self._outputs = Written({}, {}) if keeps_outputs else None
         self._momenta = to_blocks(
             graph, _each(state, lambda item: item["momenta"].movedim(0, -1))
         )
@@ -112,36 +122,54 @@ class RuleEntries:
         known = self._look_up(tile)
         outputs = outputs.to(known.values.main.dtype)
         update = apply_head(self._head, outputs, known.directions)
-        if isinstance(tile, NodeTile):
-            sizes = [len(self._graph.node_parameters[i].neurons) for i in tile.items]
-            place = (tile.box,)
-            found, owners = self._nodes, tile.items
-        else:
-            sizes = [self._graph.blocks[i].parts for i in tile.blocks]
-            place = tile.box
-            found, owners = self._edges, tile.blocks
-        if tile.is_whole:
-            found.update(zip(owners, update.split(sizes), strict=True))
-            return
-        (owner,) = owners
-        if owner not in found:
-            laid = self._others[0]
-            whole = laid.nodes if isinstance(tile, NodeTile) else laid.edges
-            found[owner] = update.new_empty(whole[owner].shape)
-        found[owner][place] = update
+        self._put(self._updates, tile, update)
+        if self._outputs is not None:
+            self._put(self._outputs, tile, outputs.to(torch.bfloat16))
 
     def updates(self) -> dict[str, Tensor]:
         """Return what was written, as one tensor a parameter in its own dtype."""
-        graph = self._graph
-        empty = self._steps[:0]
-        blocks = Blocks(
-            tuple(self._edges.get(i, empty) for i in range(len(graph.blocks))),
-            tuple(self._nodes[i] for i in range(len(graph.node_parameters))),
-        )
-        found = from_blocks(graph, blocks)
+        found = self._collected(self._updates)
         return {
             name: found[name].to(param.dtype) for name, param in self._params.items()
         }
+
+    def outputs(self) -> dict[str, Tensor]:
+        """Return the network's numbers, `[output, *shape]` a parameter in bfloat16."""
+        assert self._outputs is not None
+        found = self._collected(self._outputs)
+        return {
+            name: value.movedim(-1, 0).contiguous() for name, value in found.items()
+        }
+
+    def _put(self, written: Written, tile: EdgeTile | NodeTile, values: Tensor) -> None:
+        """Put a tile's values, `[..., cell, *features]`, where they belong."""
+        laid = self._others[0]
+        if isinstance(tile, NodeTile):
+            sizes = [len(self._graph.node_parameters[i].neurons) for i in tile.items]
+            place = (tile.box,)
+            found, owners, whole = written.nodes, tile.items, laid.nodes
+        else:
+            sizes = [self._graph.blocks[i].parts for i in tile.blocks]
+            place = tile.box
+            found, owners, whole = written.edges, tile.blocks, laid.edges
+        if tile.is_whole:
+            found.update(zip(owners, values.split(sizes), strict=True))
+            return
+        (owner,) = owners
+        if owner not in found:
+            shape = whole[owner].shape
+            found[owner] = values.new_empty(*shape, *values.shape[len(shape) :])
+        found[owner][place] = values
+
+    def _collected(self, written: Written) -> dict[str, Tensor]:
+        """Return one tensor a parameter, `[*shape, *features]`."""
+        graph = self._graph
+        empty = self._steps[:0]
+        blocks = Blocks(
+            tuple(written.edges.get(i, empty) for i in range(len(graph.blocks))),
+            tuple(written.nodes[i] for i in range(len(graph.node_parameters))),
+        )
+        return from_blocks(graph, blocks)
 
     def _measure(self) -> Tensor:
         """Return the root mean squares that the features need, `[scale, tensor]`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph
 
 from .averages import advance_in_place, narrowed_like, widened_averages
+from .reuse import updates_by_turns
 from .rule import AbstractRule, Params, Rule
 from .safety import (
     SafetyConfig,
@@ -24,7 +25,7 @@ from .safety import (
     tamed,
 )
 from .state import State
-from .step import Hyper, apply_updates, propose_updates, widened
+from .step import Hyper, apply_updates, propose_updates, widened, widened_all
 
 
 def learned_step_in_place(
@@ -34,6 +35,7 @@ def learned_step_in_place(
     grads: Mapping[str, Tensor],
     state: State,
     hyper: Mapping[str, Hyper],
+    structure_every: int = 1,
 ) -> tuple[State]:
     """Take a `learned_step`.
 
@@ -44,6 +46,7 @@ def learned_step_in_place(
         grads: name to gradient, for at least one of them; left as they are.
         state: of every parameter; perhaps written.
         hyper: name to `Hyper`.
+        structure_every: steps from one run of the network to the next.
 
     Returns:
         The new state of the parameters with a gradient; it may share tensors with
@@ -51,7 +54,7 @@ def learned_step_in_place(
     """
     wide = _moving(params, grads)
     state = _advanced(rule, state, wide, None)
-    updates = propose_updates(rule, graph, params, wide, state)
+    updates = _proposed(rule, graph, params, wide, state, structure_every)
     for name in list(updates):
         _write(rule, params, {name: updates.pop(name)}, hyper, None)
     return ({name: state[name] for name in wide},)
@@ -65,6 +68,7 @@ def guarded_step_in_place(
     state: State,
     hyper: Mapping[str, Hyper],
     safety: SafetyConfig,
+    structure_every: int = 1,
 ) -> tuple[State, StepReport]:
     """Take a `guarded_step`.
 
@@ -78,6 +82,7 @@ def guarded_step_in_place(
         state: of every parameter; perhaps written.
         hyper: name to `Hyper`.
         safety: the limits.
+        structure_every: steps from one run of the network to the next.
 
     Returns:
         The new state of the parameters with a gradient, which may share tensors with
@@ -98,7 +103,7 @@ def guarded_step_in_place(
         for name, grad in wide.items()
     }
     state = _advanced(rule, state, tame, None if is_at_hand else are_finite)
-    updates = propose_updates(rule, graph, params, tame, state)
+    updates = _proposed(rule, graph, params, tame, state, structure_every)
     sizes = sizes_of(rule, updates, are_finite)
     is_sound = are_finite & all_finite(sizes)
     for name in list(updates) if not is_at_hand or is_sound else ():
@@ -117,6 +122,23 @@ def can_ask(answer: Tensor) -> bool:
 def _moving(params: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> Params:
     """Return the gradients in float32 or wider, in the parameters' order."""
     return {name: widened(grads[name]) for name in params if name in grads}
+
+
+def _proposed(
+    rule: AbstractRule,
+    graph: NeuralGraph,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+    structure_every: int,
+) -> Params:
+    """Return `propose_updates`, or what the network's last outputs make of the step."""
+    if structure_every == 1:
+        return propose_updates(rule, graph, params, grads, state)
+    wide, all_grads = widened_all(params, grads)
+    args = rule, graph, wide, all_grads, state
+    updates = updates_by_turns(*args, structure_every)
+    return {name: updates[name] for name in wide if name in grads}
 
 
 def _advanced(

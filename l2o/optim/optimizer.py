@@ -32,6 +32,7 @@ from .distributed import gathered, is_sharded, spread_like
 from .in_place import guarded_step_in_place, learned_step_in_place
 from .names import have_names, name_tensors, parameters_of
 from .resume import wide_loading
+from .reuse import check_structure_every
 from .rule import AbstractRule
 from .safety import SafetyConfig
 from .state import State
@@ -39,12 +40,11 @@ from .step import Hyper, complete_state
 
 _SAFETY = SafetyConfig()
 
-
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_capture", "_device"),
     *("_given_graph", "_graph", "_has_warned", "_is_compiled", "_is_ready"),
-    *("_model", "_names", "_owns_rule", "_safety", "_state_dtype", "_tally"),
-    "_tensors",
+    *("_model", "_names", "_owns_rule", "_safety", "_state_dtype"),
+    *("_structure_every", "_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -77,12 +77,15 @@ class NeuralGraphOpt(Optimizer):
         state_dtype: `torch.bfloat16` halves the state, 12 bytes a parameter instead of
             24: averages are computed in float32 and rounded stochastically, by noise
             that depends on step and name alone. None keeps float32 or wider.
+        structure_every: run the graph network every so many steps, and mix fresh
+            directions by its last outputs in between: cheaper, at 16 bytes a parameter.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
         ValueError: if there is no parameter, `lr` or `weight_decay` is negative,
-            devices differ, model or graph do not fit the parameters, or `state_dtype`
-            is another, or the rule keeps a state of its own.
+            devices differ, model or graph do not fit the parameters, `state_dtype`
+            is another, or the rule keeps a state of its own, or `structure_every` does
+            not suit the rule.
         FileNotFoundError: if `rule` names neither a shipped rule nor a file.
 
     Example:
@@ -110,6 +113,7 @@ class NeuralGraphOpt(Optimizer):
         compile: bool = False,
         safety: SafetyConfig | None = _SAFETY,
         state_dtype: torch.dtype | None = None,
+        structure_every: int = 1,
     ) -> None:
         check_settings(lr=lr, weight_decay=weight_decay)
         owner = owner_of(params) if model is None else model
@@ -121,6 +125,7 @@ class NeuralGraphOpt(Optimizer):
         self._is_compiled = compile
         self._safety = safety
         self._state_dtype = state_dtype
+        self._structure_every = structure_every
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
         self._has_warned = False
@@ -134,6 +139,7 @@ class NeuralGraphOpt(Optimizer):
         self._owns_rule = isinstance(rule, str | Path)
         self.rule = found_rule(rule)
         check_state_dtype(state_dtype, self.rule)
+        check_structure_every(structure_every, self.rule, is_compiled=compile)
         self._settle()
         self._write_rule_hash()
         self._set_graph(owner)
@@ -387,8 +393,8 @@ class NeuralGraphOpt(Optimizer):
             warn_of_no_pass(capture, self._graph, stacklevel=6)
 
     def _prepare_step(self) -> None:
-        if self._safety is None:
-            step = learned_step_in_place
-        else:
+        step = learned_step_in_place
+        if self._safety is not None:
             step = partial(guarded_step_in_place, safety=self._safety)
+        step = partial(step, structure_every=self._structure_every)
         self._step = torch.compile(step) if self._is_compiled else step

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 from .checkpoint import rule_hash
 from .distributed import gathered, is_sharded, spread_like
 from .names import parameters_of
-from .rule import AbstractRule
+from .reuse import OUTPUTS, outputs_template
+from .rule import AbstractRule, Rule
 from .state import ParameterState
 from .step import complete_state
 
@@ -73,7 +74,12 @@ def check_saved_state(
                 "rule_hash from the checkpoint's param_groups."
             )
     for key, param, item in paired(saved, params):
-        expected = {name: value.shape for name, value in _template(rule, param).items()}
+        expected = {
+            name: value.shape
+            for name, value in _template(
+                rule, param, has_outputs=_has_outputs(rule, item)
+            ).items()
+        }
         found = {name: torch.Size(getattr(v, "shape", ())) for name, v in item.items()}
         if found != expected:
             raise ValueError(
@@ -99,7 +105,8 @@ def restored_state(
         dtype: of the averages; None means the parameter's, in float32 or wider.
     """
     restored = {}
-    for name, like in _template(rule, param, dtype).items():
+    like_all = _template(rule, param, dtype, has_outputs=_has_outputs(rule, item))
+    for name, like in like_all.items():
         value = torch.as_tensor(item[name])
         if is_sharded(value) and not is_sharded(param):
             value = gathered(value)
@@ -123,12 +130,24 @@ def paired(
     return [(key, param, states[key]) for key, param in pairs if states.get(key)]
 
 
+def _has_outputs(rule: AbstractRule, item: Mapping[str, Any]) -> bool:
+    """Whether a saved state holds what a network of ours said last."""
+    return isinstance(rule, Rule) and OUTPUTS in item
+
+
 def _template(
-    rule: AbstractRule, param: Tensor, dtype: torch.dtype | None = None
+    rule: AbstractRule,
+    param: Tensor,
+    dtype: torch.dtype | None = None,
+    *,
+    has_outputs: bool,
 ) -> ParameterState:
     """Return a state with the right shapes and widths, and no values."""
     empty = torch.empty(param.shape, dtype=param.dtype, device="meta")
-    return complete_state(rule, {"": empty}, {}, dtype)[""]
+    template = complete_state(rule, {"": empty}, {}, dtype)[""]
+    if has_outputs:
+        template[OUTPUTS] = outputs_template(rule, empty)
+    return template
 
 
 def _listed(shapes: Mapping[str, torch.Size]) -> str:

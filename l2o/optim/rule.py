@@ -161,6 +161,33 @@ class Rule(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
+        return self._run(graph, params, grads, state, keeps_outputs=False).updates()
+
+    def propose(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+    ) -> tuple[Params, dict[str, Tensor]]:
+        """Return updates as `forward` does, and the network's numbers behind them.
+
+        Returns:
+            Name to `[*shape]`, and name to `[output, *shape]` in bfloat16.
+        """
+        entries = self._run(graph, params, grads, state, keeps_outputs=True)
+        return entries.updates(), entries.outputs()
+
+    def _run(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+        *,
+        keeps_outputs: bool,
+    ) -> RuleEntries:
+        """Let the network read and write every entry."""
         is_compiling = torch.compiler.is_compiling()
         cut = self._compiled_cut(graph) if is_compiling else TILE_ENTRIES
         is_whole = torch.is_grad_enabled()
@@ -175,9 +202,10 @@ class Rule(AbstractRule):
             dtype=next(self.parameters()).dtype,
             cut=None if is_whole else cut,
             memory_limit=None if is_whole else self._room(graph),
+            keeps_outputs=keeps_outputs,
         )
         self.net(graph, entries, entries.context)
-        return entries.updates()
+        return entries
 
     def num_weights(self) -> int:
         """Number of entries of theta."""

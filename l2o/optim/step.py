@@ -117,13 +117,21 @@ def propose_updates(
     Returns:
         Updates at `lr = 1` in float32 or wider, one a gradient.
     """
+    wide, all_grads = widened_all(params, grads)
+    updates = rule(graph, wide, all_grads, state)
+    return {name: updates[name] for name in wide if name in grads}
+
+
+def widened_all(
+    params: Mapping[str, Tensor], grads: Mapping[str, Tensor]
+) -> tuple[Params, Params]:
+    """Return parameters and gradients in float32 or wider, zeros for missing ones."""
     wide = {name: widened(param) for name, param in params.items()}
     all_grads = {
         name: widened(grads[name]) if name in grads else torch.zeros_like(param)
         for name, param in wide.items()
     }
-    updates = rule(graph, wide, all_grads, state)
-    return {name: updates[name] for name in wide if name in grads}
+    return wide, all_grads
 
 
 def apply_updates(

@@ -24,7 +24,7 @@ EXTRAS = ("tyro", "pydantic", "yaml", "matplotlib", "tabulate")
 def fashion_arguments(rule_file, results):
     return [
         *("benchmark", "fashion", "--rules", rule_file, "--adam-lrs", "0.01"),
-        *("--narrow-rules", rule_file),
+        *("--narrow-rules", rule_file, "--sparing-rules", rule_file),
         *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
         *("--batch-size", "4", "--data", "embedded", "--threads", "1"),
         *("--results", str(results)),
@@ -50,11 +50,12 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     assert main(fashion_arguments(rule_file, path)) == 0
     assert (
-        "[5/5] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
+        "[6/6] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
         in capsys.readouterr().out
     )
     rows = read_rows(path)
     assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
+        (rule_file, 101, "test"),
         (rule_file, 101, "test"),
         (rule_file, 101, "test"),
         ("teacher", 101, "test"),
@@ -62,7 +63,8 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
         ("adam", 101, "test"),
     ]
     assert rows[1]["settings"] == {"state": "bfloat16"}
-    assert rows[3]["train_split"] == "train"
+    assert rows[2]["settings"] == {"structure_every": 10}
+    assert rows[4]["train_split"] == "train"
     before = path.read_bytes()
     assert main(fashion_arguments(rule_file, path)) == 0
     assert path.read_bytes() == before
@@ -71,6 +73,7 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
     assert "| teacher " in text
     assert ", bfloat16 state " in text
+    assert ", network every 10 steps " in text
     assert str(tmp_path / "fashion.png") in text
 
 

@@ -39,6 +39,8 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     assert (row["lr"], row["settings"]) == (None, {})
     assert label(contender) == rule_file
     assert label(learned(rule_file, "bfloat16")) == f"{rule_file}, bfloat16 state"
+    sparing = learned(rule_file, structure_every=10)
+    assert label(sparing) == f"{rule_file}, network every 10 steps"
 
 
 def test_a_rule_without_provenance_has_an_unknown_commit(tmp_path):
