@@ -81,4 +81,10 @@ def waves(values: Tensor, frequencies: Tensor) -> Tensor:
         frequencies: `[channels, frequency]`, in turns a unit.
     """
     angles = values @ (2 * math.pi * frequencies)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    if angles.requires_grad:
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    count = frequencies.shape[1]
+    found = angles.new_empty(*angles.shape[:-1], 2 * count)
+    torch.cos(angles, out=found[..., :count])
+    torch.sin(angles, out=found[..., count:])
+    return found
