@@ -10,8 +10,9 @@ from .config import FeedForwardConfig
 from .entries import Entries
 from .products import Pointwise, add
 
-_COLUMNS = 2**13
-"""Entries that pass all layers at a time without autograd: they fit in a cache."""
+_COLUMNS = 2**14
+"""Entries a thread that pass all layers at a time without autograd: their states fit
+in a cache."""
 
 
 class FeedForward(nn.Module):
@@ -86,7 +87,9 @@ class FeedForward(nn.Module):
         else:
             shared = shared.flatten(1)[..., None].expand(-1, entries.shape[1], 1)
         edges, cells = entries.shape[1:]
-        step = edges if torch.is_grad_enabled() else max(1, _COLUMNS // cells)
+        step = edges
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            step = max(1, _COLUMNS * torch.get_num_threads() // cells)
         pieces = [
             self._through(
                 entries[:, start : start + step], shared[:, start : start + step]
