@@ -18,7 +18,7 @@ from benchmarks.trials import use_threads
 
 from .memory import is_out_of_memory, limit_memory, peak_memory
 from .networks import NetworkName, build_network
-from .subjects import COMPILED, SubjectName, prepare
+from .subjects import COMPILED, RULES, SubjectName, prepare, rule_gflop
 from .turns import Subject, time_in_turns
 
 OUT_OF_MEMORY = "out of memory"
@@ -95,11 +95,15 @@ def measure(cell: Cell) -> dict[str, Any]:
         times += found[subject.name]
         products += found[product.name]
     gflop = None
-    if cell.subject not in COMPILED and first_s < cell.seconds / 4:
+    if cell.subject in RULES and prepared.graph is not None:
+        gflop = rule_gflop(cell.subject, network, prepared.graph)
+    elif cell.subject not in COMPILED and first_s < cell.seconds / 4:
         with FlopCounterMode(display=False) as counter:
             call()
         gflop = counter.get_total_flops() / 1e9
     assert product.gflop is not None
+    times = [seconds / prepared.steps for seconds in times]
+    gflop = None if gflop is None else gflop / prepared.steps
     return {
         "status": "measured",
         "batch": network.batch,

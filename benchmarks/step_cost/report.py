@@ -15,7 +15,7 @@ RELEASED_FORWARD_MS = 227.0
 NG-GNN on this network with one CPU thread; measured once, on other hardware."""
 
 _COMMAND = "l2o benchmark step-cost"
-_GRADIENT, _ADAM = "forward-backward", "adam-fused"
+_GRADIENT, _ADAM, _PYG = "forward-backward", "adam-fused", "default-pyg"
 
 _NOTES = """\
 Each line was measured in a process of its own. Median: of so many times, behind a
@@ -24,9 +24,10 @@ first one that makes the state and compiles; where the first took longer than
 process's resident set (on a GPU, what torch's allocator held) rose above weights,
 gradients and state. State: floats a parameter that the optimizer keeps. GFLOP: matrix
 products and convolutions as torch's `FlopCounterMode` counts them, in 1e9, without the
-elementwise work between them, in the eager form; blank where counting would take too
-long. Product: what a plain matrix product reached, in the same process and in turns
-with the steps.
+elementwise work between them, in the eager form; blank where counting would take
+another long call. Product: what a plain matrix product reached, in the same process and
+in turns with the steps. Over the floor: the time over what these GFLOP take at that
+speed.
 
 Gradients are noise and rules are untrained: values do not change the cost. *NG-GNN on
 PyTorch Geometric* is the same rule with the same weights on an edge list, as a user of
@@ -65,7 +66,8 @@ def cost_table(rows: Sequence[Row]) -> str:
         [_cells(row, known) for row in rows],
         (
             *("what", "median ms", "quartiles ms", "times", "over forward + backward"),
-            *("over fused Adam", "peak MiB", "state", "GFLOP", "GFLOP/s", "product"),
+            *("over fused Adam", "over PyG", "peak MiB", "state"),
+            *("GFLOP", "GFLOP/s", "product", "over the floor"),
         ),
     )
 
@@ -115,7 +117,7 @@ def _heading(network: str, rows: Sequence[Row]) -> str:
 def _cells(row: Row, known: dict[str, Row]) -> list[str]:
     name = LABELS[row["subject"]]
     if row["status"] != "measured":
-        return [name, row["status"], *[""] * 9]
+        return [name, row["status"], *[""] * 11]
     quartiles = row["quartiles_ms"]
     spread = "" if quartiles is None else " to ".join(map(_number, quartiles))
     gflop = _gflop(row, known)
@@ -126,12 +128,21 @@ def _cells(row: Row, known: dict[str, Row]) -> list[str]:
         str(row["repetitions"]),
         ratio(row, known.get(_GRADIENT)),
         ratio(row, known.get(_ADAM)),
+        ratio(row, known.get(_PYG)),
         "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:,.1f}",
         f"{row['state_floats']:.2f}",
         "" if gflop is None else _number(gflop),
         "" if gflop is None else _number(1000 * gflop / row["median_ms"]),
         _number(row["product_gflop_per_s"]),
+        _over_floor(row, gflop),
     ]
+
+
+def _over_floor(row: Row, gflop: float | None) -> str:
+    """Return a row's time over that of its products at a plain product's speed."""
+    if not gflop:
+        return ""
+    return f"{row['median_ms'] * row['product_gflop_per_s'] / gflop / 1000:.3g}"
 
 
 def _gflop(row: Row, known: dict[str, Row]) -> float | None:

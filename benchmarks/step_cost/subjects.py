@@ -1,12 +1,13 @@
 """What is timed on a network: its own gradient, and steps of optimizers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, assert_never, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, assert_never, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from l2o import PRESETS, NeuralGraphOpt, Rule, neural_graph
 from l2o.graph import NeuralGraph
@@ -24,7 +25,7 @@ SubjectName: TypeAlias = (
     Literal["forward-backward", "adam-foreach", "adam-fused"]
     | RuleName
     | CompiledName
-    | Literal["default-pyg", "small-fc", "paper-forward"]
+    | Literal["default-every-10", "default-pyg", "small-fc", "paper-forward"]
 )
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 COMPILED: tuple[CompiledName, ...] = get_args(CompiledName)
@@ -41,6 +42,7 @@ LABELS: dict[SubjectName, str] = {
     "default-ff-compiled": "FF, compiled",
     "paper-compiled": "the paper's NG-GNN, compiled",
     "paper-ff-compiled": "the paper's FF, compiled",
+    "default-every-10": "NG-GNN, network every 10 steps",
     "default-pyg": "NG-GNN on PyTorch Geometric",
     "small-fc": "per-parameter MLP of PyLO's form",
     "paper-forward": "the paper's NG-GNN, forward pass alone",
@@ -57,6 +59,8 @@ class Prepared:
     """Whose state is counted; None where there is none."""
     graph: NeuralGraph | None
     """What the rule reads; None for others."""
+    steps: int = 1
+    """How many steps a call takes."""
 
 
 def prepare(name: SubjectName, network: Network) -> Prepared:
@@ -95,6 +99,10 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _compiled(network, "paper")
         case "paper-ff-compiled":
             return _compiled(network, "paper-ff")
+        case "default-every-10":
+            return _many(
+                _learned(network, _rule("default", network), structure_every=10), 10
+            )
         case "default-pyg":
             rule = _rule("default", network)
             assert isinstance(rule.net, NGGNNNet)
@@ -104,6 +112,28 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _forward(network, _rule("paper", network))
         case _:
             assert_never(name)
+
+
+def rule_gflop(name: RuleName, network: Network, graph: NeuralGraph) -> float:
+    """Return the matrix products of one step of a rule, in 1e9 operations.
+
+    It is taken on tensors without values, so that counting takes no arithmetic.
+
+    Args:
+        name: which rule.
+        network: whose parameters it would move.
+        graph: of the network.
+    """
+    params: list[tuple[str, nn.Parameter]] = []
+    for key, param in network.model.named_parameters():
+        shadow = nn.Parameter(torch.empty_like(param, device="meta"))
+        shadow.grad = torch.empty_like(shadow)
+        params.append((key, shadow))
+    rule = Rule(PRESETS[name]).to("meta")
+    optimizer = NeuralGraphOpt(params, rule=rule, graph=graph)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    return counter.get_total_flops() / 1e9
 
 
 def draw_gradients(model: nn.Module) -> None:
@@ -122,11 +152,21 @@ def _step_of(optimizer: Optimizer, graph: NeuralGraph | None = None) -> Prepared
     return Prepared(call=optimizer.step, optimizer=optimizer, graph=graph)
 
 
-def _learned(network: Network, rule: Rule, *, compile: bool = False) -> Prepared:
+def _learned(network: Network, rule: Rule, **settings: Any) -> Prepared:
     graph = neural_graph(network.model, network.inputs[:2])
     named = network.model.named_parameters()
-    optimizer = NeuralGraphOpt(named, rule=rule, graph=graph, compile=compile)
+    optimizer = NeuralGraphOpt(named, rule=rule, graph=graph, **settings)
     return _step_of(optimizer, graph)
+
+
+def _many(prepared: Prepared, steps: int) -> Prepared:
+    """Let a call take some steps: not all cost the same."""
+
+    def call() -> None:
+        for _ in range(steps):
+            prepared.call()
+
+    return replace(prepared, call=call, steps=steps)
 
 
 def _compiled(network: Network, name: RuleName) -> Prepared:

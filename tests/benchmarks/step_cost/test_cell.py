@@ -2,10 +2,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.step_cost import Subject, cell
 from benchmarks.step_cost.cell import Cell, main, measure, run_cell
-from benchmarks.step_cost.subjects import LABELS, RULES
+from benchmarks.step_cost.networks import build_network
+from benchmarks.step_cost.subjects import LABELS, RULES, prepare, rule_gflop
 
 CELL = Cell(
     network="mlp-10k",
@@ -51,6 +53,17 @@ def test_forward_and_backward_have_the_products_of_three_passes():
     assert row["state_floats"] == 0
 
 
+def test_products_are_counted_without_values():
+    """As many as torch counts in a real step."""
+    network = build_network("mlp-10k", torch.device("cpu"))
+    prepared = prepare("default", network)
+    with FlopCounterMode(display=False) as counter:
+        prepared.call()
+    assert prepared.graph is not None
+    found = rule_gflop("default", network, prepared.graph)
+    assert found == counter.get_total_flops() / 1e9 > 0
+
+
 def test_the_rule_on_pyg_keeps_the_state_of_the_rule():
     dense, flat = measure(of("default")), measure(of("default-pyg"))
     assert dense["state_floats"] == flat["state_floats"] == 6.0
@@ -71,7 +84,8 @@ def test_a_first_step_beyond_the_time_is_what_counts():
     row = measure(of("default", seconds=1e-9))
     assert row["repetitions"] == 1
     assert row["median_ms"] == row["first_ms"]
-    assert row["gflop"] is None
+    assert row["gflop"] > 0  # which takes no time worth counting
+    assert measure(of("small-fc", seconds=1e-9))["gflop"] is None
 
 
 def test_the_papers_rule_is_measured_alone():
