@@ -12,7 +12,8 @@ from tqdm import tqdm
 from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
 from optimizees.data.cifar import MEAN, STD
-from optimizees.zoo.small_cnn_training import ZooConfig, ZooHerd, generate_zoo
+from optimizees.zoo.small_cnn_herd import ZooConfig, ZooHerd
+from optimizees.zoo.small_cnn_training import generate_zoo
 from optimizees.zoo.wild_park import ParkConfig, TrainedRun, generate_park
 
 from .trials import use_threads

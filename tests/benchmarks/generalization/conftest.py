@@ -3,7 +3,8 @@ import torch
 
 from benchmarks.generalization.data import load_population
 from optimizees import ImageData
-from optimizees.zoo.small_cnn_training import ZooConfig, generate_zoo
+from optimizees.zoo.small_cnn_herd import ZooConfig
+from optimizees.zoo.small_cnn_training import generate_zoo
 from optimizees.zoo.wild_park import EMBEDDED_PARK
 
 

@@ -4,12 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from optimizees.zoo.small_cnn_training import (
-    ZooConfig,
-    draw_zoo_recipes,
-    generate_zoo,
-    train_herd,
-)
+from optimizees.zoo.small_cnn_herd import ZooConfig, train_herd
+from optimizees.zoo.small_cnn_training import draw_zoo_recipes, generate_zoo
 from optimizees.zoo.small_cnn_zoo import LAYERS, read_small_cnn_zoo
 
 CONFIG = ZooConfig(checkpoints=(0, 2), batch_size=16, at_once=2)
