@@ -24,6 +24,7 @@ _STEPS: tuple[SubjectName, ...] = (
     "default",
 )
 _MORE: tuple[SubjectName, ...] = (
+    "default-every-10",
     "default-pyg",
     "default-ff-compiled",
     "default-compiled",
@@ -118,7 +119,7 @@ def suitable(network: NetworkName) -> tuple[SubjectName, ...]:
         case "fashion-cnn":
             return (*_STEPS, *_MORE)
         case "cifar-cnn" | "mlp-1m" | "resnet-18":
-            return (*_STEPS, "default-pyg")
+            return (*_STEPS, "default-every-10", "default-pyg")
         case "mlp-100m":
             return ("forward-backward", "adam-fused", "default")
         case _:
