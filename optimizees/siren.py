@@ -86,7 +86,7 @@ def draw_siren(
         generator: draws them; None takes PyTorch's own.
         last_layer: "linear" draws weights and biases of the last layer within
             1 / sqrt(inputs) instead. Such a network starts with a loud random image,
-            and needs about three times the steps.
+            and needs about four times the steps.
 
     Returns:
         Parameters by their names in `Siren`.

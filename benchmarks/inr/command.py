@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from benchmarks.trials import RESULTS, Row, config_values, use_threads, write_rows
+from benchmarks.trials import RESULTS, Row, use_threads, write_rows
 from l2o.companion import stack_networks
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
@@ -38,6 +38,24 @@ _EXAMPLES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunsConfig:
+    """Which runs there are, and where they leave what they found."""
+
+    probes: tuple[int, ...] = (0, 64)
+    """Numbers of probes that graph networks run with."""
+    positions: tuple[bool, ...] = (True,)
+    """Whether graph networks have positional embeddings; both for an ablation."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each decides initial weights, batches, augmentation and dropout of a run."""
+    threads: int = 1
+    """CPU threads."""
+    folder: Path = Path("runs/inr/runs")
+    """Of the checkpoints."""
+    results: Path = RESULTS / "inr.jsonl"
+    """JSON lines file that rows are appended to; rows that are there are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InrClassificationConfig:
     """Train networks to name the class of the image that a small network stands for.
 
@@ -52,12 +70,8 @@ class InrClassificationConfig:
         *("nfn", "ng_gnn", "ng_t"),
     )
     """Who competes, in order."""
-    probes: tuple[int, ...] = (0, 64)
-    """Numbers of probes that graph networks run with."""
-    positions: tuple[bool, ...] = (True,)
-    """Whether graph networks have positional embeddings; both for an ablation."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each decides initial weights, batches, augmentation and dropout of a run."""
+    runs: RunsConfig = field(default_factory=RunsConfig)
+    """In which variants, and how often."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How they are trained."""
     with_augmentation: bool = True
@@ -68,47 +82,30 @@ class InrClassificationConfig:
     """Channels of NG-GNN."""
     dropout: float = 0.2
     """Share of the channels that are dropped while training."""
-    threads: int = 1
-    """CPU threads."""
-    runs: Path = Path("runs/inr/runs")
-    """Folder of the checkpoints."""
-    results: Path = RESULTS / "inr.jsonl"
-    """JSON lines file that rows are appended to; rows that are there are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InrEditingConfig:
-    """Train networks to edit small networks: the lines of their images grow.
+    """Train networks to edit small ones, so that the lines of their images grow.
 
-    Defaults are the paper's. Runs that are there stay, and an interrupted one goes on
-    where it was.
+    Defaults are the paper's. Finished runs are kept; others go on where they were.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
-    """The small networks."""
+    """What is edited."""
     models: tuple[ModelName, ...] = ("mlp", "dwsnet", "nfn", "ng_gnn", "ng_t")
-    """Who competes, in order."""
-    probes: tuple[int, ...] = (0, 64)
-    """Numbers of probes that graph networks run with."""
-    positions: tuple[bool, ...] = (True,)
-    """Whether graph networks have positional embeddings; both for an ablation."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Each decides initial weights, batches and dropout of a run."""
+    """Editors, in order; Set NN cannot be one."""
+    runs: RunsConfig = field(default_factory=RunsConfig)
+    """Their variants and seeds."""
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(warmup_steps=10_000, clip=1.0)
     )
-    """How they are trained."""
+    """How editors are trained."""
     width: int = 128
     """Channels of NG-GNN."""
     dropout: float | None = None
     """Share of the channels that are dropped while training; None for the paper's with
     graph networks and for none with the others."""
-    threads: int = 1
-    """CPU threads."""
-    runs: Path = Path("runs/inr/runs")
-    """Folder of the checkpoints."""
-    results: Path = RESULTS / "inr.jsonl"
-    """JSON lines file that rows are appended to; rows that are there are kept."""
 
 
 InrConfig: TypeAlias = InrClassificationConfig | InrEditingConfig
@@ -128,14 +125,14 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
         FileNotFoundError: if the networks are not there.
         ValueError: if there are too few, or a model cannot do this.
     """
-    use_threads(config.threads)
+    use_threads(config.runs.threads)
     splits = load_splits(config.data)
-    contest = variants(config.models, config.probes, config.positions)
-    trials = [(variant, seed) for seed in config.seeds for variant in contest]
-    config.results.parent.mkdir(parents=True, exist_ok=True)
-    known = read_json_lines(config.results)
-    if config.results.is_file():
-        write_rows(config.results, known)  # without a line that was cut short
+    contest = variants(config.models, config.runs.probes, config.runs.positions)
+    trials = [(variant, seed) for seed in config.runs.seeds for variant in contest]
+    config.runs.results.parent.mkdir(parents=True, exist_ok=True)
+    known = read_json_lines(config.runs.results)
+    if config.runs.results.is_file():
+        write_rows(config.runs.results, known)  # without a line that was cut short
     done = {row["key"]: row for row in known}
     rows = []
     for number, (variant, seed) in enumerate(trials, start=1):
@@ -149,7 +146,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
             continue
         row = {"key": key, **identity}
         row |= _run_trial(config, variant, seed, splits, key, name, announce)
-        with config.results.open("a") as file:
+        with config.runs.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         rows.append(row)
     return rows
@@ -172,6 +169,14 @@ def _identity(config: InrConfig, variant: Variant, seed: int) -> dict[str, Any]:
         "width": config.width,
         "dropout": config.dropout,
     }
+
+
+def _settings(config: InrConfig) -> dict[str, Any]:
+    """Return the configuration as JSON values, without where things lie."""
+    values = asdict(config)
+    for part, place in (("data", "root"), ("runs", "folder"), ("runs", "results")):
+        del values[part][place]
+    return values
 
 
 def _augmentation(config: InrConfig) -> AugmentationConfig | None:
@@ -204,19 +209,19 @@ def _run_trial(
         part=variant.part,
         seed=seed,
     )
-    outcome = finish(run, config.runs / f"{key}.pt", name, say)
+    outcome = finish(run, config.runs.folder / f"{key}.pt", name, say)
     say(f"{name}: {_summary(outcome)}")
     row = {
         "label": variant.label,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         **_measured(outcome, task),
         "data_source": splits.train.source,
-        "config": json.loads(json.dumps(config_values(config), default=str)),
+        "config": json.loads(json.dumps(_settings(config))),
         "provenance": provenance(),
     }
     if isinstance(task, Editing):
         row["nothing"] = task.evaluate(Nothing(), splits.test).loss
-        if seed == config.seeds[0]:
+        if seed == config.runs.seeds[0]:
             row["examples"] = _examples(task, model, splits.test)
     return row
 

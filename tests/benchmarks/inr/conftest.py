@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks.inr import command
-from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig
+from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig, RunsConfig
 from benchmarks.inr.data import DataConfig, load_splits
 from benchmarks.inr.training import TrainingConfig
 from optimizees.data.idx import write_idx
@@ -57,14 +57,17 @@ def editing(tmp_path):
 
 
 def _small(kind, folder, changes):
+    places = {"folder": folder / "runs", "results": folder / "inr.jsonl"}
+    runs = {
+        name: changes.pop(name)
+        for name in ("probes", "positions", "seeds")
+        if name in changes
+    }
     usual = {
         "data": DATA,
         "models": ("mlp",),
-        "probes": (0,),
-        "seeds": (0,),
+        "runs": RunsConfig(**{"probes": (0,), "seeds": (0,)} | runs, **places),
         "training": TrainingConfig(epochs=2, batch_size=8, warmup_steps=3),
         "width": 8,
-        "runs": folder / "runs",
-        "results": folder / "inr.jsonl",
     }
     return kind(**usual | changes)

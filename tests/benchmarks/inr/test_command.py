@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -27,26 +29,27 @@ def test_classification_makes_a_row_a_run_and_keeps_it(classify):
     assert 0 <= first["test_accuracy"] <= 1
     assert first["provenance"]["versions"]["torch"] == torch.__version__
     assert first["config"]["training"]["batch_size"] == 8
-    before = config.results.read_bytes()
+    assert str(config.runs.folder) not in json.dumps(rows)
+    before = config.runs.results.read_bytes()
     lines = []
     assert run_inr(config, lines.append) == rows
-    assert config.results.read_bytes() == before
+    assert config.runs.results.read_bytes() == before
     assert all(line.endswith("already there") for line in lines)
 
 
 def test_a_line_that_was_cut_short_is_measured_again(classify):
     config = classify()
     (row,) = run_inr(config, print)
-    config.results.write_text(config.results.read_text()[:-20])
+    config.runs.results.write_text(config.runs.results.read_text()[:-20])
     (again,) = run_inr(config, print)
     assert again["test_loss"] == row["test_loss"]
-    assert len(read_json_lines(config.results)) == 1
+    assert len(read_json_lines(config.runs.results)) == 1
 
 
 def test_other_settings_are_other_runs(classify):
     run_inr(classify(), print)
     run_inr(classify(with_augmentation=False), print)
-    rows = read_json_lines(classify().results)
+    rows = read_json_lines(classify().runs.results)
     assert [row["augmentation"] is None for row in rows] == [False, True]
     assert rows[0]["train_losses"] != rows[1]["train_losses"]
 
@@ -96,7 +99,7 @@ def test_graph_networks_and_all_others_run_and_are_reported(classify, editing):
     run_inr(classify(models=(*everyone, "set_nn"), **both), print)
     config = editing(models=everyone, **both)
     run_inr(config, print)
-    text = report_inr(config.results)
+    text = report_inr(config.runs.results)
     assert "### Probes" in text
     assert "### Positional embeddings" in text
     assert "| *nothing*" in text
@@ -106,13 +109,13 @@ def test_a_report(classify, editing, capsys):
     run_inr(classify(seeds=(0, 1)), print)
     config = editing()
     run_inr(config, print)
-    assert main(["report", "inr", "--results", str(config.results)]) == 0
+    assert main(["report", "inr", "--results", str(config.runs.results)]) == 0
     text = capsys.readouterr().out
     assert "## Classification, embedded: 20 / 6 / 6 networks, at most 2 epochs" in text
     assert "## Editing, embedded" in text
     assert "### Probes" not in text
     for suffix in (".png", "-edited.png"):
-        picture = config.results.with_name(f"inr{suffix}")
+        picture = config.runs.results.with_name(f"inr{suffix}")
         assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -123,9 +126,9 @@ def test_a_report_needs_rows(tmp_path):
 
 def test_the_command_line_knows_both(tmp_path, capsys):
     few = [
-        *("--data.name", "embedded", "--models", "mlp", "--seeds", "0"),
-        *("--training.epochs", "1", "--runs", str(tmp_path / "runs")),
-        *("--results", str(tmp_path / "inr.jsonl")),
+        *("--data.name", "embedded", "--models", "mlp", "--runs.seeds", "0"),
+        *("--training.epochs", "1", "--runs.folder", str(tmp_path / "runs")),
+        *("--runs.results", str(tmp_path / "inr.jsonl")),
     ]
     assert main(["benchmark", "inr-classification", *few]) == 0
     assert main(["benchmark", "inr-editing", *few]) == 0
