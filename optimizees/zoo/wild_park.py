@@ -23,7 +23,7 @@ from .wild_cnn import WildArchitecture, WildCNN, draw_architecture
 Split: TypeAlias = Literal["train", "validation", "test"]
 
 EMBEDDED_PARK = Path(__file__).parent / "embedded" / "park"
-"""Twelve small networks of a real park with three checkpoints each, to try things on."""
+"""Twelve small networks of a real park, three checkpoints each, to try things on."""
 
 _TURN = 10
 _SPLITS: dict[Split, range] = {
