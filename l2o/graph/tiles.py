@@ -92,6 +92,11 @@ class Tiles:
     degree: Tensor
     """`[neuron]`, number of edges that touch each neuron, ties included."""
 
+    @property
+    def owned(self) -> list[EdgeTile | NodeTile]:
+        """Tiles through which every entry is updated once: no aliases, no ties."""
+        return [*(tile for tile in self.edges if tile.is_owned), *self.nodes]
+
 
 def find_tiles(graph: NeuralGraph, device: torch.device, cut: int | None) -> Tiles:
     """Return the graph in tiles; computed once for the same arguments.

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
-from l2o.graph.tiles import NodeTile
+from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import FeedForwardConfig
 from .entries import Entries
 from .products import Pointwise, add
+from .side_by_side import side_by_side
 
 _COLUMNS = 2**14
 """Entries a thread that pass all layers at a time without autograd: their states fit
@@ -190,9 +191,11 @@ class FeedForwardNet(nn.Module):
             entries: where features come from and outputs go.
             context: `[tensor, num_context]`, in the order of `graph.shapes`.
         """
-        for tile in (*entries.tiles.edges, *entries.tiles.nodes):
-            if isinstance(tile, NodeTile) or tile.is_owned:
-                features = entries.read(tile)
-                shared = context.index_select(0, tile.owner)
-                shape = (len(shared), *[1] * (features.ndim - 2), -1)
-                entries.write(tile, self.entry(features, shared.reshape(shape)))
+
+        def write(tile: EdgeTile | NodeTile) -> None:
+            features = entries.read(tile)
+            shared = context.index_select(0, tile.owner)
+            shape = (len(shared), *[1] * (features.ndim - 2), -1)
+            entries.write(tile, self.entry(features, shared.reshape(shape)))
+
+        side_by_side(write, entries.tiles.owned, context.device)

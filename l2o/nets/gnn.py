@@ -23,6 +23,7 @@ from .feed_forward import FeedForward
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
 from .products import add
+from .side_by_side import side_by_side
 
 
 class EdgeStates:
@@ -198,13 +199,18 @@ class NGGNNNet(nn.Module):
 
     def write_edges(self, entries: Entries, context: Tensor, edges: EdgeStates) -> None:
         """Write the outputs of all weights from the last edge states."""
-        for index, tile in enumerate(entries.tiles.edges):
-            if tile.is_owned:
-                structure = self.edge_out.begin(edges.pop(index)[0])[..., None, :]
-                shared = context.index_select(0, tile.owner)[:, None, None, None]
-                features = entries.read(tile)
-                outputs = self.entry(features, shared, structure, self.edge_out.end)
-                entries.write(tile, outputs)
+        tiles = entries.tiles.edges
+
+        def write(index: int) -> None:
+            tile = tiles[index]
+            structure = self.edge_out.begin(edges.pop(index)[0])[..., None, :]
+            shared = context.index_select(0, tile.owner)[:, None, None, None]
+            features = entries.read(tile)
+            outputs = self.entry(features, shared, structure, self.edge_out.end)
+            entries.write(tile, outputs)
+
+        owned = [index for index, tile in enumerate(tiles) if tile.is_owned]
+        side_by_side(write, owned, context.device)
 
     def write_nodes(self, entries: Entries, context: Tensor, nodes: Tensor) -> None:
         """Write the outputs of all node parameters from the last node states."""

@@ -39,19 +39,6 @@ class Inbox:
         self.sums: list[Tensor] = []
         self.lows: list[Tensor] = []
 
-    def add(self, neurons: Tensor, messages: Tensor, *, axis: int) -> None:
-        """Take the messages of one tile.
-
-        Args:
-            neurons: `[part, receiver]`.
-            messages: `[part, target, source, width]`.
-            axis: the senders' axis.
-        """
-        low, high = messages.amin(axis), messages.amax(axis)
-        total, square = messages.sum(axis), messages.square().sum(axis)
-        sums = torch.cat([total, square], dim=-1)
-        self.take(neurons, sums, torch.cat([low, -high], dim=-1))
-
     def take(self, neurons: Tensor, sums: Tensor, lows: Tensor) -> None:
         """Take what the messages of one tile were reduced to.
 
@@ -125,6 +112,18 @@ class Inbox:
         return torch.index_add(empty, 0, index, sums), torch.scatter_reduce(
             empty, 0, _rows(index, lows), lows, "amin", include_self=False
         )
+
+
+def reduced(messages: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return what `Inbox.take` takes of the messages of one tile.
+
+    Args:
+        messages: `[part, target, source, width]`.
+        axis: the senders' axis.
+    """
+    low, high = messages.amin(axis), messages.amax(axis)
+    total, square = messages.sum(axis), messages.square().sum(axis)
+    return torch.cat([total, square], dim=-1), torch.cat([low, -high], dim=-1)
 
 
 def _rows(index: Tensor, values: Tensor) -> Tensor:

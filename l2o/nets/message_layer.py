@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
-from .inbox import NUM_REDUCTIONS, Inbox
+from .inbox import NUM_REDUCTIONS, Inbox, reduced
 from .products import Pointwise, add
+from .side_by_side import side_by_side
 
 
 @runtime_checkable
@@ -86,13 +87,20 @@ class MessageLayer(nn.Module):
         receive = [layer(nodes) for layer in self.from_receiver]
         send = [layer(nodes) for layer in self.from_sender]
         modulate = self._modulation()
-        for index, tile in enumerate(tiles):
+
+        def messages(index: int) -> list[tuple[Tensor, Tensor]]:
+            tile = tiles[index]
             (scale, shift), (other_scale, other_shift) = modulate(edges.get(index))
             ends = at_targets(receive[0], tile) + at_sources(send[0], tile)
-            inbox.add(tile.target, torch.addcmul(shift, scale, ends), axis=2)
+            along = reduced(torch.addcmul(shift, scale, ends), 2)
             ends = at_sources(receive[-1], tile) + at_targets(send[-1], tile)
-            messages = torch.addcmul(other_shift, other_scale, ends)
-            inbox.add(tile.source, messages, axis=1)
+            against = torch.addcmul(other_shift, other_scale, ends)
+            return [along, reduced(against, 1)]
+
+        found = side_by_side(messages, range(len(tiles)), nodes.device)
+        for tile, (along, against) in zip(tiles, found, strict=True):
+            inbox.take(tile.target, *along)
+            inbox.take(tile.source, *against)
         nodes = inbox.follow(nodes, self.update_nodes)
         edges.follow(self, self.edge_source(nodes), self.edge_target(nodes))
         return nodes

@@ -1,5 +1,6 @@
 """All entries of all parameters, tile by tile: features out, updates in."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
+from l2o.nets.side_by_side import side_by_side
 
 from .config import HeadConfig
 from .directions import Directions, Values, ages_of, directions_of
@@ -82,6 +84,7 @@ class RuleEntries:
         self._uses_directions = uses_directions
         self._dtype = dtype
         self._known: dict[int, Known] = {}
+        self._lasts: dict[int, dict[int, Known]] = {}
         is_small = graph.num_parameters <= KEPT_ENTRIES
         self._keeps_all = memory_limit is None or is_small
         self._updates = Written({}, {})
@@ -156,9 +159,11 @@ class RuleEntries:
             found.update(zip(owners, values.split(sizes), strict=True))
             return
         (owner,) = owners
+        shape = whole[owner].shape
+        shape = *shape, *values.shape[len(shape) :]
+        # Two threads may come here at once; one of the two new tensors stays.
         if owner not in found:
-            shape = whole[owner].shape
-            found[owner] = values.new_empty(*shape, *values.shape[len(shape) :])
+            found.setdefault(owner, values.new_empty(shape))
         found[owner][place] = values
 
     def _collected(self, written: Written) -> dict[str, Tensor]:
@@ -177,19 +182,23 @@ class RuleEntries:
         total = self._steps.new_zeros(self._features.num_scales, count)
         if not self._features.num_scales:
             return total
-        for tile in (*self.tiles.edges, *self.tiles.nodes):
-            if isinstance(tile, EdgeTile) and not tile.is_owned:
-                continue
+
+        def squares(tile: EdgeTile | NodeTile) -> Tensor:
             known = self._look_up(tile)
-            squares = self._features.measured(known.values, known.directions).square()
-            sums = squares.flatten(2).sum(2).to(total.dtype)
-            total = total.index_add(1, tile.owner, sums)
+            found = self._features.measured(known.values, known.directions).square()
+            return found.flatten(2).sum(2).to(total.dtype)
+
+        tiles = self.tiles.owned
+        sums = side_by_side(squares, tiles, total.device)
+        for tile, found in zip(tiles, sums, strict=True):
+            total = total.index_add(1, tile.owner, found)
         numels = [float(max(prod(shape), 1)) for shape in self._graph.shapes.values()]
         return (total / constant(numels, total) + TINY).sqrt()
 
     def _look_up(self, tile: EdgeTile | NodeTile) -> Known:
         """Return what is known of a tile; the last one, or all, are remembered."""
-        if tile.number not in self._known:
+        remembered = self._known if self._keeps_all else self._last()
+        if tile.number not in remembered:
             values, directions = self._gather(tile), None
             if self._uses_directions:
                 white = None
@@ -197,9 +206,13 @@ class RuleEntries:
                     white = _piece(self._white, tile)
                 directions = directions_of(values, white)
             if not self._keeps_all:
-                self._known.clear()
-            self._known[tile.number] = Known(values, directions)
-        return self._known[tile.number]
+                remembered.clear()
+            remembered[tile.number] = Known(values, directions)
+        return remembered[tile.number]
+
+    def _last(self) -> dict[int, Known]:
+        """Return where this thread remembers the last tile."""
+        return self._lasts.setdefault(threading.get_ident(), {})
 
     def _gather(self, tile: EdgeTile | NodeTile) -> Values:
         param, grad, second = (_piece(laid, tile) for laid in self._others)

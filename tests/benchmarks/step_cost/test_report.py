@@ -46,8 +46,9 @@ def write(tmp_path):
 
 def cells(text, label):
     """Return the cells of a label's last line in the tables."""
-    lines = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
-    return [cell.strip() for cell in lines[-1].strip("|").split("|")][1:]
+    lines = [line.strip("|").split("|") for line in text.splitlines()]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    return [row for row in rows if row[0] == label][-1][1:]
 
 
 def test_a_step_stands_beside_the_gradient_and_adam(write):

@@ -1,7 +1,7 @@
 import torch
 
 from l2o.nets import inbox as module
-from l2o.nets.inbox import NUM_REDUCTIONS, Inbox
+from l2o.nets.inbox import NUM_REDUCTIONS, Inbox, reduced
 
 
 def test_many_neurons_are_updated_some_at_a_time(monkeypatch):
@@ -11,7 +11,7 @@ def test_many_neurons_are_updated_some_at_a_time(monkeypatch):
     degree = torch.zeros(11).index_add(0, targets.flatten(), torch.full((5,), 4.0))
     inbox = Inbox(degree, is_pure=False)
     messages = torch.randn(1, 5, 4, 3, generator=generator, dtype=torch.float64)
-    inbox.add(targets, messages, axis=2)
+    inbox.take(targets, *reduced(messages, 2))
     seen = []
 
     def update(some, reduced):
