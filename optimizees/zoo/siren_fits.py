@@ -45,7 +45,7 @@ def fit_sirens(
     """Train one `Siren` of two hidden layers on each image.
 
     What comes out is, bit for bit, the same for an image whatever stands beside it, if
-    its pixels are a multiple of 16, so that no vector of the processor holds two images.
+    its pixels are a multiple of 16: no vector of the processor then holds two images.
     Against autograd and `torch.func.vmap` two things save time. The pixels lie on a
     grid, so that the sines of the first layer follow from those of its rows and its
     columns. And all steps share a few buffers that a cache holds.
