@@ -136,9 +136,9 @@ def _proposed(
     if structure_every == 1:
         return propose_updates(rule, graph, params, grads, state)
     wide, all_grads = widened_all(params, grads)
+    moving = [name for name in wide if name in grads]
     args = rule, graph, wide, all_grads, state
-    updates = updates_by_turns(*args, structure_every)
-    return {name: updates[name] for name in wide if name in grads}
+    return updates_by_turns(*args, moving, structure_every)
 
 
 def _advanced(

@@ -6,12 +6,13 @@ gradient. So the network runs every k-th step, its outputs are kept in bfloat16,
 between the update head mixes fresh directions by them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
+from l2o.nets.side_by_side import side_by_side
 
 from .config import NominalHeadConfig
 from .directions import Values, ages_of, directions_of
@@ -65,6 +66,7 @@ def updates_by_turns(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
+    moving: Collection[str],
     every: int,
 ) -> Params:
     """Return updates, from the network or from what it said some steps ago.
@@ -80,17 +82,21 @@ def updates_by_turns(
         grads: name to gradient, for every parameter of the graph; zeros where there is
             none.
         state: of every parameter, these gradients included. New outputs are put into
-            the records of all.
+            the records of those that move.
+        moving: names of the parameters with a gradient.
         every: steps from one run of the network to the next.
+
+    Returns:
+        Updates of the moving parameters.
     """
     assert isinstance(rule, Rule)
-    if any(_is_due(item, every) for item in state.values()):
-        updates, outputs = rule.propose(graph, params, grads, state)
-        for name, value in outputs.items():
-            # What is not finite makes no update either: the step will be skipped.
-            state[name][OUTPUTS] = value.nan_to_num(0.0, 0.0, 0.0)
-        return updates
-    return _mixed_anew(rule, graph, params, grads, state)
+    if not any(_is_due(state[name], every) for name in moving):
+        return _mixed_anew(rule, graph, params, grads, state, moving)
+    updates, outputs = rule.propose(graph, params, grads, state)
+    for name in moving:
+        # What is not finite makes no update either: the step will be skipped.
+        state[name][OUTPUTS] = outputs[name].nan_to_num(0.0, 0.0, 0.0)
+    return {name: updates[name] for name in moving}
 
 
 def _is_due(item: Mapping[str, Tensor], every: int) -> bool:
@@ -105,27 +111,39 @@ def _mixed_anew(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
+    moving: Collection[str],
 ) -> Params:
     """Return updates in which kept outputs mix this step's directions."""
     white = whiten_momenta(graph, grads, state)
-    updates = {}
-    for name, param in params.items():
-        item = state[name]
-        rows = [param, grads[name], *item["momenta"], item["second_moment"]]
-        if name in white:
-            rows.append(white.pop(name))
-        kept = item[OUTPUTS].flatten(1)
-        ages = ages_of(item["step"].to(param.dtype))[:, None]
-        update = torch.empty_like(param, memory_format=torch.contiguous_format)
-        flat = [row.flatten() for row in rows]
-        for start in range(0, param.numel(), _PIECE_ENTRIES):
-            piece = slice(start, start + _PIECE_ENTRIES)
-            main = torch.stack([row[piece].to(param.dtype) for row in flat[:7]])
-            second = flat[7][piece].to(param.dtype)
-            values = Values(main, second, ages)
-            directions = directions_of(values, flat[8][piece] if flat[8:] else None)
-            outputs = kept[:, piece].to(param.dtype).movedim(0, -1)
-            new = apply_head(rule.config.head, outputs, directions)
-            update.view(-1)[piece] = new
-        updates[name] = update
+    rows = {name: _rows(params[name], grads[name], state[name]) for name in moving}
+    updates = {
+        name: torch.empty_like(params[name], memory_format=torch.contiguous_format)
+        for name in moving
+    }
+
+    def mix(place: tuple[str, slice]) -> None:
+        name, piece = place
+        item, update = state[name], updates[name].view(-1)
+        *seven, second = rows[name]
+        main = torch.stack([row[piece].to(update.dtype) for row in seven])
+        ages = ages_of(item["step"].to(update.dtype))[:, None]
+        values = Values(main, second[piece].to(update.dtype), ages)
+        last = white[name].flatten()[piece] if name in white else None
+        directions = directions_of(values, last)
+        kept = item[OUTPUTS].flatten(1)[:, piece].to(update.dtype)
+        update[piece] = apply_head(rule.config.head, kept.movedim(0, -1), directions)
+
+    places = [
+        (name, slice(start, start + _PIECE_ENTRIES))
+        for name in moving
+        for start in range(0, params[name].numel(), _PIECE_ENTRIES)
+    ]
+    if places:
+        side_by_side(mix, places, updates[places[0][0]].device)
     return updates
+
+
+def _rows(param: Tensor, grad: Tensor, item: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return weight, gradient, five momenta and second moment, each `[entry]`."""
+    found = [param, grad, *item["momenta"], item["second_moment"]]
+    return [row.flatten() for row in found]

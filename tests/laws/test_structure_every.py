@@ -84,6 +84,21 @@ def test_a_step_that_is_due_is_the_whole_rule(model, rule, safety):
     assert min(set(gaps) - set(due)) > 1e-4
 
 
+def test_a_frozen_parameter_does_not_call_for_the_network(model, rule, monkeypatch):
+    calls = []
+    propose = Rule.propose
+    monkeypatch.setattr(
+        Rule, "propose", lambda *args: calls.append(1) or propose(*args)
+    )
+    model[0].bias.requires_grad_(False)
+    optimizer = build(model, rule, EVERY)
+    for step in range(1, 2 * EVERY + 1):
+        give_gradients(model, step)
+        model[0].bias.grad = None
+        optimizer.step()
+    assert len(calls) == 2
+
+
 def test_between_them_kept_outputs_mix_fresh_directions(model, rule):
     optimizer = build(model, rule, EVERY)
     run(model, optimizer, 1, EVERY)
