@@ -7,6 +7,7 @@ gathered and scattered.
 """
 
 from math import prod
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class EdgeStates:
         self.net = net
         self.entries = entries
         self.room = entries.memory_limit
+        self.lock = Lock()
         mix = net.edge_mix
         self.weight = mix.weight @ net.edge_in.weight
         self.bias = mix(net.edge_in.bias + extra)
@@ -97,10 +99,11 @@ class EdgeStates:
         if self.room is None:
             return True
         size = sum(state.numel() * state.element_size() for state in states)
-        if size > self.room:
-            return False
-        self.room -= size
-        return True
+        with self.lock:  # tiles are asked for from several threads
+            if size > self.room:
+                return False
+            self.room -= size
+            return True
 
 
 class NGGNNNet(nn.Module):
