@@ -73,12 +73,14 @@ def edge_flop(config: NGGNNConfig, *, is_recomputed: bool) -> int:
         config: with `directions="own"` and `kernel=None`.
         is_recomputed: whether edge states do not stay in memory, so that each of the
             layers and the read-out starts from the features again.
+
+    Linear maps in a row count as one, which they are in a step.
     """
     width, layers = config.width, config.layers
-    encode = 2 * (2 * FEATURES * width + width**2)
+    encode = 2 * 2 * FEATURES * width
     messages = 2 * 2 * width * 2 * width
     update = 2 * 2 * width**2
-    read_out = 2 * 2 * width**2 + 2 * width * config.head.width
+    read_out = 2 * width**2 + 2 * width * config.head.width
     encodes, updates = 1, layers
     if is_recomputed:
         encodes, updates = layers + 1, layers * (layers + 1) // 2
