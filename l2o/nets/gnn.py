@@ -26,6 +26,9 @@ from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
 from .products import add
 from .side_by_side import side_by_side
 
+_ROOM = Lock()
+"""Held while room for edge states is counted."""
+
 
 class EdgeStates:
     """Edge states of all tiles, each brought up to date when it is asked for.
@@ -43,7 +46,6 @@ class EdgeStates:
         self.net = net
         self.entries = entries
         self.room = entries.memory_limit
-        self.lock = Lock()
         mix = net.edge_mix
         self.weight = mix.weight @ net.edge_in.weight
         self.bias = mix(net.edge_in.bias + extra)
@@ -99,11 +101,18 @@ class EdgeStates:
         if self.room is None:
             return True
         size = sum(state.numel() * state.element_size() for state in states)
-        with self.lock:  # tiles are asked for from several threads
-            if size > self.room:
-                return False
-            self.room -= size
-            return True
+        if torch.compiler.is_compiling():
+            return self._take(size)
+        with _ROOM:  # tiles are asked for from several threads
+            return self._take(size)
+
+    def _take(self, size: int) -> bool:
+        """Take some bytes of the room, if it has as many."""
+        assert self.room is not None
+        if size > self.room:
+            return False
+        self.room -= size
+        return True
 
 
 class NGGNNNet(nn.Module):

@@ -38,6 +38,8 @@ def side_by_side(
         items: what it is called with.
         device: where it computes.
     """
+    if torch.compiler.is_compiling():
+        return [function(item) for item in items]
     count = torch.get_num_threads()
     if count == 1 or len(items) == 1 or not _may_leave_this_thread(device):
         return [function(item) for item in items]
@@ -50,7 +52,6 @@ def _may_leave_this_thread(device: torch.device) -> bool:
         device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
-        and not torch.compiler.is_compiling()
         and not is_in_torch_dispatch_mode()
         and peek_interpreter_stack() is None
     )

@@ -212,7 +212,9 @@ class RuleEntries:
 
     def _last(self) -> dict[int, Known]:
         """Return where this thread remembers the last tile."""
-        return self._lasts.setdefault(threading.get_ident(), {})
+        is_compiling = torch.compiler.is_compiling()
+        thread = 0 if is_compiling else threading.get_ident()
+        return self._lasts.setdefault(thread, {})
 
     def _gather(self, tile: EdgeTile | NodeTile) -> Values:
         param, grad, second = (_piece(laid, tile) for laid in self._others)
