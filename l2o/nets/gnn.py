@@ -7,7 +7,6 @@ gathered and scattered.
 """
 
 from math import prod
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,6 @@ from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
 from .products import add
 from .side_by_side import side_by_side
 
-_ROOM = Lock()
-"""Held while room for edge states is counted."""
-
 
 class EdgeStates:
     """Edge states of all tiles, each brought up to date when it is asked for.
@@ -45,7 +41,7 @@ class EdgeStates:
     def __init__(self, net: "NGGNNNet", entries: Entries, extra: Tensor) -> None:
         self.net = net
         self.entries = entries
-        self.room = entries.memory_limit
+        self.keeps = self._tiles_to_keep()
         mix = net.edge_mix
         self.weight = mix.weight @ net.edge_in.weight
         self.bias = mix(net.edge_in.bias + extra)
@@ -65,7 +61,6 @@ class EdgeStates:
         """Return a tile's states, `[part, target, source, width]`, one a direction."""
         tile = self.entries.tiles.edges[index]
         depth, states = self.kept.get(index) or (0, self._first(tile))
-        is_kept = index in self.kept
         for layer, source, target in self.layers[depth:]:
             states = [
                 layer.update_edge(
@@ -76,7 +71,7 @@ class EdgeStates:
                 )
                 for direction, state in enumerate(states)
             ]
-        if is_kept or self._has_room(states):
+        if index in self.keeps:
             self.kept[index] = len(self.layers), states
         return states
 
@@ -96,23 +91,21 @@ class EdgeStates:
         bias = self.bias.index_select(0, tile.owner)[:, None, None]
         return [add(item @ self.weight.T, bias) for item in net.directed(summary)]
 
-    def _has_room(self, states: list[Tensor]) -> bool:
-        """Whether these may be kept; takes the room if so."""
-        if self.room is None:
-            return True
-        size = sum(state.numel() * state.element_size() for state in states)
-        if torch.compiler.is_compiling():
-            return self._take(size)
-        with _ROOM:  # tiles are asked for from several threads
-            return self._take(size)
-
-    def _take(self, size: int) -> bool:
-        """Take some bytes of the room, if it has as many."""
-        assert self.room is not None
-        if size > self.room:
-            return False
-        self.room -= size
-        return True
+    def _tiles_to_keep(self) -> set[int]:
+        """Return the tiles whose states fit the memory limit, the first ones first."""
+        config, room = self.net.config, self.entries.memory_limit
+        tiles = self.entries.tiles.edges
+        if room is None:
+            return set(range(len(tiles)))
+        states = 1 if config.directions == "own" else 2
+        an_edge = states * config.width * self.net.edge_in.weight.element_size()
+        keeps = set()
+        for index, tile in enumerate(tiles):
+            size = prod(tile.shape) * an_edge
+            if size <= room:
+                keeps.add(index)
+                room -= size
+        return keeps
 
 
 class NGGNNNet(nn.Module):

@@ -18,7 +18,7 @@ from .config import NominalHeadConfig
 from .directions import Values, ages_of, directions_of
 from .head import apply_head, num_outputs
 from .rule import AbstractRule, Params, Rule
-from .state import State
+from .state import ParameterState, State
 from .whitening import whiten_momenta
 
 OUTPUTS = "outputs"
@@ -90,7 +90,7 @@ def updates_by_turns(
         Updates of the moving parameters.
     """
     assert isinstance(rule, Rule)
-    if not any(_is_due(state[name], every) for name in moving):
+    if not _is_due([state[name] for name in moving], every):
         return _mixed_anew(rule, graph, params, grads, state, moving)
     updates, outputs = rule.propose(graph, params, grads, state)
     for name in moving:
@@ -99,10 +99,12 @@ def updates_by_turns(
     return {name: updates[name] for name in moving}
 
 
-def _is_due(item: Mapping[str, Tensor], every: int) -> bool:
-    if OUTPUTS not in item:
+def _is_due(items: list[ParameterState], every: int) -> bool:
+    """Whether the network is to run; the device is asked once for all parameters."""
+    if any(OUTPUTS not in item for item in items):
         return True
-    return int(item["step"]) % every == 1
+    steps = torch.stack([item["step"] for item in items])
+    return bool((steps % every == 1).any())
 
 
 def _mixed_anew(
