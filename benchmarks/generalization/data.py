@@ -69,14 +69,17 @@ def load_population(
             always have all.
 
     Returns:
-        The networks with their graphs.
+        The networks with their graphs. Networks whose training diverged, so that a
+        weight is infinite or no number, are left out; the facts say how many.
 
     Raises:
         FileNotFoundError: if nothing lies there.
+        ValueError: if a split is empty.
     """
     read = _read_zoo if name == "zoo" else partial(_read_park, checkpoints_per_run)
     splits: tuple[Split, ...] = ("train", "validation", "test")
-    found = {split: tuple(read(directory, split)) for split in splits}
+    read_in = {split: tuple(read(directory, split)) for split in splits}
+    found = {split: _finite(groups) for split, groups in read_in.items()}
     for split, groups in found.items():
         if not groups:
             raise ValueError(
@@ -89,6 +92,7 @@ def load_population(
         facts[split] = {
             "runs": len(groups) if name == "park" else len(accuracies),
             "networks": len(accuracies),
+            "diverged": sum(map(len, read_in[split])) - len(accuracies),
             "accuracy_quantiles": [
                 round(value, 4)
                 for value in accuracies.quantile(
@@ -192,6 +196,19 @@ def _read_zoo(directory: Path, split: Split) -> Iterator[Alike]:
         params=networks.parameters,
         accuracies=networks.accuracies,
     )
+
+
+def _finite(groups: Sequence[Alike]) -> tuple[Alike, ...]:
+    """Return the networks all of whose weights are numbers."""
+    kept = []
+    for group in groups:
+        values = torch.cat([value.flatten(1) for value in group.params.values()], 1)
+        is_finite = values.isfinite().all(dim=1)
+        if is_finite.all():
+            kept.append(group)
+        elif is_finite.any():
+            kept.append(group.at(is_finite.nonzero().squeeze(1)))
+    return tuple(kept)
 
 
 _COMMANDS: dict[PopulationName, str] = {"park": "wild-park", "zoo": "cnn-zoo"}

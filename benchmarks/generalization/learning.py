@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import cos, pi
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -39,6 +40,9 @@ class LearningConfig:
     """Of AdamW with AMSGrad."""
     weight_decay: float = 5e-4
     """Of AdamW."""
+    decay: Literal["none", "cosine"] = "cosine"
+    """Whether the learning rate falls to zero over the epochs. The paper's does not,
+    over a hundred times as many steps; `stat-nn-long` never decays."""
     clip_norm: float = 10.0
     """Largest norm of a gradient."""
     loss: Literal["bce", "mse"] = "bce"
@@ -160,9 +164,10 @@ class _Course:
         total, count = 0.0, 0
         train, size = self.population.train, self.config.batch_size
         for batch, accuracies in batches(train, size, self.generator):
+            self._set_rate()
             total += self._step(batch, accuracies)
             count += len(accuracies)
-        self.network_passes += count
+            self.network_passes += len(accuracies)
         predicted, true = self._predict(self.population.validation)
         scores = {"tau": kendall_tau(predicted, true), "r2": r_squared(predicted, true)}
         if not self.history or scores["tau"] > self.history[self.best_epoch - 1]["tau"]:
@@ -208,6 +213,15 @@ class _Course:
         self.history = state["history"]
         self.best_epoch, self.best = state["best_epoch"], state["best"]
         self.network_passes = state["network_passes"]
+
+    def _set_rate(self) -> None:
+        """Let the learning rate fall with the share of networks that were shown."""
+        if self.config.decay == "none" or self.name == "stat-nn-long":
+            return
+        all_passes = self.config.epochs * sum(map(len, self.population.train))
+        share = self.network_passes / all_passes
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * (1 + cos(pi * share)) / 2
 
     def _step(self, batch: NetworkBatch, accuracies: Float[Tensor, " B"]) -> float:
         """Take one step; return the summed loss."""

@@ -1,3 +1,6 @@
+import shutil
+
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +58,23 @@ class TestPopulations:
         assert [len(group) for group in thin.test] == [3] * 3
         for whole, last in zip(park.train, thin.train, strict=True):
             assert last.accuracies[0] == whole.accuracies[-1]
+
+    def test_networks_that_diverged_are_left_out_and_counted(
+        self, zoo, zoo_directory, tmp_path
+    ):
+        shutil.copytree(zoo_directory, tmp_path, dirs_exist_ok=True)
+        rows = np.load(tmp_path / "weights.npy")
+        rows[:, 7] = np.where(rows[:, 7] == rows[-1, 7], np.nan, rows[:, 7])
+        np.save(tmp_path / "weights.npy", rows)
+        found = load_population("zoo", tmp_path)
+        splits = ("train", "validation", "test")
+        assert [zoo.facts[split]["diverged"] for split in splits] == [0, 0, 0]
+        assert sum(found.facts[split]["diverged"] for split in splits) == 1
+        assert sum(found.facts[split]["networks"] for split in splits) == 29
+        kept = [*found.train, *found.validation, *found.test]
+        assert all(
+            value.isfinite().all() for one in kept for value in one.params.values()
+        )
 
     def test_a_split_without_networks(self, tmp_path):
         (tmp_path / "park.json").write_text("{}")

@@ -91,12 +91,39 @@ class TestLearning:
         monkeypatch.setattr(course, "_predict", watch)
         taus = iter([0.1, 0.9, 0.5, 0.2])
         monkeypatch.setattr(learning, "kendall_tau", lambda *_: next(taus))
-        found = learn("stat-nn", park, replace(CONFIG, epochs=3), seed=0)
+        config = replace(CONFIG, decay="none")
+        found = learn("stat-nn", park, replace(config, epochs=3), seed=0)
         assert seen == ["validation"] * 3 + ["test"]
         assert (found.best_epoch, found.tau) == (2, 0.2)
         taus = iter([0.1, 0.9, 0.5])
-        short = learn("stat-nn", park, CONFIG, seed=0)
+        short = learn("stat-nn", park, config, seed=0)
         assert short.predicted == found.predicted
+
+    @pytest.mark.parametrize(
+        ("name", "decay", "falls"),
+        [
+            ("stat-nn", "cosine", True),
+            ("stat-nn", "none", False),
+            ("stat-nn-long", "cosine", False),
+        ],
+    )
+    def test_the_rate_falls_over_the_epochs(
+        self, name, decay, falls, park, monkeypatch
+    ):
+        rates = []
+        step = torch.optim.AdamW.step
+
+        def watch(self, *args, **kwargs):
+            rates.append(self.param_groups[0]["lr"])
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+        config = replace(CONFIG, epochs=6, long_epochs=6, decay=decay)
+        learn(name, park, config, seed=0)
+        assert rates[0] == 1e-3
+        assert rates == sorted(rates, reverse=True)
+        assert (rates[-1] < 2e-5) == falls
+        assert falls or rates[-1] == 1e-3
 
     def test_the_long_one_stops_when_it_no_longer_improves(self, park, monkeypatch):
         taus = iter([0.5, 0.6, *[0.1] * 50])
@@ -106,7 +133,7 @@ class TestLearning:
 
     @pytest.mark.parametrize("loss", ["bce", "mse"])
     def test_it_learns_what_it_sees(self, park, loss):
-        config = replace(CONFIG, epochs=15, augment=False, loss=loss)
+        config = replace(CONFIG, epochs=15, augment=False, loss=loss, decay="none")
         same = replace(park, validation=park.train, test=park.train)
         found = learn("stat-nn", same, config, seed=0)
         assert found.tau > 0.5
