@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -148,8 +149,9 @@ class TestLearning:
 
     @pytest.mark.parametrize("name", ["epochs", "long_epochs", "patience"])
     def test_counts_are_positive(self, name):
+        counts: dict[str, Any] = {name: 0}
         with pytest.raises(ValueError, match="Choose a positive number"):
-            LearningConfig(**{name: 0})
+            LearningConfig(**counts)
 
 
 class TestAugmentation:
