@@ -36,7 +36,7 @@ TITLES: dict[ModelName, str] = {
     "dwsnet": "DWSNet",
     "nfn": "NFN",
 }
-_PARTS: dict[ModelName, int] = {"ng_gnn": 16, "ng_t": 4}
+_PARTS: dict[ModelName, int] = {"ng_gnn": 16, "ng_t": 2}
 """Networks whose intermediate values fit a cache together."""
 
 

@@ -79,8 +79,9 @@ class RelationalAttention(nn.Module):
         q_{ij} = W_q v_i + U_q e_{ij}, \quad k_{ij} = W_k v_j + U_k e_{ij}, \quad
         u_{ij} = (U_m e_{ij}) \odot (W_v v_j) + U_v e_{ij}
 
-    The last summand of the values is linear in the edge, so edges are averaged first
-    and mapped afterwards, a node instead of an edge.
+    What is linear in an edge is not mapped edge by edge: of the scores, the nodes'
+    queries and keys are mapped back to what they ask of an edge, and for the last
+    summand of the values edges are averaged first and mapped afterwards.
 
     Args:
         config: the layer's configuration.
@@ -110,25 +111,31 @@ class RelationalAttention(nn.Module):
 
     def forward(self, nodes: Tensor, edges: Tensor, is_real: Tensor | None) -> Tensor:
         """Return `[graph, node, node_width]` from what `RelationalLayer` takes."""
-        query, key, value = self.of_nodes(nodes).chunk(3, dim=-1)
-        width = query.shape[-1]
-        to_edges, of_values = self.of_edges.weight.split([3 * width, width])
-        of_query, of_key, factor = F.linear(edges, to_edges).chunk(3, dim=-1)
-        scores = self._by_head(
-            (of_query + query[:, :, None]) * (of_key + key[:, None])
-        ).sum(-1)
+        query, key, value = map(self._by_head, self.of_nodes(nodes).chunk(3, dim=-1))
+        to_query, to_key, to_factor, to_value = self.of_edges.weight.chunk(4)
+        scores = self._by_head(F.linear(edges, to_query) * F.linear(edges, to_key))
+        scores = scores.sum(-1) + torch.einsum("bihd,bjhd->bijh", query, key)
+        asked = torch.einsum("bihd,hdc->bihc", query, self._of_head(to_key))
+        scores = scores + edges @ asked.transpose(2, 3)
+        asked = torch.einsum("bjhd,hdc->bjch", key, self._of_head(to_query))
+        scores = scores + (edges.transpose(1, 2) @ asked).transpose(1, 2)
         if is_real is not None:
             scores = scores.masked_fill(~is_real[:, None, :, None], -torch.inf)
         share = torch.softmax(self.scale * scores, dim=2)
-        modulated = self._by_head(factor * value[:, None])
-        found = torch.einsum("bijh,bijhd->bihd", share, modulated)
+        shared = (share.unsqueeze(-1) * value[:, None]).flatten(3)
+        sums = edges.transpose(2, 3) @ shared
+        found = self._by_head((sums * to_factor.T).sum(2))
         averages = share.transpose(2, 3) @ edges
-        maps = of_values.unflatten(0, (self.heads, -1))
-        found = found + torch.einsum("bihc,hdc->bihd", averages, maps)
+        found = found + torch.einsum(
+            "bihc,hdc->bihd", averages, self._of_head(to_value)
+        )
         return self.out(found.flatten(2))
 
     def _by_head(self, values: Tensor) -> Tensor:
         return values.unflatten(-1, (self.heads, -1))
+
+    def _of_head(self, maps: Tensor) -> Tensor:
+        return maps.unflatten(0, (self.heads, -1))
 
 
 class RelationalLayer(nn.Module):
