@@ -121,8 +121,18 @@ def _headline(row: Row) -> str:
         f"Networks {images}: {counts}. Accuracies of the test networks: {low:.1%} to "
         f"{high:.1%}, median {middle:.1%}. Predictors: batches of "
         f"{learning['batch_size']}, loss {learning['loss']}, augmentation "
-        f"{'on' if learning['augment'] else 'off'}."
+        f"{'on' if learning['augment'] else 'off'}, "
+        f"{'cosine' if learning['decay'] == 'cosine' else 'no'} decay of the rate; "
+        f"{_shown(row)}."
     )
+
+
+def _shown(row: Row) -> str:
+    """Say how many checkpoints of a run predictors learn from, or what a zoo shows."""
+    if row["population"] == "zoo":
+        return "each network as it was at the end of its training"
+    count = row["networks"]["checkpoints_per_run"]
+    return f"{'all' if count is None else count} checkpoints of each training run"
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -183,6 +193,13 @@ def _ablation(rows: Sequence[Row]) -> list[str]:
     return [" ".join(sentences)] if sentences else []
 
 
+def _where(row: Row) -> str:
+    """Return a short name of the networks that were read."""
+    train = row["networks"]["made"].get("train")
+    images = "" if train is None else f", {train['source'].split(' (')[0]}"
+    return f"{row['population']}{images}"
+
+
 def save_scatter(path: Path, rows: Sequence[Row]) -> None:
     """Draw predicted against true accuracy, a panel for each predictor.
 
@@ -203,7 +220,7 @@ def save_scatter(path: Path, rows: Sequence[Row]) -> None:
         top = max(*predicted, *true)
         axis.plot([0, top], [0, top], color="grey", linewidth=0.8)
         axis.set_title(
-            f"{row['population']}: {_TITLES[row['predictor']]}\n"
+            f"{_where(row)}: {_TITLES[row['predictor']]}\n"
             f"seed {row['seed']}, tau {row['tau']:.3f}",
             fontsize="small",
         )
