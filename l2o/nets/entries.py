@@ -32,3 +32,18 @@ class Entries(Protocol):
     def write(self, tile: EdgeTile | NodeTile, outputs: Tensor) -> None:
         """Take the network's numbers for a tile, `[..., cell, output]`."""
         ...
+
+
+def at_owners(values: Tensor, tile: EdgeTile | NodeTile) -> Tensor:
+    """Return what the tensor that a tile's entries belong to says, for each of them.
+
+    Args:
+        values: `[tensor, channel]`, in the order of `graph.shapes`.
+        tile: whose entries are meant.
+
+    Returns:
+        `[part, 1, 1, 1, channel]`, or `[row, 1, channel]`: it broadcasts against what
+        `Entries.read` returns.
+    """
+    own = values.index_select(0, tile.owner)
+    return own[:, None, None, None] if isinstance(tile, EdgeTile) else own[:, None]

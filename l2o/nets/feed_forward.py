@@ -7,7 +7,7 @@ from l2o.graph import NeuralGraph
 from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import FeedForwardConfig
-from .entries import Entries
+from .entries import Entries, at_owners
 from .products import Pointwise, add
 from .side_by_side import side_by_side
 
@@ -100,6 +100,11 @@ class FeedForward(nn.Module):
         outputs = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
         return outputs.view(-1, *features.shape[:-1]).movedim(0, -1)
 
+    def zero_last(self) -> None:
+        """Make every output zero, whatever the input."""
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
     def _through(self, entries: Tensor, shared: Tensor) -> Tensor:
         """Return `[output, entry]`.
 
@@ -180,8 +185,7 @@ class FeedForwardNet(nn.Module):
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
-        torch.nn.init.zeros_(self.entry.last.weight)
-        torch.nn.init.zeros_(self.entry.last.bias)
+        self.entry.zero_last()
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read the features of every entry and write its outputs.
@@ -193,9 +197,7 @@ class FeedForwardNet(nn.Module):
         """
 
         def write(tile: EdgeTile | NodeTile) -> None:
-            features = entries.read(tile)
-            shared = context.index_select(0, tile.owner)
-            shape = (len(shared), *[1] * (features.ndim - 2), -1)
-            entries.write(tile, self.entry(features, shared.reshape(shape)))
+            shared = at_owners(context, tile)
+            entries.write(tile, self.entry(entries.read(tile), shared))
 
         side_by_side(write, entries.tiles.owned, context.device)

@@ -18,7 +18,7 @@ from l2o.graph.layout import pad_cells
 from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
-from .entries import Entries
+from .entries import Entries, at_owners
 from .feed_forward import FeedForward
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
@@ -182,8 +182,7 @@ class NGGNNNet(nn.Module):
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
-        torch.nn.init.zeros_(self.entry.last.weight)
-        torch.nn.init.zeros_(self.entry.last.bias)
+        self.entry.zero_last()
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read the features of every entry and write its outputs.
@@ -209,7 +208,7 @@ class NGGNNNet(nn.Module):
         def write(index: int) -> None:
             tile = tiles[index]
             structure = self.edge_out.begin(edges.pop(index)[0])[..., None, :]
-            shared = context.index_select(0, tile.owner)[:, None, None, None]
+            shared = at_owners(context, tile)
             features = entries.read(tile)
             outputs = self.entry(features, shared, structure, self.edge_out.end)
             entries.write(tile, outputs)
@@ -221,7 +220,7 @@ class NGGNNNet(nn.Module):
         """Write the outputs of all node parameters from the last node states."""
         for tile in entries.tiles.nodes:
             structure = self.node_out(nodes.index_select(0, tile.neurons))[:, None]
-            shared = context.index_select(0, tile.owner)[:, None]
+            shared = at_owners(context, tile)
             entries.write(tile, self.entry(entries.read(tile), shared, structure))
 
     def encode_nodes(

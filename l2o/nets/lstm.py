@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2o.graph import NeuralGraph
-from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import LSTMConfig
-from .entries import Entries
+from .entries import Entries, at_owners
 from .feed_forward import FeedForward
 
 
@@ -68,27 +67,22 @@ class LSTMNet(nn.Module):
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
-        torch.nn.init.zeros_(self.entry.last.weight)
-        torch.nn.init.zeros_(self.entry.last.bias)
+        self.entry.zero_last()
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
-        tiles = [tile for tile in entries.tiles.edges if tile.is_owned]
-        every: list[EdgeTile | NodeTile] = [*tiles, *entries.tiles.nodes]
+        tiles = entries.tiles.owned
         total = context.new_zeros(len(graph.shapes), self.first.out_features)
-        for tile in every:
+        for tile in tiles:
             hidden = self.first(entries.read(tile)).relu()
             total = total.index_add(0, tile.owner, hidden.flatten(1, -2).sum(1))
         means = self.second(total / _num_entries(graph, total)[:, None])
         if self.context_in is not None:
             means = means + self.context_in(context)
         states = self.read_in_order(means)
-        for tile in every:
-            features = entries.read(tile)
-            shape = (len(tile.owner), *[1] * (features.ndim - 2), -1)
-            own = context.index_select(0, tile.owner).reshape(shape)
-            state = states.index_select(0, tile.owner).reshape(shape)
-            entries.write(tile, self.entry(features, own, state))
+        for tile in tiles:
+            own, state = at_owners(context, tile), at_owners(states, tile)
+            entries.write(tile, self.entry(entries.read(tile), own, state))
 
     def read_in_order(self, means: Tensor) -> Tensor:
         """Return the hidden state after each tensor, `[tensor, width]`."""

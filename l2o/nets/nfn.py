@@ -1,15 +1,17 @@
 """NFN as a rule: equivariant layers on a chain, then a perceptron for the entries."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
 from l2o.graph.layout import pad_cells
-from l2o.graph.tiles import EdgeTile, NodeTile
+from l2o.graph.tiles import EdgeTile
 
 from .chain import Chain, require_chain
 from .config import NFNConfig
-from .entries import Entries
+from .entries import Entries, at_owners
 from .feed_forward import FeedForward
 from .nfn_encodings import EntryEncoder
 from .nfn_layers import Laid, chain_slots
@@ -91,44 +93,21 @@ class NFNNet(nn.Module):
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
-        torch.nn.init.zeros_(self.entry.last.weight)
-        torch.nn.init.zeros_(self.entry.last.bias)
+        self.entry.zero_last()
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
         chain = self._chain(graph)
         states = self.stack(self._inputs(chain, entries, context))
-        edges = dict(zip(chain.weights, states[::2], strict=False))
-        nodes = dict(zip(chain.biases, states[1::2], strict=False))
-        for tile in entries.tiles.edges:
-            self._write(entries, tile, context, [edges[index] for index in tile.blocks])
-        for tile in entries.tiles.nodes:
-            self._write(entries, tile, context, [nodes[index] for index in tile.items])
-
-    def _write(
-        self,
-        entries: Entries,
-        tile: EdgeTile | NodeTile,
-        context: Tensor,
-        states: Laid,
-    ) -> None:
-        """Write the outputs of a tile's entries.
-
-        Args:
-            entries: where features come from and outputs go.
-            tile: whose entries are updated.
-            context: `[tensor, num_context]`.
-            states: of the tile's weights or biases, `[1, ..., width]`.
-        """
-        found = [state for state in states if state is not None]
-        if isinstance(tile, EdgeTile):
-            whole = torch.cat(found)[tile.box]
-        else:
-            whole = torch.cat(found, dim=1)[0, tile.box]
-        features = entries.read(tile)
-        shape = (len(tile.owner), *[1] * (features.ndim - 2), -1)
-        own = context.index_select(0, tile.owner).reshape(shape)
-        entries.write(tile, self.entry(features, own, whole[..., None, :]))
+        edges = _present(chain.weights, states[::2])
+        nodes = _present(chain.biases, states[1::2])
+        for tile in entries.tiles.owned:
+            if isinstance(tile, EdgeTile):
+                whole = torch.cat([edges[index] for index in tile.blocks])
+            else:
+                whole = torch.cat([nodes[index][0] for index in tile.items])
+            own, state = at_owners(context, tile), whole[tile.box][..., None, :]
+            entries.write(tile, self.entry(entries.read(tile), own, state))
 
     def _inputs(self, chain: Chain, entries: Entries, context: Tensor) -> Laid:
         """Return what the first layer reads, in the order of the slots."""
@@ -186,6 +165,16 @@ class NFNNet(nn.Module):
         if key not in graph.derived:
             graph.derived[key] = require_chain(graph, "NFNNet", self.config.depth)
         return graph.derived[key]
+
+
+def _present(places: Sequence[int | None], states: Laid) -> dict[int, Tensor]:
+    """Return the states of the blocks or biases that are there, by their number."""
+    pairs = zip(places, states, strict=False)  # a shorter chain leaves slots empty
+    return {
+        place: state
+        for place, state in pairs
+        if place is not None and state is not None
+    }
 
 
 def _put(
