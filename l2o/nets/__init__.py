@@ -7,3 +7,4 @@ from .config import LSTMConfig as LSTMConfig
 from .config import NetConfig as NetConfig
 from .config import NFNConfig as NFNConfig
 from .config import NGGNNConfig as NGGNNConfig
+from .config import NGTConfig as NGTConfig

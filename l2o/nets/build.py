@@ -2,14 +2,23 @@
 
 from typing import TypeAlias, assert_never
 
-from .config import FeedForwardConfig, LSTMConfig, NetConfig, NFNConfig, NGGNNConfig
+from .config import (
+    FeedForwardConfig,
+    LSTMConfig,
+    NetConfig,
+    NFNConfig,
+    NGGNNConfig,
+    NGTConfig,
+)
 from .feed_forward import FeedForwardNet
 from .gnn import NGGNNNet
 from .gnn_released import ReleasedNGGNNNet
 from .lstm import LSTMNet
 from .nfn import NFNNet
+from .ng_t import NGTNet
+from .ng_t_released import ReleasedNGTNet
 
-Net: TypeAlias = FeedForwardNet | NGGNNNet | LSTMNet | NFNNet
+Net: TypeAlias = FeedForwardNet | NGGNNNet | NGTNet | LSTMNet | NFNNet
 
 
 def build_net(
@@ -35,6 +44,10 @@ def build_net(
             return ReleasedNGGNNNet(config, **sizes)
         case NGGNNConfig():
             return NGGNNNet(config, **sizes)
+        case NGTConfig(readout="released"):
+            return ReleasedNGTNet(config, **sizes)
+        case NGTConfig():
+            return NGTNet(config, **sizes)
         case LSTMConfig():
             return LSTMNet(config, **sizes)
         case NFNConfig():

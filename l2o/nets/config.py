@@ -18,6 +18,15 @@ def check_positive(owner: str, **values: int | float) -> None:
             )
 
 
+def _check_width(owner: str, width: int) -> None:
+    """Raise unless a state of so many channels can hold a position."""
+    if width % 2 or width < 6:
+        raise ValueError(
+            f"{owner} width must be even and at least 6 (positions need the channels); "
+            f"got width={width}. Use for example 32."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardConfig:
     """The plain per-parameter network: every entry by itself, no graph."""
@@ -68,13 +77,55 @@ class NGGNNConfig:
 
     def __post_init__(self) -> None:
         check_positive("NGGNNConfig", width=self.width, layers=self.layers)
-        if self.width % 2 or self.width < 6:
-            raise ValueError(
-                "NGGNNConfig width must be even and at least 6 (positions need the "
-                f"channels); got width={self.width}. Use for example 32."
-            )
+        _check_width("NGGNNConfig", self.width)
         if self.kernel is not None:
             check_positive("NGGNNConfig", kernel=self.kernel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGTConfig:
+    """The relational transformer NG-T, ending in a per-parameter network."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    kind: Literal["ng_t"] = "ng_t"
+    width: int = 32
+    """Channels of a node state and of an edge state; even, at least 6."""
+    layers: int = 2
+    """Number of relational transformer layers."""
+    heads: int = 4
+    """Attention heads; must divide `width`."""
+    kernel: int | None = None
+    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
+    input channel of its own. None: an edge reads the mean over its cells of the
+    features and of their magnitudes, whatever the number of cells."""
+    readout: Literal["own", "released"] = "own"
+    """Which neurons and edges parameters read: their `own`; or, as in the paper's
+    `released` code, those one place before, which breaks the symmetry of the neurons.
+    Only for measuring what that fault costs."""
+    most_neurons: int = 2048
+    """Largest graph that is read, in neurons: time and memory of a step grow with their
+    square."""
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-parameter network that reads an entry's features and its edge or node
+    state."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "NGTConfig",
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            most_neurons=self.most_neurons,
+        )
+        _check_width("NGTConfig", self.width)
+        if self.kernel is not None:
+            check_positive("NGTConfig", kernel=self.kernel)
+        if self.width % self.heads:
+            raise ValueError(
+                f"NGTConfig heads must divide width; got {self.heads} and "
+                f"{self.width}. Choose a divisor, for example 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,4 +178,6 @@ class NFNConfig:
                 check_positive("NFNConfig", **{name: getattr(self, name)})
 
 
-NetConfig: TypeAlias = FeedForwardConfig | NGGNNConfig | LSTMConfig | NFNConfig
+NetConfig: TypeAlias = (
+    FeedForwardConfig | NGGNNConfig | NGTConfig | LSTMConfig | NFNConfig
+)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from l2o.nets import (
     FeedForwardConfig,
@@ -10,6 +10,7 @@ from l2o.nets import (
     NetConfig,
     NFNConfig,
     NGGNNConfig,
+    NGTConfig,
 )
 from l2o.nets.config import check_positive
 
@@ -111,6 +112,17 @@ PRESETS: dict[str, RuleConfig] = {
         features=LogSignFeaturesConfig(),
         head=PaperHeadConfig(),
     ),
+    "paper-ng-t": RuleConfig(
+        net=NGTConfig(
+            width=32,
+            layers=2,
+            heads=4,
+            kernel=5,
+            head=FeedForwardConfig(width=32, layers=2, activation="relu"),
+        ),
+        features=LogSignFeaturesConfig(),
+        head=PaperHeadConfig(),
+    ),
     "paper-ff": RuleConfig(
         net=_PAPER_FF, features=LogSignFeaturesConfig(), head=PaperHeadConfig()
     ),
@@ -161,7 +173,7 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
             "Remove them, or load the file with the version of l2o that wrote it."
         )
     return RuleConfig(
-        net=_record((FeedForwardConfig, NGGNNConfig, LSTMConfig, NFNConfig), net),
+        net=_record(get_args(NetConfig), net),
         features=_record((LogSignFeaturesConfig, ScaleFreeFeaturesConfig), features),
         head=_record((PaperHeadConfig, NominalHeadConfig), head),
     )

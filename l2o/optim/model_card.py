@@ -12,6 +12,7 @@ from .rule import Rule
 _NOT_STATED = "Not stated."
 _NETWORKS = {
     "ng_gnn": "graph network (NG-GNN)",
+    "ng_t": "relational transformer (NG-T)",
     "ff": "feed-forward network",
     "lstm": "recurrent network (LSTM)",
     "nfn": "neural functional (NFN)",

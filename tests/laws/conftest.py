@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from l2o import PRESETS, RuleConfig, learned_step, neural_graph
-from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig, NGGNNConfig
+from l2o.nets import (
+    FeedForwardConfig,
+    LSTMConfig,
+    NFNConfig,
+    NGGNNConfig,
+    NGTConfig,
+)
 from l2o.optim.config import (
     LogSignFeaturesConfig,
     NominalHeadConfig,
@@ -48,12 +54,16 @@ RULES = {
         features=LogSignFeaturesConfig(),
         head=NominalHeadConfig(),
     ),
+    "ng-t": RuleConfig(net=NGTConfig(width=8, heads=2, head=SMALL_HEAD)),
     "lstm": RuleConfig(net=LSTMConfig(width=8, head=SMALL_HEAD)),
     "nfn": RuleConfig(net=NFNConfig(width=8, layers=1, head=SMALL_HEAD)),
 }
 """Every rule; a new one joins here and inherits every law."""
 
-SMALL = ("narrow-paper", "cells-own", "pooled-shared", "deep-ff", "lstm", "nfn")
+SMALL = (
+    *("narrow-paper", "cells-own", "pooled-shared", "deep-ff"),
+    *("ng-t", "lstm", "nfn"),
+)
 
 NETWORKS = {
     f"{family}-{inputs}": (family, inputs)

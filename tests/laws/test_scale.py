@@ -4,7 +4,7 @@ import pytest
 
 from l2o.optim.config import ScaleFreeFeaturesConfig
 
-SCALE_FREE = ("default", "default-ff", "cells-own", "lstm", "nfn")
+SCALE_FREE = ("default", "default-ff", "cells-own", "ng-t", "lstm", "nfn")
 
 
 def scaled(all_grads, factor):
@@ -47,7 +47,11 @@ def test_a_scale_free_rule_does_not_see_the_scale_of_the_loss(
 
 
 @pytest.mark.parametrize(
-    "name", ["paper", "paper-ff", "paper-lstm", "paper-nfn", "narrow-paper", "deep-ff"]
+    "name",
+    [
+        *("paper", "paper-ng-t", "paper-ff", "paper-lstm", "paper-nfn"),
+        *("narrow-paper", "deep-ff"),
+    ],
 )
 def test_the_law_can_fail(name, configs, random_rule, compare):
     with pytest.raises(AssertionError, match="is off by"):

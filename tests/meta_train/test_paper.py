@@ -14,15 +14,22 @@ from meta_train.outer import learning_rate
 from meta_train.task_config import TaskConfig
 
 FILES = sorted((Path(meta_train.__file__).parent / "configs" / "paper").glob("*.yaml"))
-RELEASED = replace(
-    PRESETS["paper"], net=replace(PRESETS["paper"].net, readout="released")
-)
+
+
+def released(name):
+    """Return a preset with the fault of the released read-out."""
+    config = PRESETS[name]
+    return replace(config, net=replace(config.net, readout="released"))
+
+
 RULES = {
     "ff": "paper-ff",
     "lstm": "paper-lstm",
     "nfn": "paper-nfn",
     "ng-gnn": "paper",
-    "ng-gnn-released": RELEASED,
+    "ng-gnn-released": released("paper"),
+    "ng-t": "paper-ng-t",
+    "ng-t-released": released("paper-ng-t"),
 }
 
 

@@ -10,12 +10,15 @@ from l2o.nets import (
     LSTMConfig,
     NFNConfig,
     NGGNNConfig,
+    NGTConfig,
     build_net,
 )
 from l2o.nets.feed_forward import FeedForward, FeedForwardNet
 from l2o.nets.gnn import NGGNNNet
 from l2o.nets.lstm import LSTMNet
 from l2o.nets.nfn import NFNNet
+from l2o.nets.ng_t import NGTNet
+from l2o.nets.ng_t_released import ReleasedNGTNet
 
 
 @pytest.fixture
@@ -64,6 +67,8 @@ def test_the_config_picks_the_network():
     for config, kind in [
         (FeedForwardConfig(), FeedForwardNet),
         (NGGNNConfig(), NGGNNNet),
+        (NGTConfig(), NGTNet),
+        (NGTConfig(readout="released"), ReleasedNGTNet),
         (LSTMConfig(), LSTMNet),
         (NFNConfig(), NFNNet),
     ]:
@@ -72,7 +77,8 @@ def test_the_config_picks_the_network():
 
 
 @pytest.mark.parametrize(
-    "config", [FeedForwardConfig(), NGGNNConfig(), LSTMConfig(), NFNConfig()]
+    "config",
+    [FeedForwardConfig(), NGGNNConfig(), NGTConfig(), LSTMConfig(), NFNConfig()],
 )
 def test_the_last_layer_can_be_made_zero(config, generator):
     net = build_net(config, num_features=4, num_context=3, num_outputs=5)

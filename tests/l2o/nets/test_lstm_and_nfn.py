@@ -73,7 +73,7 @@ def test_the_nfn_refuses_kernels_beyond_its_own():
         Rule(PRESETS["paper-nfn"]).check(graph)
 
 
-@pytest.mark.parametrize("name", ["paper-lstm", "paper-nfn"])
+@pytest.mark.parametrize("name", ["paper-lstm", "paper-nfn", "paper-ng-t"])
 def test_no_weight_of_the_rule_is_idle(name, random_rule):
     """Every weight moves some update of a chain of four layers with biases."""
     model = nn.Sequential(

@@ -17,6 +17,7 @@ from l2o.optim.config import (
     ("name", "count"),
     [
         ("paper", 744_322),
+        ("paper-ng-t", 398_466 - 320_000 - 32),
         ("paper-ff", 5_250),
         ("paper-lstm", 11_554),
         ("paper-nfn", 436_930 - 3 * 4 * 4 * 32),
@@ -24,12 +25,19 @@ from l2o.optim.config import (
 )
 def test_the_papers_rules_have_the_papers_sizes(name, count):
     """NG-GNN: 1,384,322 less the 640,000 of a trained table of positions, which are
-    computed here (Kofinas et al., 2024, and the released code). NFN: in each of three
-    layers the released code adds four biases to each of four weights and two to each
-    bias, where one does.
+    computed here (Kofinas et al., 2024, and the released code). NG-T: the table has
+    320,000, and 32 are a token that only the released read-out has. NFN: in each of
+    three layers the released code adds four biases to each of four weights and two to
+    each bias, where one does.
     """
     rule = Rule(PRESETS[name])
     assert rule.num_weights() == sum(p.numel() for p in rule.parameters()) == count
+
+
+def test_with_its_token_ng_t_has_the_released_size():
+    config = PRESETS["paper-ng-t"]
+    released = replace(config, net=replace(config.net, readout="released"))
+    assert Rule(released).num_weights() == 398_466 - 320_000
 
 
 def test_the_default_is_a_preset():

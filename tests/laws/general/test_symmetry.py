@@ -17,7 +17,7 @@ def permutations_of(graph, seed=4):
     return random_permutations(graph, torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["default", "pooled-shared", "default-ff"])
+@pytest.fixture(params=["default", "pooled-shared", "ng-t", "default-ff"])
 def any_rule(request, configs, random_rule):
     return random_rule(configs[request.param])
 
@@ -121,6 +121,7 @@ def numbered_neurons(graph):
 
 
 class TestTheLawCanFail:
+    @pytest.mark.parametrize("config", ["default", "ng-t"])
     @pytest.mark.parametrize(
         ("name", "damage"),
         [
@@ -136,10 +137,10 @@ class TestTheLawCanFail:
         ],
     )
     def test_a_wrong_graph_is_noticed(
-        self, compare, configs, random_rule, build_general, name, damage
+        self, compare, configs, random_rule, build_general, config, name, damage
     ):
         general = build_general(name)
-        rule = random_rule(configs["default"])
+        rule = random_rule(configs[config])
         with pytest.raises(AssertionError, match="is off by"):
             compare(rule, general, damage(general.graph))
 

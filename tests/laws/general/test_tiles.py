@@ -107,7 +107,7 @@ GRAPH_RULES = ["default", "pooled-shared"]
 
 
 class TestTogether:
-    @pytest.mark.parametrize("name", [*GRAPH_RULES, "narrow-paper", "lstm"])
+    @pytest.mark.parametrize("name", [*GRAPH_RULES, "narrow-paper", "ng-t", "lstm"])
     def test_it_is_as_one_by_one(
         self, deep, configs, updates, assert_updates_agree, monkeypatch, name
     ):
@@ -126,7 +126,7 @@ class TestCut:
         monkeypatch.setattr(rule_module, "TILE_ENTRIES", request.param)
 
     @pytest.mark.parametrize("limit", [0, 3000, None])
-    @pytest.mark.parametrize("name", [*GRAPH_RULES, "default-ff", "lstm"])
+    @pytest.mark.parametrize("name", [*GRAPH_RULES, "default-ff", "ng-t", "lstm"])
     def test_nothing_changes(
         self, small_tiles, general, configs, updates, assert_updates_agree, name, limit
     ):
@@ -135,7 +135,9 @@ class TestCut:
         expected = updates(configs[name], graph, params, grad=True)
         assert_updates_agree(found, expected, tolerance=1e-12)
 
-    @pytest.mark.parametrize("name", ["narrow-paper", "cells-own", "nfn", "paper-nfn"])
+    @pytest.mark.parametrize(
+        "name", ["narrow-paper", "cells-own", "paper-ng-t", "nfn", "paper-nfn"]
+    )
     def test_nor_on_chains(
         self, small_tiles, network, configs, updates, assert_updates_agree, name
     ):

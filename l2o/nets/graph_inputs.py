@@ -1,0 +1,125 @@
+"""What a graph network reads: first states of neurons and edges from their entries."""
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from l2o.graph import NeuralGraph
+from l2o.graph.encodings import encode_positions
+from l2o.graph.layout import pad_cells
+
+from .entries import Entries
+
+
+class GraphInputs(nn.Module):
+    """The front end of a graph network.
+
+    An edge holds as many entries as its kernel has cells, a neuron may hold several,
+    too: they are folded into channels. What a tensor's entries share joins them, and
+    where a neuron stands joins its state.
+
+    Args:
+        width: channels of a first state.
+        kernel: cells are padded, centred, to `kernel x kernel` and every cell is an
+            input channel of its own; None for means over cells of the features and of
+            their magnitudes.
+        num_features: channels an entry.
+        num_context: channels a tensor; 0 for none.
+    """
+
+    def __init__(
+        self, *, width: int, kernel: int | None, num_features: int, num_context: int
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.grid = None if kernel is None else (kernel, kernel)
+        channels = num_features * (2 if kernel is None else kernel**2)
+        self.edge_in = nn.Linear(channels, width)
+        self.node_in = nn.Linear(channels, width)
+        self.context_in = (
+            nn.Linear(num_context, 2 * width, bias=False) if num_context else None
+        )
+        self.edge_mix = nn.Linear(width, width)
+        self.node_mix = nn.Linear(width, width)
+
+    def check(self, graph: NeuralGraph) -> None:
+        """Raise ValueError if a block of this graph has cells that do not fit."""
+        positions(graph, self.width, self.edge_in.weight)
+        if self.grid is not None:
+            grids = [block.cells for block in graph.blocks]
+            grids += [node.view.shape[1:] for node in graph.node_parameters]
+            for cells in grids:
+                pad_cells(torch.zeros(1, 1, prod(cells)), cells, self.grid)
+
+    def encode_nodes(
+        self, graph: NeuralGraph, entries: Entries, extra: Tensor
+    ) -> Tensor:
+        """Return the first state of every neuron, `[neuron, width]`.
+
+        Args:
+            graph: the optimizee's graph.
+            entries: where features come from.
+            extra: what tensors add to their nodes, as `context_parts` returns it.
+        """
+        nodes = positions(graph, self.width, self.edge_in.weight)
+        for tile in entries.tiles.nodes:
+            values = entries.read(tile)[:, None, None]
+            summary = self.node_in(self.summarize(values, tile.cells)[:, 0, 0])
+            new = self.node_mix(summary + extra.index_select(0, tile.owner))
+            nodes = nodes.index_add(0, tile.neurons, new)
+        return nodes
+
+    def summarize(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
+        """Fold the cell axis of `[part, target, source, cell, feature]` into channels.
+
+        Args:
+            values: features of entries.
+            cells: the grid that the cell axis is.
+        """
+        if self.grid is None:
+            channels = values.movedim(-1, 0)
+            means = _mean_over_cells(channels), _mean_over_cells(channels.abs())
+            return torch.cat(means).movedim(0, -1)
+        padded = pad_cells(values.flatten(0, 1), cells, self.grid).flatten(2)
+        return padded.unflatten(0, values.shape[:2])
+
+    def context_parts(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a tensor adds to its nodes and edges: `[tensor + 1, width]`.
+
+        The last row is for ties, which have no tensor.
+        """
+        if self.context_in is None:
+            none = context.new_zeros(len(context) + 1, self.width)
+            return none, none
+        nodes, edges = F.pad(self.context_in(context), (0, 0, 0, 1)).chunk(2, dim=-1)
+        return nodes, edges
+
+
+def positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:
+    """Return the encoding of every neuron, `[neuron, width]`; computed once.
+
+    Args:
+        graph: the neural graph.
+        width: number of channels, even and at least 6.
+        like: a tensor whose dtype and device the encoding takes.
+    """
+    key = ("positions", width, like.dtype, like.device)
+    if key not in graph.derived:
+        groups = encode_positions(graph, width, like.detach())
+        graph.derived[key] = torch.cat(
+            [
+                item.expand(group.size, -1)
+                for item, group in zip(groups, graph.groups, strict=True)
+            ]
+        )
+    return graph.derived[key]
+
+
+def _mean_over_cells(values: Tensor) -> Tensor:
+    """Return the mean over the last axis, by a product: faster than a reduction."""
+    cells = values.shape[-1]
+    return (
+        values[..., 0] if cells == 1 else values @ values.new_full((cells,), 1 / cells)
+    )
