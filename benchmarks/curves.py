@@ -5,8 +5,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from l2o.optim.checkpoint import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _REACH = 2
 """Points on either side that a drawn point averages with its own."""
@@ -77,8 +81,22 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.yaxis.set_minor_formatter(NullFormatter())
+    save_figure(path, figure, dpi=150)
+
+
+def save_figure(path: Path, figure: "Figure", *, dpi: int) -> None:
+    """Write a PNG file, whole or not at all.
+
+    Args:
+        path: the file.
+        figure: what it shows.
+        dpi: pixels an inch.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
+    figure.savefig(buffer, format="png", dpi=dpi)
     write_whole(path, buffer.getvalue())
 
 

@@ -18,14 +18,13 @@ from meta_train.estimator_config import (
     TBPTTConfig,
 )
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
-from meta_train.log import read_json_lines
 from meta_train.population import Population
 from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
 from optimizees import Task, build_task, load_fashion_mnist
 from optimizees.families import TaskName
 
-from .report import github_table, require_rows, write_report
+from .report import github_table, report_rows
 from .step_cost import Subject, time_in_turns
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
@@ -125,15 +124,12 @@ def run_meta_speed(config: MetaSpeedConfig, announce: Callable[[str], object]) -
 
 
 def report_meta_speed(results: Path) -> str:
-    """Return the tables of `l2o benchmark meta-speed`; write them beside the results.
+    """Write the tables of `l2o benchmark meta-speed` by `report_rows`."""
+    return report_rows(results, "l2o benchmark meta-speed", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, "l2o benchmark meta-speed"))
+def _page(rows: list[Row]) -> list[str]:
+    """Return a table for each inner problem, then where it was measured."""
     parts = ["# Inner steps a second of meta-training", _NOTES]
     for network in dict.fromkeys(row["network"] for row in rows):
         found = [row for row in rows if row["network"] == network]
@@ -151,10 +147,9 @@ def report_meta_speed(results: Path) -> str:
     machine = rows[0]["provenance"]["machine"]
     parts.append(
         f"Batches of {rows[0]['config']['batch_size']}; {machine['processor']}, "
-        f"{machine['threads']} thread(s), {rows[0]['config']['device']}. Made by "
-        "`l2o benchmark meta-speed`."
+        f"{machine['threads']} thread(s), {rows[0]['config']['device']}."
     )
-    return write_report(results, parts)
+    return parts
 
 
 _NOTES = """\

@@ -13,11 +13,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt
-from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
-from .report import github_table, origin_of, require_rows, write_report
+from .report import github_table, origin_of, report_rows
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -154,18 +153,12 @@ def live(network: str, dtype: str, optimizer: str) -> Life:
 
 
 def report_optimizer_cost(results: Path) -> str:
-    """Return the table of `l2o benchmark optimizer-cost`; write it beside the rows.
+    """Write the table of `l2o benchmark optimizer-cost` by `report_rows`."""
+    return report_rows(results, "l2o benchmark optimizer-cost", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, "l2o benchmark optimizer-cost"))
+def _page(rows: list[Row]) -> list[str]:
+    """Say what was measured, and how."""
     headers = (
         *("network", "parameters", "dtype", "optimizer", "floats", "bytes"),
         *("construction ms", "first step ms", "second step ms"),
@@ -185,7 +178,7 @@ def report_optimizer_cost(results: Path) -> str:
         )
         for row in rows
     ]
-    parts = [
+    return [
         "# What an optimizer costs beside its steps",
         "Floats and bytes of state a parameter, and medians of "
         f"{rows[0]['repetitions']} times in turns.",
@@ -197,6 +190,4 @@ def report_optimizer_cost(results: Path) -> str:
         "float32 whatever the parameters are; Adam keeps two averages in the "
         "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
         "file and finds the graph.",
-        "Made by `l2o benchmark optimizer-cost`.",
     ]
-    return write_report(results, parts)

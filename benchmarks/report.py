@@ -50,17 +50,7 @@ its file's SHA-256."""
 
 
 def report_fashion(results: Path) -> str:
-    """Return the tables of `l2o benchmark fashion`; write them and curves beside it.
-
-    Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
+    """Write the tables and curves of `l2o benchmark fashion` by `report_trials`."""
     return report_trials(
         results,
         command="l2o benchmark fashion",
@@ -71,17 +61,7 @@ def report_fashion(results: Path) -> str:
 
 
 def report_long(results: Path) -> str:
-    """Return the tables of `l2o benchmark long`; write them and curves beside it.
-
-    Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
+    """Write the tables and curves of `l2o benchmark long` by `report_trials`."""
     return report_trials(
         results,
         command="l2o benchmark long",
@@ -134,6 +114,33 @@ def report_trials(
     picture = results.with_suffix(".png")
     save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
     return write_report(results, [*parts, notes, f"Made by `{command}`."])
+
+
+def report_rows(
+    results: Path,
+    command: str,
+    build: Callable[[list[Row]], Sequence[str]],
+    draw: Callable[[list[Row], Path], object] | None = None,
+) -> str:
+    """Write a page about all rows of a file, and perhaps a picture.
+
+    Args:
+        results: the JSON lines file; `.md` and `.png` are written with its name.
+        command: what made the rows.
+        build: returns the paragraphs of the page, tables among them.
+        draw: called with the rows and the path of the picture; None for no picture.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_json_lines(require_rows(results, command))
+    parts = build(rows)
+    if draw is not None:
+        draw(rows, results.with_suffix(".png"))
+    return write_report(results, [*parts, f"Made by `{command}`."])
 
 
 def require_rows(results: Path, command: str) -> Path:

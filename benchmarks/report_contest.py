@@ -47,17 +47,11 @@ heads, 64 characters of context; accuracy is the share of characters foreseen.
 
 
 def report_contest(name: Literal["transfer", "held-out"], results: Path) -> str:
-    """Return the tables of a benchmark; write them and its curves beside the results.
+    """Write the tables and curves of a benchmark by `report_trials`.
 
     Args:
         name: the benchmark.
-        results: the JSON lines file; `.md` and `.png` are written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
+        results: as there.
     """
     match name:
         case "transfer":

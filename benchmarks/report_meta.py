@@ -1,15 +1,13 @@
 """Runs of meta-training as a table and curves."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
-from .curves import smooth
-from .report import github_table
+from .curves import save_figure, smooth
+from .report import github_table, write_report
 
 _NOTES = """\
 Validation is on FashionMNIST's validation images, as each run's configuration says; of
@@ -81,9 +79,7 @@ def report_meta_train(results: Path) -> str:
     runs = read_meta_runs(results)
     save_meta_curves(results.with_suffix(".png"), runs)
     parts = ["# Runs of meta-training", _table(runs), _NOTES]
-    text = "\n\n".join([*parts, "Made by `l2o report meta-train`."]) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    return text
+    return write_report(results, [*parts, "Made by `l2o report meta-train`."])
 
 
 def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
@@ -118,9 +114,7 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
         axis.set_xlabel("outer step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small", ncols=2)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_whole(path, buffer.getvalue())
+    save_figure(path, figure, dpi=120)
 
 
 def _read(log: Path, config: Path) -> MetaRun:

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from meta_train.log import read_json_lines
-
-from .report import github_table, origin_of, require_rows, write_report
+from .curves import save_figure
+from .report import github_table, origin_of, report_rows
 from .step_cost import Measurement
 from .step_cost.command import known_pairs, measure_pairs
 from .step_cost.networks import NetworkName
@@ -28,7 +27,6 @@ _TITLES: dict[Family, str] = {
     "mlp": "Perceptrons of four square layers, 128 vectors",
     "gpt": "Transformers, 1,024 tokens",
 }
-_COMMAND = "l2o benchmark scaling"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,25 +128,20 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit | None:
 
 
 def report_scaling(results: Path) -> str:
-    """Return the tables of `l2o benchmark scaling`; write them and a picture.
+    """Write the tables and the picture of `l2o benchmark scaling` by `report_rows`."""
+    return report_rows(results, "l2o benchmark scaling", _page, _draw)
 
-    Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, _COMMAND))
+def _page(rows: list[Row]) -> list[str]:
+    """Return a table for each family, then how to read them."""
     parts = ["# How the cost of a step grows"]
     for family, networks in FAMILIES.items():
         found = [row for row in rows if row["network"] in networks]
         if found:
             parts += [f"## {_TITLES[family]}", _table(found)]
     settings = rows[0]["settings"]
-    parts += [
+    return [
+        *parts,
         origin_of(rows),
         "Milliseconds a step, median; slope: exponent of a power law fitted to the "
         f"networks of {FITTED_FROM:,.0f} parameters or more, 1 for a cost in "
@@ -157,10 +150,7 @@ def report_scaling(results: Path) -> str:
         f"state. Where the first step took longer than {settings['seconds']:g} s, it "
         "is what counts. "
         "How each was measured stands in step-cost.md.",
-        f"Made by `{_COMMAND}`.",
     ]
-    _draw(rows, results.with_suffix(".png"))
-    return write_report(results, parts)
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -242,4 +232,4 @@ def _draw(rows: Sequence[Row], file: Path) -> None:
         panel.set(title=title, xlabel="parameters", ylabel="ms a step")
         panel.legend(fontsize="small")
         panel.grid(alpha=0.3)
-    figure.savefig(file, dpi=150)
+    save_figure(file, figure, dpi=150)

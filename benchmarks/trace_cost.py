@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from l2o import neural_graph
-from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
-from .report import github_table, origin_of, require_rows, write_report
+from .report import github_table, origin_of, report_rows
 from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -151,18 +150,12 @@ def _memory(field: str) -> int:
 
 
 def report_trace_cost(results: Path) -> str:
-    """Return the table of `l2o benchmark trace-cost`; write it beside the rows.
+    """Write the table of `l2o benchmark trace-cost` by `report_rows`."""
+    return report_rows(results, "l2o benchmark trace-cost", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, "l2o benchmark trace-cost"))
+def _page(rows: list[Row]) -> list[str]:
+    """Say what was measured, and how."""
     headers = (
         *("network", "parameters", "groups", "blocks", "placed"),
         *("trace, CPU s", "forward, CPU s", "peak memory / parameters"),
@@ -180,7 +173,7 @@ def report_trace_cost(results: Path) -> str:
         )
         for row in rows
     ]
-    parts = [
+    return [
         "# What a trace costs",
         "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
         "tokens), float32: CPU seconds, beside those of one forward pass, and what the "
@@ -188,6 +181,4 @@ def report_trace_cost(results: Path) -> str:
         f"{rows[0]['repetitions']} fresh processes.",
         github_table(lines, headers),
         origin_of(rows),
-        "Made by `l2o benchmark trace-cost`.",
     ]
-    return write_report(results, parts)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.report import github_table, origin_of, require_rows, write_report
-from benchmarks.trials import RESULTS, config_values, use_threads, write_rows
-from meta_train.log import read_json_lines
+from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.trials import RESULTS, Row, config_values, use_threads, write_rows
 from meta_train.provenance import provenance
 from optimizees.siren import LastLayer
 from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels
@@ -85,18 +84,12 @@ def run_siren_psnr(config: SirenPsnrConfig, announce: Callable[[str], object]) -
 
 
 def report_siren_psnr(results: Path) -> str:
-    """Return the table of `l2o benchmark siren-psnr`; write it beside the rows.
+    """Write the table of `l2o benchmark siren-psnr` by `report_rows`."""
+    return report_rows(results, "l2o benchmark siren-psnr", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, "l2o benchmark siren-psnr"))
+def _page(rows: list[Row]) -> list[str]:
+    """Say what was measured, and how."""
     lines = [
         (
             row["images"],
@@ -118,7 +111,7 @@ def report_siren_psnr(results: Path) -> str:
         *(f"std W{layer}" for layer in (1, 2, 3)),
         *(f"std b{layer}" for layer in (1, 2, 3)),
     )
-    parts = [
+    return [
         "# Fitting an image with 1,185 parameters",
         f"SIREN 2-32-32-1, Adam on all pixels; the first {count} images of each set. "
         "*sine*: the last layer is drawn like the others; "
@@ -126,9 +119,7 @@ def report_siren_psnr(results: Path) -> str:
         "and biases, layer by layer, and those of the networks of Navon et al.",
         github_table(lines, headers),
         origin_of(rows),
-        "Made by `l2o benchmark siren-psnr`.",
     ]
-    return write_report(results, parts)
 
 
 def _in_order(deviations: dict[str, float]) -> list[float]:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.report import github_table, origin_of, require_rows, write_report
+from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.step_cost.turns import Subject, time_in_turns
-from benchmarks.trials import RESULTS, config_values, use_threads, write_rows
+from benchmarks.trials import RESULTS, Row, config_values, use_threads, write_rows
 from l2o.companion import NetworkClassifier, inr_classifier, stack_networks
-from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees.zoo.inr_set import load_embedded_fits
 
@@ -137,18 +136,12 @@ def _turn(
 
 
 def report_inr_speed(results: Path) -> str:
-    """Return the table of `l2o benchmark inr-speed`; write it beside the rows.
+    """Write the table of `l2o benchmark inr-speed` by `report_rows`."""
+    return report_rows(results, "l2o benchmark inr-speed", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, "l2o benchmark inr-speed"))
+def _page(rows: list[Row]) -> list[str]:
+    """Say what was measured, and how."""
     slowest = {
         row["part"]: row["networks_per_second"] for row in rows if row["form"] == "pyg"
     }
@@ -167,7 +160,7 @@ def report_inr_speed(results: Path) -> str:
         *("form", "networks at a time", "networks a second"),
         *("lowest to highest", "ratio"),
     )
-    parts = [
+    return [
         "# Training on networks that are images",
         f"NG-GNN of width {config['width']} on SIRENs of 1,185 parameters: loss and "
         f"gradients of {config['batch_size']} of them, float32, without dropout. "
@@ -175,6 +168,4 @@ def report_inr_speed(results: Path) -> str:
         "of PyTorch Geometric, which has the same weights and the same gradients.",
         github_table(lines, headers),
         origin_of(rows),
-        "Made by `l2o benchmark inr-speed`.",
     ]
-    return write_report(results, parts)

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import github_table, origin_of, require_rows, write_report
+from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.trials import Row
-from meta_train.log import read_json_lines
 
 from .subjects import COMPILED, LABELS
 
@@ -14,7 +13,6 @@ RELEASED_FORWARD_MS = 227.0
 """Time of the rule's forward pass alone, in the paper's released implementation of
 NG-GNN on this network with one CPU thread; measured once, on other hardware."""
 
-_COMMAND = "l2o benchmark step-cost"
 _GRADIENT, _ADAM, _PYG = "forward-backward", "adam-fused", "default-pyg"
 
 _NOTES = """\
@@ -37,26 +35,19 @@ PyLO's code."""
 
 
 def report_step_cost(results: Path) -> str:
-    """Return the tables of `l2o benchmark step-cost`; write them beside the results.
+    """Write the tables of `l2o benchmark step-cost` by `report_rows`."""
+    return report_rows(results, "l2o benchmark step-cost", _page)
 
-    Args:
-        results: the JSON lines file; `.md` is written with its name.
 
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    rows = read_json_lines(require_rows(results, _COMMAND))
+def _page(rows: list[Row]) -> list[str]:
+    """Return an overview, then a section for each network."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
     parts = ["# What a step costs", _overview(rows, networks)]
     for network in networks:
         found = [row for row in rows if row["network"] == network]
         parts += [_heading(network, found), cost_table(found)]
-    parts += [_compare_forward(rows), origin_of(rows)]
-    parts += [_NOTES.format(**rows[0]["settings"]), f"Made by `{_COMMAND}`."]
-    return write_report(results, parts)
+    notes = _NOTES.format(**rows[0]["settings"])
+    return [*parts, _compare_forward(rows), origin_of(rows), notes]
 
 
 def cost_table(rows: Sequence[Row]) -> str:
