@@ -13,6 +13,27 @@ _STRICT = {"extra": "forbid"}
 Pooling: TypeAlias = Literal["outputs", "mean", "max", "last_mean", "last_max"]
 
 
+def check_sizes(config: object, *names: str) -> None:
+    """Raise unless these settings are above zero, and the dropout, if any, below one.
+
+    Args:
+        config: whose settings; messages name its class.
+        names: of the settings.
+    """
+    owner = type(config).__name__
+    check_positive(owner, **{name: getattr(config, name) for name in names})
+    check_dropout(owner, getattr(config, "dropout", 0.0))
+
+
+def check_dropout(owner: str, dropout: float) -> None:
+    """Raise unless this is a probability below one."""
+    if not 0 <= dropout < 1:
+        raise ValueError(
+            f"{owner} dropout must lie in [0, 1); got dropout={dropout}. "
+            "Choose a share below 1, or 0 for none."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputsConfig:
     """How trained networks become node and edge features; each part is a switch."""
@@ -88,13 +109,7 @@ class NGGNNBackboneConfig:
     the amplification by degree is 1. The default is 31 neighbours."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "NGGNNBackboneConfig",
-            width=self.width,
-            layers=self.layers,
-            typical_log_degree=self.typical_log_degree,
-        )
-        check_dropout("NGGNNBackboneConfig", self.dropout)
+        check_sizes(self, "width", "layers", "typical_log_degree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +125,7 @@ class NGTBackboneConfig:
     """What each layer looks like."""
 
     def __post_init__(self) -> None:
-        check_positive("NGTBackboneConfig", layers=self.layers)
+        check_sizes(self, "layers")
 
 
 BackboneConfig: TypeAlias = NGGNNBackboneConfig | NGTBackboneConfig
@@ -131,7 +146,7 @@ class ReadoutConfig:
     """Number of hidden layers."""
 
     def __post_init__(self) -> None:
-        check_positive("ReadoutConfig", width=self.width, layers=self.layers)
+        check_sizes(self, "width", "layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +161,3 @@ class CompanionConfig:
     """NG-GNN or NG-T."""
     readout: ReadoutConfig = ReadoutConfig()
     """How states become an answer; `NetworkEditor` has no use for it."""
-
-
-def check_dropout(owner: str, dropout: float) -> None:
-    """Raise unless this is a probability below one."""
-    if not 0 <= dropout < 1:
-        raise ValueError(
-            f"{owner} dropout must lie in [0, 1); got dropout={dropout}. "
-            "Choose a share below 1, or 0 for none."
-        )

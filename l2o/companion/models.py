@@ -8,6 +8,7 @@ from .batch import NetworkBatch
 from .config import CompanionConfig, NGGNNBackboneConfig, NGTBackboneConfig
 from .gnn import GraphBackbone
 from .inputs import Inputs
+from .predictor import AbstractPredictor
 from .probes import Evaluate
 from .readout import EditReadout, Readout
 from .relational import RelationalBackbone
@@ -111,7 +112,7 @@ class NetworkClassifier(nn.Module):
         return self.readout(*self.encoder(batch))
 
 
-class NetworkPredictor(nn.Module):
+class NetworkPredictor(AbstractPredictor[NetworkClassifier]):
     """From trained networks to one number in (0, 1) each, such as their accuracy.
 
     Args:
@@ -125,20 +126,7 @@ class NetworkPredictor(nn.Module):
     def __init__(
         self, config: CompanionConfig, *, evaluate: Evaluate | None = None
     ) -> None:
-        super().__init__()
-        self.classifier = NetworkClassifier(config, num_classes=1, evaluate=evaluate)
-
-    def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise as `NetworkClassifier.fit_statistics` does."""
-        self.classifier.fit_statistics(batch)
-
-    def logits(self, batch: NetworkBatch) -> Tensor:
-        """Return what the sigmoid is taken of, `[network]`, for a loss on logits."""
-        return self.classifier(batch)[:, 0]
-
-    def forward(self, batch: NetworkBatch) -> Tensor:
-        """Return the predictions, `[network]`."""
-        return self.logits(batch).sigmoid()
+        super().__init__(NetworkClassifier(config, num_classes=1, evaluate=evaluate))
 
 
 class NetworkEditor(nn.Module):

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from l2o.nets.transformer import RelationalConfig
 
 from .config import (
+    BackboneConfig,
     CompanionConfig,
     InputsConfig,
     NGGNNBackboneConfig,
@@ -109,31 +110,25 @@ def zoo_predictor(kind: Kind, *, linear_as_conv: bool | None = None) -> Companio
         linear_as_conv: whether the linear layer is read as a kernel of one cell; None
             for the paper's choice, which is yes for NG-T alone.
     """
-    is_gnn = kind == "ng_gnn"
-    return CompanionConfig(
-        inputs=InputsConfig(
-            num_inputs=1,
-            num_hidden=3,
-            num_outputs=10,
-            kernel=(3, 3),
-            linear_as_conv=not is_gnn if linear_as_conv is None else linear_as_conv,
-            fourier_scale=3.0 if is_gnn else 1.0,
-            activations=PAPER_ACTIVATIONS,
-        ),
-        backbone=(
-            NGGNNBackboneConfig(width=256, typical_log_degree=2.2048)
-            if is_gnn
-            else NGTBackboneConfig(
-                layer=RelationalConfig(
-                    node_width=128,
-                    edge_width=64,
-                    attention_width=256,
-                    node_hidden=256,
-                    edge_hidden=128,
-                )
+    if linear_as_conv is None:
+        linear_as_conv = kind == "ng_t"
+    return _cnn_predictor(
+        NGGNNBackboneConfig(width=256, typical_log_degree=2.2048)
+        if kind == "ng_gnn"
+        else NGTBackboneConfig(
+            layer=RelationalConfig(
+                node_width=128,
+                edge_width=64,
+                attention_width=256,
+                node_hidden=256,
+                edge_hidden=128,
             )
         ),
-        readout=ReadoutConfig(width=256, layers=2),
+        colours=1,
+        num_hidden=3,
+        kernel=3,
+        linear_as_conv=linear_as_conv,
+        readout_width=256,
     )
 
 
@@ -143,31 +138,49 @@ def park_predictor(kind: Kind) -> CompanionConfig:
     Args:
         kind: `ng_gnn` (369,025 parameters) or `ng_t` (92,705).
     """
-    is_gnn = kind == "ng_gnn"
+    return _cnn_predictor(
+        NGGNNBackboneConfig(width=64, typical_log_degree=2.1321)
+        if kind == "ng_gnn"
+        else NGTBackboneConfig(
+            layers=3,
+            layer=RelationalConfig(
+                node_width=32,
+                edge_width=16,
+                attention_width=32,
+                node_hidden=64,
+                edge_hidden=64,
+                heads=4,
+                dropout=0.2,
+            ),
+        ),
+        colours=3,
+        num_hidden=5,
+        kernel=7,
+        linear_as_conv=True,
+        readout_width=64,
+    )
+
+
+def _cnn_predictor(
+    backbone: BackboneConfig,
+    *,
+    colours: int,
+    num_hidden: int,
+    kernel: int,
+    linear_as_conv: bool,
+    readout_width: int,
+) -> CompanionConfig:
+    """Return what reads classifiers of ten kinds of image."""
     return CompanionConfig(
         inputs=InputsConfig(
-            num_inputs=3,
-            num_hidden=5,
+            num_inputs=colours,
+            num_hidden=num_hidden,
             num_outputs=10,
-            kernel=(7, 7),
-            fourier_scale=3.0 if is_gnn else 1.0,
+            kernel=(kernel, kernel),
+            linear_as_conv=linear_as_conv,
+            fourier_scale=3.0 if backbone.kind == "ng_gnn" else 1.0,
             activations=PAPER_ACTIVATIONS,
         ),
-        backbone=(
-            NGGNNBackboneConfig(width=64, typical_log_degree=2.1321)
-            if is_gnn
-            else NGTBackboneConfig(
-                layers=3,
-                layer=RelationalConfig(
-                    node_width=32,
-                    edge_width=16,
-                    attention_width=32,
-                    node_hidden=64,
-                    edge_hidden=64,
-                    heads=4,
-                    dropout=0.2,
-                ),
-            )
-        ),
-        readout=ReadoutConfig(width=64, layers=2),
+        backbone=backbone,
+        readout=ReadoutConfig(width=readout_width, layers=2),
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
-from l2o.companion.config import check_dropout
+from l2o.companion.config import check_sizes
 from l2o.nets.config import check_positive
 
 _STRICT = {"extra": "forbid"}
@@ -24,8 +24,7 @@ class MLPConfig:
     """Share of hidden channels that are dropped."""
 
     def __post_init__(self) -> None:
-        check_positive("MLPConfig", width=self.width, layers=self.layers)
-        check_dropout("MLPConfig", self.dropout)
+        check_sizes(self, "width", "layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +44,7 @@ class SetNNConfig:
     """Whether an entry knows which tensor it is from."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "SetNNConfig",
-            width=self.width,
-            layers=self.layers,
-            head_width=self.head_width,
-        )
+        check_sizes(self, "width", "layers", "head_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +66,7 @@ class DWSNetConfig:
     """Share of the channels that are dropped between the layers."""
 
     def __post_init__(self) -> None:
-        check_positive("DWSNetConfig", width=self.width, layers=self.layers)
-        check_dropout("DWSNetConfig", self.dropout)
+        check_sizes(self, "width", "layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +95,8 @@ class FunctionalConfig:
     """Share of the channels that are dropped between layers, and in the head."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "FunctionalConfig",
-            widths=min(self.widths, default=0),
-            fourier_scale=self.fourier_scale,
-            head_width=self.head_width,
-        )
-        check_dropout("FunctionalConfig", self.dropout)
+        check_positive("FunctionalConfig", widths=min(self.widths, default=0))
+        check_sizes(self, "fourier_scale", "head_width")
         if min(self.num_frequencies, self.num_bands) < 0:
             raise ValueError(
                 "FunctionalConfig num_frequencies and num_bands must not be negative; "
@@ -131,8 +119,7 @@ class StatNNConfig:
     """Share of hidden channels that are dropped."""
 
     def __post_init__(self) -> None:
-        check_positive("StatNNConfig", max_layers=self.max_layers, width=self.width)
-        check_dropout("StatNNConfig", self.dropout)
+        check_sizes(self, "max_layers", "width")
 
 
 EditorConfig: TypeAlias = MLPConfig | DWSNetConfig | FunctionalConfig

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from l2o.companion.batch import NetworkBatch, NetworkStack
+from l2o.companion.predictor import AbstractPredictor
 from l2o.graph import NeuralGraph
 
 from .config import (
@@ -76,7 +77,7 @@ class BaselineClassifier(nn.Module):
         return self.body(self.standardise(_same(batch, self.graph).params))
 
 
-class BaselinePredictor(nn.Module):
+class BaselinePredictor(AbstractPredictor[BaselineClassifier]):
     """From trained networks to one number in (0, 1) each, such as their accuracy.
 
     Args:
@@ -88,20 +89,7 @@ class BaselinePredictor(nn.Module):
     """
 
     def __init__(self, config: BaselineConfig, graph: NeuralGraph) -> None:
-        super().__init__()
-        self.classifier = BaselineClassifier(config, graph, num_classes=1)
-
-    def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise each tensor as it is in these networks; StatNN reads them raw."""
-        self.classifier.fit_statistics(batch)
-
-    def logits(self, batch: NetworkBatch) -> Tensor:
-        """Return what the sigmoid is taken of, `[network]`, for a loss on logits."""
-        return self.classifier(batch)[:, 0]
-
-    def forward(self, batch: NetworkBatch) -> Tensor:
-        """Return the predictions, `[network]`."""
-        return self.logits(batch).sigmoid()
+        super().__init__(BaselineClassifier(config, graph, num_classes=1))
 
 
 class BaselineEditor(nn.Module):
