@@ -29,6 +29,7 @@ _MORE: tuple[SubjectName, ...] = (
     "default-ff-compiled",
     "default-compiled",
     "paper-ff",
+    "paper-ng-t",
     "paper",
     "paper-forward",
 )

@@ -17,7 +17,9 @@ from l2o.nets.pyg import PyGNGGNNNet
 from .networks import Network
 from .small_fc import SmallFC
 
-RuleName: TypeAlias = Literal["default", "default-ff", "paper", "paper-ff"]
+RuleName: TypeAlias = Literal[
+    "default", "default-ff", "paper", "paper-ng-t", "paper-ff"
+]
 CompiledName: TypeAlias = Literal[
     "default-compiled", "default-ff-compiled", "paper-compiled", "paper-ff-compiled"
 ]
@@ -37,6 +39,7 @@ LABELS: dict[SubjectName, str] = {
     "default": "NG-GNN",
     "default-ff": "FF",
     "paper": "the paper's NG-GNN",
+    "paper-ng-t": "the paper's NG-T",
     "paper-ff": "the paper's FF",
     "default-compiled": "NG-GNN, compiled",
     "default-ff-compiled": "FF, compiled",
@@ -89,7 +92,7 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(torch.optim.Adam(model.parameters(), fused=True))
         case "small-fc":
             return _step_of(SmallFC(model.parameters()))
-        case "default" | "default-ff" | "paper" | "paper-ff":
+        case "default" | "default-ff" | "paper" | "paper-ng-t" | "paper-ff":
             return _learned(network, _rule(name, network))
         case "default-compiled":
             return _compiled(network, "default")
