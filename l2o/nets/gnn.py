@@ -10,16 +10,14 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from l2o.graph import NeuralGraph
-from l2o.graph.encodings import encode_positions
-from l2o.graph.layout import pad_cells
 from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
 from .entries import Entries, at_owners
 from .feed_forward import FeedForward
+from .graph_inputs import GraphInputs
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
 from .products import add
@@ -108,7 +106,7 @@ class EdgeStates:
         return keeps
 
 
-class NGGNNNet(nn.Module):
+class NGGNNNet(GraphInputs):
     """NG-GNN from features laid on a neural graph to two numbers a parameter.
 
     Args:
@@ -131,22 +129,15 @@ class NGGNNNet(nn.Module):
         num_context: int,
         num_outputs: int,
     ) -> None:
-        super().__init__()
-        self.config = config
         width = config.width
-        if config.kernel is None:
-            edge_channels, node_channels = 2 * num_features, 2 * num_features
-        else:
-            edge_channels = node_channels = config.kernel**2 * num_features
-        if config.directions == "shared":
-            edge_channels *= 3
-        self.edge_in = nn.Linear(edge_channels, width)
-        self.node_in = nn.Linear(node_channels, width)
-        self.context_in = (
-            nn.Linear(num_context, 2 * width, bias=False) if num_context else None
+        super().__init__(
+            width=width,
+            kernel=config.kernel,
+            num_features=num_features,
+            num_context=num_context,
+            edge_copies=1 if config.directions == "own" else 3,
         )
-        self.edge_mix = nn.Linear(width, width)
-        self.node_mix = nn.Linear(width, width)
+        self.config = config
         self.layers = nn.ModuleList(
             MessageLayer(config, is_last=index == config.layers - 1)
             for index in range(config.layers)
@@ -165,20 +156,6 @@ class NGGNNNet(nn.Module):
     def message_layers(self) -> list[MessageLayer]:
         """The message-passing layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, MessageLayer)]
-
-    @property
-    def _grid(self) -> tuple[int, int] | None:
-        kernel = self.config.kernel
-        return None if kernel is None else (kernel, kernel)
-
-    def check(self, graph: NeuralGraph) -> None:
-        """Raise ValueError if the network cannot read a block of this graph."""
-        _positions(graph, self.config.width, self.edge_in.weight)
-        if self._grid is not None:
-            grids = [block.cells for block in graph.blocks]
-            grids += [node.view.shape[1:] for node in graph.node_parameters]
-            for cells in grids:
-                pad_cells(torch.zeros(1, 1, prod(cells)), cells, self._grid)
 
     def zero_last(self) -> None:
         """Make every output zero, whatever the input."""
@@ -223,27 +200,6 @@ class NGGNNNet(nn.Module):
             shared = at_owners(context, tile)
             entries.write(tile, self.entry(entries.read(tile), shared, structure))
 
-    def encode_nodes(
-        self, graph: NeuralGraph, entries: Entries, extra: Tensor
-    ) -> Tensor:
-        """Return the node states before the first message."""
-        nodes = _positions(graph, self.config.width, self.edge_in.weight)
-        for tile in entries.tiles.nodes:
-            values = entries.read(tile)[:, None, None]
-            summary = self.node_in(self.summarize(values, tile.cells)[:, 0, 0])
-            new = self.node_mix(summary + extra.index_select(0, tile.owner))
-            nodes = nodes.index_add(0, tile.neurons, new)
-        return nodes
-
-    def summarize(self, values: Tensor, cells: tuple[int, ...]) -> Tensor:
-        """Fold the cell axis of `[..., source, cell, feature]` into channels."""
-        if self._grid is None:
-            channels = values.movedim(-1, 0)
-            means = _mean_over_cells(channels), _mean_over_cells(channels.abs())
-            return torch.cat(means).movedim(0, -1)
-        padded = pad_cells(values.flatten(0, 1), cells, self._grid).flatten(2)
-        return padded.unflatten(0, values.shape[:2])
-
     def directed(self, summary: Tensor) -> list[Tensor]:
         """Return the input of each edge state: one, or one a direction."""
         if self.config.directions == "own":
@@ -253,36 +209,3 @@ class NGGNNNet(nn.Module):
             torch.cat([summary, none, summary], dim=-1),
             torch.cat([none, summary, summary], dim=-1),
         ]
-
-    def context_parts(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a tensor adds to its nodes and edges: `[tensor + 1, width]`.
-
-        The last row is for ties, which have no tensor.
-        """
-        if self.context_in is None:
-            none = context.new_zeros(len(context) + 1, self.config.width)
-            return none, none
-        nodes, edges = F.pad(self.context_in(context), (0, 0, 0, 1)).chunk(2, dim=-1)
-        return nodes, edges
-
-
-def _mean_over_cells(values: Tensor) -> Tensor:
-    """Return the mean over the last axis, by a product: faster than a reduction."""
-    cells = values.shape[-1]
-    return (
-        values[..., 0] if cells == 1 else values @ values.new_full((cells,), 1 / cells)
-    )
-
-
-def _positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:
-    """Return the encoding of every neuron, `[neuron, width]`; computed once."""
-    key = ("positions", width, like.dtype, like.device)
-    if key not in graph.derived:
-        groups = encode_positions(graph, width, like.detach())
-        graph.derived[key] = torch.cat(
-            [
-                item.expand(group.size, -1)
-                for item, group in zip(groups, graph.groups, strict=True)
-            ]
-        )
-    return graph.derived[key]

@@ -27,16 +27,23 @@ class GraphInputs(nn.Module):
             their magnitudes.
         num_features: channels an entry.
         num_context: channels a tensor; 0 for none.
+        edge_copies: how many times an edge reads its channels, side by side.
     """
 
     def __init__(
-        self, *, width: int, kernel: int | None, num_features: int, num_context: int
+        self,
+        *,
+        width: int,
+        kernel: int | None,
+        num_features: int,
+        num_context: int,
+        edge_copies: int = 1,
     ) -> None:
         super().__init__()
         self.width = width
         self.grid = None if kernel is None else (kernel, kernel)
         channels = num_features * (2 if kernel is None else kernel**2)
-        self.edge_in = nn.Linear(channels, width)
+        self.edge_in = nn.Linear(edge_copies * channels, width)
         self.node_in = nn.Linear(channels, width)
         self.context_in = (
             nn.Linear(num_context, 2 * width, bias=False) if num_context else None
