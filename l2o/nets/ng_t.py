@@ -26,9 +26,9 @@ class NGTNet(GraphInputs):
     kernel.
 
     So a step costs time and memory in the square of the number of neurons, whatever
-    joins them: an edge state of 2,048 neurons takes 512 MiB at width 32, and a step
-    several of these. All are kept, whatever `Rule.memory_limit` says; a graph beyond
-    `config.most_neurons` is refused.
+    joins them: an edge state of 1,050 neurons takes 135 MiB at width 32, and a step
+    some nine of these without autograd. All are kept, whatever `Rule.memory_limit`
+    says; a graph beyond `config.most_neurons` is refused.
 
     Args:
         config: sizes and variants.
