@@ -1,15 +1,13 @@
 """`l2o report generalization`: the table against the paper, and a scatter."""
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import github_table, origin_of, require_rows
+from benchmarks.curves import save_figure
+from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.summary import spread
 from benchmarks.trials import Row
-from l2o.optim.checkpoint import write_whole
-from meta_train.log import read_json_lines
 
 from .data import PopulationName
 from .predictors import PredictorName
@@ -42,6 +40,8 @@ _TITLES: dict[PredictorName, str] = {
     "ng-t-no-activations": "NG-T without activation embeddings",
 }
 
+_PURPOSES = {"train": "training", "validation": "choosing", "test": "testing"}
+
 _NOTES = """\
 Mean ± sample standard deviation over n seeds of the predictor; the networks are the
 same for all. Tau is Kendall's tau-b and R² the share of explained variance, on test
@@ -63,15 +63,16 @@ def report_generalization(results: Path) -> str:
     Raises:
         FileNotFoundError: if there are no rows.
     """
-    rows = read_json_lines(require_rows(results, COMMAND))
+    return report_rows(results, COMMAND, _parts, save_scatter)
+
+
+def _parts(rows: list[Row]) -> list[str]:
+    """Return what the page says, the last line excepted."""
     parts = ["# Accuracy from weights"]
     for group in _settings(rows):
         parts += [_headline(group[0]), _table(group), *_ablation(group)]
         parts.append(origin_of(group))
-    text = "\n\n".join([*parts, _NOTES, f"Made by `{COMMAND}`."]) + "\n"
-    write_whole(results.with_suffix(".md"), text.encode())
-    save_scatter(results.with_suffix(".png"), rows)
-    return text
+    return [*parts, _NOTES]
 
 
 def _settings(rows: Sequence[Row]) -> list[list[Row]]:
@@ -103,9 +104,9 @@ def _headline(row: Row) -> str:
     networks, population = row["networks"], row["population"]
     made = networks["made"]
     counts = ", ".join(
-        f"{networks[split]['networks']:,} for {split}"
+        f"{networks[split]['networks']:,} for {purpose}"
         + (f" ({networks[split]['runs']:,} runs)" if population == "park" else "")
-        for split in ("train", "validation", "test")
+        for split, purpose in _PURPOSES.items()
     )
     low, _, middle, _, high = networks["test"]["accuracy_quantiles"]
     images = (
@@ -200,12 +201,12 @@ def _where(row: Row) -> str:
     return f"{row['population']}{images}"
 
 
-def save_scatter(path: Path, rows: Sequence[Row]) -> None:
+def save_scatter(rows: Sequence[Row], path: Path) -> None:
     """Draw predicted against true accuracy, a panel for each predictor.
 
     Args:
-        path: the PNG file.
         rows: those with predictions are drawn.
+        path: the PNG file.
     """
     from matplotlib.figure import Figure
 
@@ -228,6 +229,4 @@ def save_scatter(path: Path, rows: Sequence[Row]) -> None:
         axis.set_ylabel("predicted", fontsize="small")
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_whole(path, buffer.getvalue())
+    save_figure(path, figure, dpi=110)

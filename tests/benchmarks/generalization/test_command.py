@@ -41,7 +41,7 @@ def test_a_row_a_run_and_a_report(config):
     text = report_generalization(config.results)
     assert "0.817 ± 0.007" in text
     assert "NG-T without activation embeddings: tau falls by" in text
-    assert "21 for train (7 runs)" in text
+    assert "21 for training (7 runs)" in text
     assert "16 x 16" in text
     assert config.results.with_suffix(".png").stat().st_size > 10_000
     said.clear()
