@@ -143,9 +143,11 @@ class NGTNet(GraphInputs):
             own = extra.index_select(0, tile.owner)[:, None, None]
             states.append((summary @ weight.T + own).flatten(0, 2))
             places.append(_pairs(tile, size).flatten())
-        none = self.edge_mix(self.edge_in.bias).expand(size * size, -1)
-        found = none.index_add(0, torch.cat(places), torch.cat(states))
-        return found.unflatten(0, (size, size))
+        # Not added to `none`, expanded: there, torch.compile writes wrong numbers.
+        found = extra.new_zeros(size * size, self.width)
+        found = found.index_add(0, torch.cat(places), torch.cat(states))
+        none = self.edge_mix(self.edge_in.bias)
+        return (found + none).unflatten(0, (size, size))
 
     def _read(self, entries: Entries, tile: EdgeTile) -> Tensor:
         """Return the features of a tile's entries; ones for ties, which have none."""

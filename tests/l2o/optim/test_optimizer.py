@@ -377,11 +377,12 @@ class TestUse:
 
 
 @pytest.mark.compile
-def test_compiled_is_eager_to_rounding(random_rule, model):
+@pytest.mark.parametrize("name", ["default", "paper-ng-t"])
+def test_compiled_is_eager_to_rounding(random_rule, model, name):
     """Several steps with another learning rate each."""
-    net = PRESETS["default"].net
-    net = replace(net, width=6, layers=1, head=replace(net.head, width=4, layers=1))
-    config = replace(PRESETS["default"], net=net)
+    net = PRESETS[name].net
+    net = replace(net, width=8, layers=1, head=replace(net.head, width=4, layers=1))
+    config = replace(PRESETS[name], net=net)
     twin = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     twin.load_state_dict(model.state_dict())
     before = values(model)
