@@ -162,9 +162,13 @@ def numbered(kind):
 class OffByOneTarget(NFNNet):
     """Every entry reads the state of the next neuron."""
 
-    def _write(self, entries, tile, context, states):
-        turned = [state.roll(1, dims=1) for state in states]
-        super()._write(entries, tile, context, turned)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stack.register_forward_hook(self._turned)
+
+    @staticmethod
+    def _turned(module, inputs, states):
+        return [None if state is None else state.roll(1, dims=1) for state in states]
 
 
 def with_net(kind):
