@@ -202,7 +202,7 @@ def _where(row: Row) -> str:
 
 
 def save_scatter(rows: Sequence[Row], path: Path) -> None:
-    """Draw predicted against true accuracy, a panel for each predictor.
+    """Draw predicted against true accuracy, a panel for each predictor's first seed.
 
     Args:
         rows: those with predictions are drawn.
@@ -210,7 +210,12 @@ def save_scatter(rows: Sequence[Row], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if "pairs" in row]
+    drawn = [
+        next(row for row in group if "pairs" in row)
+        for setting in _settings(rows)
+        for group in _groups(setting).values()
+        if any("pairs" in row for row in group)
+    ]
     columns = min(3, max(1, len(drawn)))
     lines = max(1, math.ceil(len(drawn) / columns))
     figure = Figure(figsize=(3.4 * columns, 3.2 * lines), layout="constrained")
@@ -221,8 +226,8 @@ def save_scatter(rows: Sequence[Row], path: Path) -> None:
         top = max(*predicted, *true)
         axis.plot([0, top], [0, top], color="grey", linewidth=0.8)
         axis.set_title(
-            f"{_where(row)}: {_TITLES[row['predictor']]}\n"
-            f"seed {row['seed']}, tau {row['tau']:.3f}",
+            f"{_TITLES[row['predictor']]}\n"
+            f"{_where(row)}, seed {row['seed']}, tau {row['tau']:.3f}",
             fontsize="small",
         )
         axis.set_xlabel("true test accuracy", fontsize="small")
