@@ -43,11 +43,13 @@ class WildParkData:
     networks: int = 320
     """How many networks."""
     first: int = 0
-    """Number of the first one; a second process takes others with it."""
+    """Number of the first one; another machine takes others with it."""
     park: ParkConfig = field(default_factory=ParkConfig)
     """How they are trained."""
+    workers: int = 1
+    """Networks that are trained side by side, each in a process of its own."""
     threads: int = 1
-    """CPU threads."""
+    """CPU threads of each."""
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
@@ -119,6 +121,7 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
             test,
             indices=indices,
             origin={"provenance": provenance()},
+            workers=config.workers,
             announce=show,
         )
     announce(f"The park is in {config.dest}.")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ from optimizees.data.images import ImageData
 
 from .files import settle_description, write_whole
 from .wild_cnn import WildArchitecture, WildCNN, draw_architecture
+from .workers import each
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -221,6 +223,7 @@ def generate_park(
     *,
     indices: range,
     origin: Mapping[str, Any],
+    workers: int = 1,
     announce: Callable[[TrainedRun], object] | None = None,
 ) -> None:
     """Train the networks of a park that are not there yet, one file each.
@@ -236,10 +239,12 @@ def generate_park(
         indices: which networks.
         origin: what to write beside every network, as JSON values: where the images
             come from, which code made it.
+        workers: networks that are trained side by side, each in a process with as
+            many threads as this one; the networks do not depend on it.
         announce: called with every network that was trained.
 
     Raises:
-        ValueError: if the park there was trained otherwise.
+        ValueError: if the park there was trained otherwise, or without workers.
         OSError: if a file cannot be written.
     """
     description = {
@@ -249,16 +254,26 @@ def generate_park(
         "image_shape": list(train.images.shape[1:]),
     }
     settle_description(directory / "park.json", description)
-    channels = train.images.shape[1]
-    for index in indices:
-        path = _path(directory, index)
-        if path.is_file():
-            continue
-        recipe = draw_recipe(config, index, in_channels=channels)
-        run = train_network(recipe, config, train, test)
-        write_run(path, run, origin=origin)
+    missing = [index for index in indices if not _path(directory, index).is_file()]
+    make = partial(_make_run, directory, config, train, test, origin)
+    for run in each(make, missing, workers=workers):
         if announce is not None:
             announce(run)
+
+
+def _make_run(
+    directory: Path,
+    config: ParkConfig,
+    train: ImageData,
+    test: ImageData,
+    origin: Mapping[str, Any],
+    index: int,
+) -> TrainedRun:
+    """Train one network and write its file."""
+    recipe = draw_recipe(config, index, in_channels=train.images.shape[1])
+    run = train_network(recipe, config, train, test)
+    write_run(_path(directory, index), run, origin=origin)
+    return run
 
 
 def write_run(path: Path, run: TrainedRun, *, origin: Mapping[str, Any]) -> None:
