@@ -80,6 +80,8 @@ class InrClassificationConfig:
     """How much."""
     width: int = 64
     """Channels of NG-GNN."""
+    small_transformer: bool = False
+    """Whether NG-T has the sizes of the paper's for CNNs of many architectures."""
     dropout: float = 0.2
     """Share of the channels that are dropped while training."""
 
@@ -103,6 +105,8 @@ class InrEditingConfig:
     """How editors are trained."""
     width: int = 128
     """Channels of NG-GNN."""
+    small_transformer: bool = False
+    """Whether NG-T has the sizes of the paper's for CNNs of many architectures."""
     dropout: float | None = None
     """Share of the channels that are dropped while training; None for the paper's with
     graph networks and for none with the others."""
@@ -167,6 +171,7 @@ def _identity(config: InrConfig, variant: Variant, seed: int) -> dict[str, Any]:
         "training": training,
         "augmentation": None if augmentation is None else asdict(augmentation),
         "width": config.width,
+        "small_transformer": config.small_transformer,
         "dropout": config.dropout,
     }
 
@@ -230,11 +235,13 @@ def _build(
     config: InrConfig, variant: Variant
 ) -> tuple[AbstractInrTask, Classifier | Editor]:
     """Build what one run trains, and for what."""
+    width, is_small = config.width, config.small_transformer
     if isinstance(config, InrEditingConfig):
-        sizes = {"width": config.width, "dropout": config.dropout}
-        return Editing(), build_editor(variant, **sizes)
+        return Editing(), build_editor(
+            variant, width=width, small_transformer=is_small, dropout=config.dropout
+        )
     return Classification(), build_classifier(
-        variant, width=config.width, dropout=config.dropout
+        variant, width=width, small_transformer=is_small, dropout=config.dropout
     )
 
 

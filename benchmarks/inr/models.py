@@ -91,12 +91,15 @@ def variants(
     return found
 
 
-def build_classifier(variant: Variant, *, width: int, dropout: float) -> Classifier:
+def build_classifier(
+    variant: Variant, *, width: int, small_transformer: bool = False, dropout: float
+) -> Classifier:
     """Build a network that names the class of an image.
 
     Args:
         variant: which.
         width: channels of NG-GNN.
+        small_transformer: whether NG-T is a small one.
         dropout: share of the channels that are dropped while training; Set NN has none.
     """
     match variant.model:
@@ -105,6 +108,7 @@ def build_classifier(variant: Variant, *, width: int, dropout: float) -> Classif
                 inr_classifier(
                     variant.model,
                     width=width,
+                    small_transformer=small_transformer,
                     num_probes=variant.num_probes,
                     dropout=dropout,
                 ),
@@ -126,12 +130,19 @@ def build_classifier(variant: Variant, *, width: int, dropout: float) -> Classif
     return BaselineClassifier(baseline, GRAPH, num_classes=NUM_CLASSES)
 
 
-def build_editor(variant: Variant, *, width: int, dropout: float | None) -> Editor:
+def build_editor(
+    variant: Variant,
+    *,
+    width: int,
+    small_transformer: bool = False,
+    dropout: float | None,
+) -> Editor:
     """Build a network that edits images.
 
     Args:
         variant: which; Set NN is none.
         width: channels of NG-GNN.
+        small_transformer: whether NG-T is a small one.
         dropout: share of the channels that are dropped while training; None for the
             paper's with graph networks and for none with the others.
 
@@ -144,6 +155,7 @@ def build_editor(variant: Variant, *, width: int, dropout: float | None) -> Edit
             config = inr_editor(
                 variant.model,
                 width=width,
+                small_transformer=small_transformer,
                 num_probes=variant.num_probes,
                 dropout=dropout,
             )

@@ -52,6 +52,7 @@ variant; on the networks of Navon et al."""
 
 _LIKE_OURS = {"mnist-archive": "digits", "fashion-archive": "fashion"}
 _SETTING = ("benchmark", "data", "counts", "training", "augmentation")
+_VARIANT = ("label", "width", "small_transformer", "dropout")
 _NOTES = """\
 Mean ± sample standard deviation over n seeds. The weights that are tested are those of
 the epoch with the best validation score. Networks a second: while training, on one
@@ -116,7 +117,7 @@ def _table(rows: list[Row]) -> str:
     data: str = rows[0]["data"]
     paper = PAPER.get((rows[0]["benchmark"], _LIKE_OURS.get(data, data)), {})
     lines: list[tuple[object, ...]] = []
-    for group in _grouped(rows, ("label", "width", "dropout")):
+    for group in _grouped(rows, _VARIANT):
         first = group[0]
         lines.append(
             (
@@ -200,7 +201,7 @@ def _panels(rows: list[Row]) -> list[Panel]:
             title=f"{_headline(rows[0])}\n{name} loss",
             curves={
                 group[0]["label"]: [row[key] for row in group]
-                for group in _grouped(rows, ("label", "width", "dropout"))
+                for group in _grouped(rows, _VARIANT)
             },
             every=1,
             measure=f"{name} loss ({rows[0]['unit']})",

@@ -1,10 +1,11 @@
 """Train a network on networks: exactly resumable, selected on validation."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,9 @@ class TrainingConfig:
     """Of AdamW."""
     warmup_steps: int = 1000
     """Steps over which the step size rises from 0, in a line."""
+    decay: Literal["none", "cosine"] = "none"
+    """Whether the step size then falls to 0 along half a cosine, over all epochs; a run
+    that `seconds` or `patience` ends does not get that far."""
     clip: float = 10.0
     """Largest norm of the gradient."""
     save_seconds: float = 60.0
@@ -181,11 +185,21 @@ class Run:
             (losses.sum() / len(chosen)).backward()
             total += float(losses.detach().sum())
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        warmth = min(1.0, (self.steps + 1) / max(1, self.config.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * warmth
+            group["lr"] = self.config.lr * self._share_of_lr()
         self.optimizer.step()
         return total
+
+    def _share_of_lr(self) -> float:
+        """Return the factor of the next step's size."""
+        config = self.config
+        if self.steps < config.warmup_steps:
+            return (self.steps + 1) / config.warmup_steps
+        if config.decay == "none":
+            return 1.0
+        steps = config.epochs * math.ceil(len(self.splits.train) / config.batch_size)
+        done = (self.steps - config.warmup_steps) / (steps - config.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * done))
 
     def _end_epoch(self) -> None:
         """Evaluate, and keep the weights if they are the best."""

@@ -6,6 +6,7 @@ Reference:
     and 4.2 and appendix D. Where text and code disagree, these are the code's sizes.
 """
 
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from l2o.nets.transformer import RelationalConfig
@@ -24,20 +25,41 @@ Kind: TypeAlias = Literal["ng_gnn", "ng_t"]
 PAPER_ACTIVATIONS = ("none", "relu", "gelu", "silu", "tanh", "sigmoid", "leaky_relu")
 """Activation functions that the paper's table has rows for."""
 
+SMALL_TRANSFORMER = NGTBackboneConfig(
+    layers=3,
+    layer=RelationalConfig(
+        node_width=32,
+        edge_width=16,
+        attention_width=32,
+        node_hidden=64,
+        edge_hidden=64,
+        heads=4,
+        dropout=0.2,
+    ),
+)
+"""The paper's NG-T for CNNs of many architectures."""
+
 SIREN_LOG_DEGREE = 3.5389
 """Mean log(degree + 1) of a SIREN of 2, 32, 32 and 1 neurons with edges both ways; the
 paper's code counts one way."""
 
 
 def inr_classifier(
-    kind: Kind, *, width: int = 64, num_probes: int = 0, dropout: float = 0.2
+    kind: Kind,
+    *,
+    width: int = 64,
+    small_transformer: bool = False,
+    num_probes: int = 0,
+    dropout: float = 0.2,
 ) -> CompanionConfig:
     """Return the network that classifies SIRENs of 2, 32, 32 and 1 neurons.
 
     Args:
         kind: `ng_gnn` (331,466 parameters) or `ng_t` (376,586).
         width: channels of NG-GNN, 64 in the paper's text and 32 in its code (92,010
-            parameters); NG-T has one size.
+            parameters).
+        small_transformer: whether NG-T is the paper's for CNNs of many architectures
+            (72,810 parameters).
         num_probes: learned inputs; 0, 4, 16 or 64 in the paper.
         dropout: share of channels that are dropped.
     """
@@ -55,7 +77,7 @@ def inr_classifier(
                 width=width, dropout=dropout, typical_log_degree=SIREN_LOG_DEGREE
             )
             if kind == "ng_gnn"
-            else NGTBackboneConfig(layer=RelationalConfig(dropout=dropout))
+            else _transformer(small_transformer, RelationalConfig(dropout=dropout))
         ),
         readout=(
             ReadoutConfig(width=width, layers=2)
@@ -69,6 +91,7 @@ def inr_editor(
     kind: Kind,
     *,
     width: int = 128,
+    small_transformer: bool = False,
     num_probes: int = 0,
     dropout: float | None = None,
 ) -> CompanionConfig:
@@ -77,6 +100,7 @@ def inr_editor(
     Args:
         kind: `ng_gnn` (1,186,696 parameters) or `ng_t` (391,112).
         width: channels of NG-GNN; 298,440 parameters at 64.
+        small_transformer: as in `inr_classifier` (78,184 parameters).
         num_probes: learned inputs; 0, 4, 16 or 64 in the paper.
         dropout: share of channels that are dropped; None for the paper's code's, 0.2
             of NG-GNN and 0.3 of NG-T.
@@ -97,7 +121,9 @@ def inr_editor(
                 width=width, dropout=dropout, typical_log_degree=SIREN_LOG_DEGREE
             )
             if kind == "ng_gnn"
-            else NGTBackboneConfig(layer=RelationalConfig(heads=4, dropout=dropout))
+            else _transformer(
+                small_transformer, RelationalConfig(heads=4, dropout=dropout)
+            )
         ),
     )
 
@@ -141,24 +167,21 @@ def park_predictor(kind: Kind) -> CompanionConfig:
     return _cnn_predictor(
         NGGNNBackboneConfig(width=64, typical_log_degree=2.1321)
         if kind == "ng_gnn"
-        else NGTBackboneConfig(
-            layers=3,
-            layer=RelationalConfig(
-                node_width=32,
-                edge_width=16,
-                attention_width=32,
-                node_hidden=64,
-                edge_hidden=64,
-                heads=4,
-                dropout=0.2,
-            ),
-        ),
+        else SMALL_TRANSFORMER,
         colours=3,
         num_hidden=5,
         kernel=7,
         linear_as_conv=True,
         readout_width=64,
     )
+
+
+def _transformer(is_small: bool, layer: RelationalConfig) -> NGTBackboneConfig:
+    """Return NG-T of four such layers, or the small one with their dropout."""
+    if not is_small:
+        return NGTBackboneConfig(layer=layer)
+    small = replace(SMALL_TRANSFORMER.layer, dropout=layer.dropout)
+    return replace(SMALL_TRANSFORMER, layer=small)
 
 
 def _cnn_predictor(

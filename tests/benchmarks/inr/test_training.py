@@ -89,6 +89,25 @@ def test_the_global_generator_is_left_alone(start, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_step_size_rises_and_falls(start, tmp_path):
+    run = start(dataclasses.replace(CONFIG, epochs=4, decay="cosine"))
+    sizes, take = [], run.step
+
+    def step():
+        take()
+        sizes.append(run.optimizer.param_groups[0]["lr"])
+
+    run.step = step
+    finish(run, tmp_path / "run.pt", "run", print)
+    assert sizes[:4] == pytest.approx(
+        [CONFIG.lr / 3, CONFIG.lr * 2 / 3, *[CONFIG.lr] * 2]
+    )
+    assert sizes[4:] == sorted(sizes[4:], reverse=True)
+    fall = sizes[3:]  # half a cosine is its own mirror image
+    mirrored = [CONFIG.lr - size for size in reversed(fall[1:])]
+    assert fall[1:] == pytest.approx(mirrored)
+
+
 class Scripted(AbstractInrTask):
     """A task whose scores are given; the test set is told by its size."""
 

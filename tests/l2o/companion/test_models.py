@@ -66,6 +66,15 @@ def test_inr_editors_have_the_published_sizes(kind, width, published):
     assert size(NetworkEditor(inr_editor(kind, width=width))) == published
 
 
+def test_small_transformers_have_the_sizes_that_are_documented():
+    classifier = inr_classifier("ng_t", small_transformer=True, dropout=0.4)
+    assert classifier.backbone.layer.dropout == 0.4
+    assert size(NetworkClassifier(classifier, num_classes=10)) == 72_810
+    editor = inr_editor("ng_t", small_transformer=True)
+    assert editor.backbone.layer.dropout == 0.3
+    assert size(NetworkEditor(editor)) == 78_184
+
+
 @pytest.mark.parametrize(
     ("config", "published"),
     [
