@@ -25,6 +25,7 @@ from .models import (
     Classifier,
     Editor,
     ModelName,
+    Sizes,
     Variant,
     build_classifier,
     build_editor,
@@ -78,10 +79,8 @@ class InrClassificationConfig:
     """Whether training networks are moved, made noisy and thinned out."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     """How much."""
-    width: int = 64
-    """Channels of NG-GNN."""
-    small_transformer: bool = False
-    """Whether NG-T has the sizes of the paper's for CNNs of many architectures."""
+    sizes: Sizes = field(default_factory=Sizes)
+    """What graph networks look like."""
     dropout: float = 0.2
     """Share of the channels that are dropped while training."""
 
@@ -103,10 +102,8 @@ class InrEditingConfig:
         default_factory=lambda: TrainingConfig(warmup_steps=10_000, clip=1.0)
     )
     """How editors are trained."""
-    width: int = 128
-    """Channels of NG-GNN."""
-    small_transformer: bool = False
-    """Whether NG-T has the sizes of the paper's for CNNs of many architectures."""
+    sizes: Sizes = field(default_factory=lambda: Sizes(width=128))
+    """What graph networks look like."""
     dropout: float | None = None
     """Share of the channels that are dropped while training; None for the paper's with
     graph networks and for none with the others."""
@@ -170,8 +167,7 @@ def _identity(config: InrConfig, variant: Variant, seed: int) -> dict[str, Any]:
         "seed": seed,
         "training": training,
         "augmentation": None if augmentation is None else asdict(augmentation),
-        "width": config.width,
-        "small_transformer": config.small_transformer,
+        **asdict(config.sizes),
         "dropout": config.dropout,
     }
 
@@ -235,13 +231,10 @@ def _build(
     config: InrConfig, variant: Variant
 ) -> tuple[AbstractInrTask, Classifier | Editor]:
     """Build what one run trains, and for what."""
-    width, is_small = config.width, config.small_transformer
     if isinstance(config, InrEditingConfig):
-        return Editing(), build_editor(
-            variant, width=width, small_transformer=is_small, dropout=config.dropout
-        )
+        return Editing(), build_editor(variant, config.sizes, dropout=config.dropout)
     return Classification(), build_classifier(
-        variant, width=width, small_transformer=is_small, dropout=config.dropout
+        variant, config.sizes, dropout=config.dropout
     )
 
 

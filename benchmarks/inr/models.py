@@ -1,7 +1,7 @@
 """The networks that compete, by name and variant."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, assert_never
+from typing import ClassVar, Literal, TypeAlias, assert_never
 
 from l2o.companion import (
     CompanionConfig,
@@ -72,6 +72,21 @@ class Variant:
         return _PARTS.get(self.model)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What all graph networks of a contest have in common."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    width: int = 64
+    """Channels of NG-GNN."""
+    small_transformer: bool = False
+    """Whether NG-T has the sizes of the paper's for CNNs of many architectures."""
+    fourier_scale: float | None = None
+    """Deviation of the frequencies that they see numbers through; None for the
+    paper's."""
+
+
 def variants(
     models: tuple[ModelName, ...],
     probes: tuple[int, ...],
@@ -91,15 +106,12 @@ def variants(
     return found
 
 
-def build_classifier(
-    variant: Variant, *, width: int, small_transformer: bool = False, dropout: float
-) -> Classifier:
+def build_classifier(variant: Variant, sizes: Sizes, *, dropout: float) -> Classifier:
     """Build a network that names the class of an image.
 
     Args:
         variant: which.
-        width: channels of NG-GNN.
-        small_transformer: whether NG-T is a small one.
+        sizes: of graph networks; the others are as in the paper.
         dropout: share of the channels that are dropped while training; Set NN has none.
     """
     match variant.model:
@@ -107,12 +119,13 @@ def build_classifier(
             config = _adapted(
                 inr_classifier(
                     variant.model,
-                    width=width,
-                    small_transformer=small_transformer,
+                    width=sizes.width,
+                    small_transformer=sizes.small_transformer,
                     num_probes=variant.num_probes,
                     dropout=dropout,
                 ),
                 variant,
+                sizes,
             )
             return NetworkClassifier(
                 config, num_classes=NUM_CLASSES, evaluate=siren_values
@@ -130,19 +143,12 @@ def build_classifier(
     return BaselineClassifier(baseline, GRAPH, num_classes=NUM_CLASSES)
 
 
-def build_editor(
-    variant: Variant,
-    *,
-    width: int,
-    small_transformer: bool = False,
-    dropout: float | None,
-) -> Editor:
+def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Editor:
     """Build a network that edits images.
 
     Args:
         variant: which; Set NN is none.
-        width: channels of NG-GNN.
-        small_transformer: whether NG-T is a small one.
+        sizes: of graph networks; the others are as in the paper.
         dropout: share of the channels that are dropped while training; None for the
             paper's with graph networks and for none with the others.
 
@@ -154,12 +160,14 @@ def build_editor(
         case "ng_gnn" | "ng_t":
             config = inr_editor(
                 variant.model,
-                width=width,
-                small_transformer=small_transformer,
+                width=sizes.width,
+                small_transformer=sizes.small_transformer,
                 num_probes=variant.num_probes,
                 dropout=dropout,
             )
-            return NetworkEditor(_adapted(config, variant), evaluate=siren_values)
+            return NetworkEditor(
+                _adapted(config, variant, sizes), evaluate=siren_values
+            )
         case "mlp":
             return BaselineEditor(MLPConfig(dropout=share), GRAPH)
         case "dwsnet":
@@ -175,7 +183,11 @@ def build_editor(
             assert_never(variant.model)
 
 
-def _adapted(config: CompanionConfig, variant: Variant) -> CompanionConfig:
-    """Return a configuration with or without positional embeddings."""
+def _adapted(
+    config: CompanionConfig, variant: Variant, sizes: Sizes
+) -> CompanionConfig:
+    """Return a configuration with this variant's positions and these frequencies."""
     inputs = replace(config.inputs, positions=variant.has_positions)
+    if sizes.fourier_scale is not None:
+        inputs = replace(inputs, fourier_scale=sizes.fourier_scale)
     return replace(config, inputs=inputs)

@@ -52,7 +52,7 @@ variant; on the networks of Navon et al."""
 
 _LIKE_OURS = {"mnist-archive": "digits", "fashion-archive": "fashion"}
 _SETTING = ("benchmark", "data", "counts", "training", "augmentation")
-_VARIANT = ("label", "width", "small_transformer", "dropout")
+_VARIANT = ("label", "width", "small_transformer", "fourier_scale", "dropout")
 _NOTES = """\
 Mean ± sample standard deviation over n seeds. The weights that are tested are those of
 the epoch with the best validation score. Networks a second: while training, on one

@@ -4,6 +4,7 @@ import torch
 from benchmarks.inr import command
 from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig, RunsConfig
 from benchmarks.inr.data import DataConfig, load_splits
+from benchmarks.inr.models import Sizes
 from benchmarks.inr.training import TrainingConfig
 from optimizees.data.idx import write_idx
 
@@ -68,6 +69,6 @@ def _small(kind, folder, changes):
         "models": ("mlp",),
         "runs": RunsConfig(**{"probes": (0,), "seeds": (0,)} | runs, **places),
         "training": TrainingConfig(epochs=2, batch_size=8, warmup_steps=3),
-        "width": 8,
+        "sizes": Sizes(width=8),
     }
     return kind(**usual | changes)

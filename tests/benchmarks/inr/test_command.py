@@ -6,7 +6,13 @@ import torch
 from benchmarks.cli import main
 from benchmarks.inr.command import decode_image, run_inr
 from benchmarks.inr.data import DataConfig
-from benchmarks.inr.models import Variant, build_classifier, build_editor, variants
+from benchmarks.inr.models import (
+    Sizes,
+    Variant,
+    build_classifier,
+    build_editor,
+    variants,
+)
 from benchmarks.inr.report import report_inr
 from benchmarks.inr.training import TrainingConfig
 from meta_train.log import read_json_lines
@@ -78,13 +84,31 @@ def test_graph_networks_come_in_variants():
     ("model", "published"), [("ng_gnn", 331_466), ("ng_t", 376_586)]
 )
 def test_classifiers_have_the_published_sizes(model, published):
-    network = build_classifier(Variant(model=model), width=64, dropout=0.2)
+    network = build_classifier(Variant(model=model), Sizes(), dropout=0.2)
     assert sum(weight.numel() for weight in network.parameters()) == published
+
+
+@pytest.mark.parametrize("model", ["ng_gnn", "ng_t"])
+def test_graph_networks_may_have_other_sizes(model):
+    sizes = Sizes(width=32, small_transformer=True, fourier_scale=0.5)
+    variant = Variant(model=model)
+    classifier = build_classifier(variant, sizes, dropout=0.0)
+    editor = build_editor(variant, sizes, dropout=0.0)
+    parameters = [sum(weight.numel() for weight in classifier.parameters())]
+    assert parameters == [92_010 if model == "ng_gnn" else 72_810]
+    for network in (classifier, editor):
+        frequencies = [
+            values.std().item()
+            for name, values in network.named_buffers()
+            if name.endswith("frequencies")
+        ]
+        assert frequencies
+        assert frequencies == pytest.approx([0.5] * len(frequencies), rel=0.3)
 
 
 def test_set_nn_cannot_edit():
     with pytest.raises(ValueError, match="Leave it out of --models"):
-        build_editor(Variant(model="set_nn"), width=8, dropout=None)
+        build_editor(Variant(model="set_nn"), Sizes(), dropout=None)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.inr.models import Variant, build_classifier
+from benchmarks.inr.models import Sizes, Variant, build_classifier
 from benchmarks.inr.tasks import AbstractInrTask, Classification, Measure
 from benchmarks.inr.training import Run, TrainingConfig, finish
 from optimizees.zoo.inr_augmentations import AugmentationConfig
@@ -18,7 +18,7 @@ def start(splits):
     def build(config=CONFIG, task=None, seed=0, part=None):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build_classifier(Variant(model="mlp"), width=8, dropout=0.3)
+            model = build_classifier(Variant(model="mlp"), Sizes(), dropout=0.3)
         return Run(
             Classification() if task is None else task,
             model,
