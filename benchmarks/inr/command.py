@@ -68,7 +68,7 @@ class InrClassificationConfig:
     """The small networks."""
     models: tuple[ModelName, ...] = (
         *("mlp", "set_nn", "dwsnet"),
-        *("nfn", "ng_gnn", "ng_t"),
+        *("nfn", "ng_gnn", "ng_gnn_residual", "ng_t"),
     )
     """Who competes, in order."""
     runs: RunsConfig = field(default_factory=RunsConfig)
@@ -94,7 +94,10 @@ class InrEditingConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     """What is edited."""
-    models: tuple[ModelName, ...] = ("mlp", "dwsnet", "nfn", "ng_gnn", "ng_t")
+    models: tuple[ModelName, ...] = (
+        *("mlp", "dwsnet", "nfn"),
+        *("ng_gnn", "ng_gnn_residual", "ng_t"),
+    )
     """Editors, in order; Set NN cannot be one."""
     runs: RunsConfig = field(default_factory=RunsConfig)
     """Their variants and seeds."""

@@ -1,7 +1,7 @@
 """The networks that compete, by name and variant."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, TypeAlias, assert_never
+from typing import ClassVar, Literal, TypeAlias, assert_never, get_args
 
 from l2o.companion import (
     CompanionConfig,
@@ -18,11 +18,14 @@ from l2o.companion.baselines import (
     MLPConfig,
     SetNNConfig,
 )
+from l2o.companion.config import NGGNNBackboneConfig
+from l2o.companion.presets import Kind
 from optimizees.siren import siren_values
 
 from .tasks import GRAPH
 
-ModelName: TypeAlias = Literal["ng_gnn", "ng_t", "mlp", "set_nn", "dwsnet", "nfn"]
+GraphName: TypeAlias = Literal["ng_gnn", "ng_gnn_residual", "ng_t"]
+ModelName: TypeAlias = Literal[GraphName, "mlp", "set_nn", "dwsnet", "nfn"]
 
 Classifier: TypeAlias = NetworkClassifier | BaselineClassifier
 Editor: TypeAlias = NetworkEditor | BaselineEditor
@@ -30,13 +33,14 @@ Editor: TypeAlias = NetworkEditor | BaselineEditor
 NUM_CLASSES = 10
 TITLES: dict[ModelName, str] = {
     "ng_gnn": "NG-GNN",
+    "ng_gnn_residual": "NG-GNN with residuals",
     "ng_t": "NG-T",
     "mlp": "MLP",
     "set_nn": "Set NN",
     "dwsnet": "DWSNet",
     "nfn": "NFN",
 }
-_PARTS: dict[ModelName, int] = {"ng_gnn": 16, "ng_t": 2}
+_PARTS: dict[ModelName, int] = {"ng_gnn": 16, "ng_gnn_residual": 16, "ng_t": 4}
 """Networks whose intermediate values fit a cache together."""
 
 
@@ -60,8 +64,13 @@ class Variant:
 
     @property
     def is_graph_network(self) -> bool:
-        """Whether it is one of the paper's two."""
-        return self.model in ("ng_gnn", "ng_t")
+        """Whether it reads networks as graphs: the paper's two, and one of ours."""
+        return self.model in get_args(GraphName)
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the paper's two a graph network is, or is made from."""
+        return "ng_t" if self.model == "ng_t" else "ng_gnn"
 
     @property
     def part(self) -> int | None:
@@ -115,10 +124,10 @@ def build_classifier(variant: Variant, sizes: Sizes, *, dropout: float) -> Class
         dropout: share of the channels that are dropped while training; Set NN has none.
     """
     match variant.model:
-        case "ng_gnn" | "ng_t":
+        case "ng_gnn" | "ng_gnn_residual" | "ng_t":
             config = _adapted(
                 inr_classifier(
-                    variant.model,
+                    variant.kind,
                     width=sizes.width,
                     small_transformer=sizes.small_transformer,
                     num_probes=variant.num_probes,
@@ -157,9 +166,9 @@ def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Ed
     """
     share = 0.0 if dropout is None else dropout
     match variant.model:
-        case "ng_gnn" | "ng_t":
+        case "ng_gnn" | "ng_gnn_residual" | "ng_t":
             config = inr_editor(
-                variant.model,
+                variant.kind,
                 width=sizes.width,
                 small_transformer=sizes.small_transformer,
                 num_probes=variant.num_probes,
@@ -186,8 +195,12 @@ def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Ed
 def _adapted(
     config: CompanionConfig, variant: Variant, sizes: Sizes
 ) -> CompanionConfig:
-    """Return a configuration with this variant's positions and these frequencies."""
+    """Return a configuration with what is this variant's, and these frequencies."""
     inputs = replace(config.inputs, positions=variant.has_positions)
     if sizes.fourier_scale is not None:
         inputs = replace(inputs, fourier_scale=sizes.fourier_scale)
-    return replace(config, inputs=inputs)
+    backbone = config.backbone
+    if variant.model == "ng_gnn_residual":
+        assert isinstance(backbone, NGGNNBackboneConfig)
+        backbone = replace(backbone, residual=True)
+    return replace(config, inputs=inputs, backbone=backbone)

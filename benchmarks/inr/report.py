@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from l2o.optim.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
 from .command import decode_image
+from .models import GraphName
 from .pictures import draw_rows
 
 PAPER = {
@@ -168,7 +170,7 @@ def _ablations(rows: list[Row]) -> list[str]:
         ("Probes", "num_probes", ("model", "has_positions")),
         ("Positional embeddings", "has_positions", ("model", "num_probes")),
     ):
-        graph_rows = [row for row in rows if row["model"] in ("ng_gnn", "ng_t")]
+        graph_rows = [row for row in rows if row["model"] in get_args(GraphName)]
         values = sorted({row[column] for row in graph_rows})
         if len(values) < 2:
             continue

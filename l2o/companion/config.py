@@ -107,6 +107,10 @@ class NGGNNBackboneConfig:
     typical_log_degree: float = 3.4657359027997265
     """Mean of log(number of neighbours + 1) over the neurons of the training set: where
     the amplification by degree is 1. The default is 31 neighbours."""
+    residual: bool = False
+    """Whether a layer adds to the node states that it reads, before its norm; the last
+    one never does. Not in the paper; without, what tells networks apart nearly vanishes
+    on its way through untrained layers."""
 
     def __post_init__(self) -> None:
         check_sizes(self, "width", "layers", "typical_log_degree")

@@ -40,6 +40,9 @@ class GraphBackbone(nn.Module):
             MessageLayer(layer_config, is_last=is_last, has_edge_update=not is_last)
             for is_last in [False] * (config.layers - 1) + [True]
         )
+        for layer in self.layers[:-1]:
+            assert isinstance(layer, MessageLayer)
+            layer.is_residual = config.residual
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, encoded: Encoded) -> States:

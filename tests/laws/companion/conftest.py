@@ -22,6 +22,7 @@ ACTIVATIONS = ("none", "relu", "tanh", "sin")
 
 BACKBONES = {
     "ng_gnn": NGGNNBackboneConfig(width=8, layers=3),
+    "ng_gnn residual": NGGNNBackboneConfig(width=8, layers=3, residual=True),
     "ng_t": NGTBackboneConfig(
         layers=2,
         layer=RelationalConfig(
