@@ -151,7 +151,7 @@ class MessageConv(MessagePassing):
             return nodes, edges
         source, target = edge_index
         ends = layer.edge_source(nodes)[source] + layer.edge_target(nodes)[target]
-        return nodes, layer.update_edge(edges, ends)
+        return nodes, layer.edge_update(edges, ends)
 
     def message(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
         self, receiver_i: Tensor, sender_j: Tensor, modulation: Tensor

@@ -132,9 +132,12 @@ class MessageLayer(nn.Module):
             edge: `[*edges, width]`; without autograd it is written over.
             ends: `[*edges, width]`, what source and target add; likewise.
         """
-        hidden = self.activation(add(ends, self.edge_own(edge)))
-        update = self.edge_out(hidden)
+        update = self.edge_update(edge, ends)
         return add(edge, update) if self.is_residual else update
+
+    def edge_update(self, edge: Tensor, ends: Tensor) -> Tensor:
+        """Return what `update_edge` does of a layer that is not residual."""
+        return self.edge_out(self.activation(add(ends, self.edge_own(edge))))
 
 
 class ReadOut(nn.Sequential):

@@ -253,10 +253,11 @@ def generate_park(
         "test": {"source": test.source, "num_images": len(test)},
         "image_shape": list(train.images.shape[1:]),
     }
-    settle_description(directory / "park.json", description)
     missing = [index for index in indices if not _path(directory, index).is_file()]
     make = partial(_make_run, directory, config, train, test, origin)
-    for run in each(make, missing, workers=workers):
+    runs = each(make, missing, workers=workers)
+    settle_description(directory / "park.json", description)
+    for run in runs:
         if announce is not None:
             announce(run)
 

@@ -16,6 +16,8 @@ def each(
 ) -> Iterator[Result]:
     """Yield `make(item)` for every item, in the order in which they are finished.
 
+    Nothing is made before the first one is asked for.
+
     Args:
         make: what to do; with several workers it must be picklable.
         items: what to do it with.
@@ -30,9 +32,12 @@ def each(
             f"each needs at least one worker; got workers={workers}. Choose as many as "
             "there are cores to spare."
         )
-    if workers == 1:
-        yield from map(make, items)
-        return
+    return map(make, items) if workers == 1 else _side_by_side(make, items, workers)
+
+
+def _side_by_side(
+    make: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Iterator[Result]:
     with ProcessPoolExecutor(
         workers,
         get_context("spawn"),

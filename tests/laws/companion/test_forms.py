@@ -41,9 +41,10 @@ def test_on_differing_cnns(is_reversed, scale, ng_gnn, build, park, gap):
         torch.testing.assert_close(grad, want, rtol=1e-9, atol=1e-9)
 
 
-def test_on_mlps(ng_gnn, build, mlps, gap):
+@pytest.mark.parametrize("backbone", ["ng_gnn", "ng_gnn residual"], indirect=True)
+def test_on_mlps(backbone, build, mlps, gap):
     graph, params, sizes = mlps(2)
-    model = build(NetworkClassifier, ng_gnn, **sizes, reversed_edges=True)
+    model = build(NetworkClassifier, backbone, **sizes, reversed_edges=True)
     singles = [
         {name: value[index] for name, value in params.items()} for index in range(4)
     ]
