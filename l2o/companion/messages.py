@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2o.nets.inbox import reduced
+
 CACHED_NUMBERS = 2**16
 """Messages of so many channels altogether are made at a time."""
 
@@ -32,6 +34,9 @@ def reduce_messages(
         the minima of messages and of their negatives, likewise. Where several messages
         are extreme, they share the gradient.
     """
+    if torch.compiler.is_compiling():
+        # The compiler has buffers of its own, and of ours it loses what is written.
+        return reduced(_messages(modulation, receive, send)[1], 2)
     sums, lows = _Reduce.apply(modulation, receive, send)
     return sums, lows
 

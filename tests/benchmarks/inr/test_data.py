@@ -25,7 +25,7 @@ def test_digits_are_shuffled_the_same_way_every_time(folder):
     counts = {"train": 30, "validation": 8, "test": 10}
     first, second = (load_splits(DataConfig(root=folder, **counts)) for _ in range(2))
     assert indices(first) == indices(second)
-    joined = sum(indices(first), [])
+    joined = [index for part in indices(first) for index in part]
     assert sorted(joined) == list(range(48)) != joined
     assert first.test.source == "digits (48 networks), shuffled, 38 to 47"
 
