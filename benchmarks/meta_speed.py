@@ -33,6 +33,7 @@ _STEPS = 20
 
 ESTIMATORS: dict[str, EstimatorConfig] = {
     "one_step": OneStepConfig(),
+    "one_step, a quarter replayed": OneStepConfig(replay=0.25),
     "first_order": FirstOrderConfig(window=_STEPS, replay=1.0),
     "first_order, a quarter replayed": FirstOrderConfig(window=_STEPS, replay=0.25),
     "imitation, a tenth replayed": ImitationConfig(replay=0.1),

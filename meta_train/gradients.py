@@ -6,10 +6,14 @@ and state are constants there: no derivative flows from one inner step's update 
 the next one's input.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from l2o import NeuralGraph
 from l2o.optim.rule import Params
+from optimizees import Batch, Task
 
 from .estimator_config import (
     FirstOrderConfig,
@@ -18,7 +22,7 @@ from .estimator_config import (
     TBPTTConfig,
 )
 from .teacher import Teacher
-from .unroll import InnerRun, Progress, Record, replay
+from .unroll import Cotangent, InnerRun, Progress, Record, replay
 
 _SMALLEST_LOSS = 1e-3
 """In nats; below it the logarithm of a batch loss is taken as linear."""
@@ -29,18 +33,22 @@ def one_step(
 ) -> Progress:
     """Judge every update by the loss after it, on the same batch."""
     records: list[Record] = []
-    cotangents: list[Params] = []
+    cotangents: list[Cotangent] = []
     losses: list[float] = []
     for _ in range(steps):
         batch = run.batch
         records.append(run.step())
-        _, after = run.task.loss_and_grads(run.params, batch)
-        cotangents.append(after)
+        cotangents.append(partial(_slopes, run.task, run.params, batch))
         losses.append(run.measure())
         if run.is_over:
             break
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)
     return Progress(losses)
+
+
+def _slopes(task: Task, params: Params, batch: Batch) -> Params:
+    """Return the gradient of a network's loss on one batch."""
+    return task.loss_and_grads(params, batch)[1]
 
 
 def first_order(
@@ -72,7 +80,7 @@ def _first_order_window(
         if run.is_over:
             break
     total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
-    cotangents: list[Params] = []
+    cotangents: list[Cotangent] = []
     num_counted = max(1, round(config.tail * len(records)))
     for age, (loss, grads) in enumerate(zip(losses[::-1], later[::-1], strict=True)):
         scale = 1.0 / num_counted if age < num_counted else 0.0
@@ -81,7 +89,7 @@ def _first_order_window(
         total = {
             name: config.discount * total[name] + scale * grads[name] for name in total
         }
-        cotangents.append(total)
+        cotangents.append(partial(dict, total))
     cotangents.reverse()
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)
     return losses
@@ -139,17 +147,13 @@ def imitation(
 ) -> Progress:
     """Judge every update by its squared distance from the teacher's, relatively."""
     records: list[Record] = []
-    cotangents: list[Params] = []
+    cotangents: list[Cotangent] = []
     losses: list[float] = []
     teacher = Teacher(config, step_size=run.bound.rule.step_size)
     for _ in range(steps):
         record = run.step()
-        targets = teacher(run.bound.graph, record.params, record.grads, record.state)
         cotangents.append(
-            {
-                name: _relative_error(run.params[name] - param, targets[name])
-                for name, param in record.params.items()
-            }
+            partial(_errors, teacher, run.bound.graph, record, run.params)
         )
         records.append(record)
         losses.append(run.measure())
@@ -157,6 +161,17 @@ def imitation(
             break
     replay(run.bound, records, cotangents, share=config.replay, generator=generator)
     return Progress(losses)
+
+
+def _errors(
+    teacher: Teacher, graph: NeuralGraph, record: Record, after: Params
+) -> Params:
+    """Return, of each parameter, by how much an update misses the teacher's."""
+    targets = teacher(graph, record.params, record.grads, record.state)
+    return {
+        name: _relative_error(after[name] - param, targets[name])
+        for name, param in record.params.items()
+    }
 
 
 def _relative_error(update: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ Updates: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]
 ]
 """The rule on one graph: parameters, gradients, state to updates."""
+Cotangent: TypeAlias = Callable[[], Params]
+"""Finds the derivative of the meta-loss by one step's update, of every parameter."""
 
 DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
@@ -221,16 +223,16 @@ class InnerRun:
 def replay(
     bound: RuleOnGraph,
     records: list[Record],
-    cotangents: list[Params],
+    cotangents: list[Cotangent],
     *,
     share: float,
     generator: torch.Generator,
 ) -> None:
     """Add the meta-gradient of recorded updates to theta's `.grad`.
 
-    Each cotangent is the derivative of the meta-loss by that step's update. A random
-    subset of the steps is computed again with autograd and weighted by the inverse
-    of its share, which leaves the expectation unchanged.
+    A random subset of the steps is computed again with autograd and weighted by the
+    inverse of its share, which leaves the expectation unchanged. Of the other steps not
+    even the cotangents are asked for.
 
     Args:
         bound: the rule that took the steps.
@@ -243,7 +245,7 @@ def replay(
     chosen = torch.randperm(len(records), generator=generator)[:count].tolist()
     weight = len(records) / count
     for index in sorted(chosen):
-        record, cotangent = records[index], cotangents[index]
+        record, cotangent = records[index], cotangents[index]()
         updates = bound.updates(record.params, record.grads, record.state)
         torch.autograd.backward(
             list(updates.values()), [weight * cotangent[name] for name in updates]

@@ -1,6 +1,7 @@
 """A meta-gradient is the derivative of what its estimator says it is."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -289,10 +290,13 @@ class TestReplay:
             replay_steps(bound, records, cotangents, share=share, generator=generator)
             return flat([weight.grad for weight in bound.rule.parameters()], bound.rule)
 
+        def slopes(record, batch):
+            return task.loss_and_grads(record.params, batch)[1]
+
         def build(share):
             records, own, _ = advance(start(), 4)
             cotangents = [
-                task.loss_and_grads(record.params, batch)[1]
+                partial(slopes, record, batch)
                 for record, batch in zip(records, own, strict=True)
             ]
             drawn = [total(records, cotangents, share, seed) for seed in range(30)]
@@ -312,6 +316,18 @@ class TestReplay:
         _, mean, whole = average(0.5)
         with pytest.raises(AssertionError):
             assert_agree(0.5 * mean, whole)
+
+    def test_what_is_left_out_is_not_judged_either(self, start, generator, monkeypatch):
+        run, calls = start(), []
+        take = run.task.loss_and_grads
+
+        def counted(params, batch):
+            calls.append(batch)
+            return take(params, batch)
+
+        monkeypatch.setattr(run.task, "loss_and_grads", counted)
+        add_meta_gradient(OneStepConfig(replay=0.5), run, 4, generator)
+        assert len(calls) == 4 + 2
 
     def test_theta_gradients_are_added_to_what_is_there(
         self, bound, start, generator, estimated, assert_agree, flat
