@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
+from meta_train.schedules import cosine_factor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
@@ -170,13 +172,7 @@ def cosine(steps: int, warmup: float) -> Callable[[int], float]:
         warmup: share of it over which the factor rises linearly to one.
     """
     rising = max(1, round(warmup * steps))
-
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
-
-    return factor
+    return lambda step: cosine_factor(step, steps, warmup_steps=rising)
 
 
 def linear(steps: int) -> Callable[[int], float]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _REACH = 2
 """Points on either side that a drawn point averages with its own."""
 
+_LEGEND_INSIDE = 6
+"""Most curves whose legend has room between them; it stands beside more."""
+
 _TOP = 10.0
 """Highest loss that is drawn, in nats; guessing at ten classes costs 2.3."""
 
@@ -52,7 +55,12 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
         OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure  # without pyplot: needs no display
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import (
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        StrMethodFormatter,
+    )
 
     num_rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(8 * columns, 5 * num_rows), layout="constrained")
@@ -71,10 +79,13 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
             )
         axis.set_title(panel.title, fontsize="medium", wrap=True)
         axis.set_xlabel(panel.axis)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylabel(panel.measure)
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend()
+            many = len(axis.lines) > _LEGEND_INSIDE
+            beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+            axis.legend(**beside if many else {})
         if axis.lines and panel.is_loss:
             axis.set_yscale("log")
             axis.set_ylim(top=min(axis.get_ylim()[1], _TOP))

@@ -1,7 +1,6 @@
 """How theta moves: the outer optimizer, its schedule, the average of theta."""
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import MetaTrainConfig
+from .schedules import cosine_factor
 
 
 def choose_trained(rule: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parameter]:
@@ -56,12 +56,12 @@ def learning_rate(config: MetaTrainConfig, outer_step: int) -> float:
         outer_step: number of updates already made.
     """
     settings = config.meta_optimizer
-    if outer_step < settings.warmup:
-        return settings.lr * (outer_step + 1) / settings.warmup
-    span = max(config.outer_steps - settings.warmup, 1)
-    cosine = (1 + math.cos(math.pi * (outer_step - settings.warmup) / span)) / 2
-    low = settings.final_lr_share
-    return settings.lr * (low + (1 - low) * cosine)
+    return settings.lr * cosine_factor(
+        outer_step,
+        config.outer_steps,
+        warmup_steps=settings.warmup,
+        lowest=settings.final_lr_share,
+    )
 
 
 class Average:

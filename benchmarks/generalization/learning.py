@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import cos, pi
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from l2o.companion import NetworkBatch
 from meta_train.resume import load_checkpoint, save_checkpoint
+from meta_train.schedules import cosine_factor
 
 from .data import Alike, Population, batches
 from .predictors import PredictorName, build_predictor, num_weights, parts
@@ -219,9 +219,9 @@ class _Course:
         if self.config.decay == "none" or self.name == "stat-nn-long":
             return
         all_passes = self.config.epochs * sum(map(len, self.population.train))
-        share = self.network_passes / all_passes
+        factor = cosine_factor(self.network_passes, all_passes)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * (1 + cos(pi * share)) / 2
+            group["lr"] = self.config.learning_rate * factor
 
     def _step(self, batch: NetworkBatch, accuracies: Float[Tensor, " B"]) -> float:
         """Take one step; return the summed loss."""

@@ -1,5 +1,6 @@
 """The networks that compete, by name and variant."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias, assert_never, get_args
 
@@ -19,7 +20,6 @@ from l2o.companion.baselines import (
     SetNNConfig,
 )
 from l2o.companion.config import NGGNNBackboneConfig
-from l2o.companion.presets import Kind
 from optimizees.siren import siren_values
 
 from .tasks import GRAPH
@@ -66,11 +66,6 @@ class Variant:
     def is_graph_network(self) -> bool:
         """Whether it reads networks as graphs: the paper's two, and one of ours."""
         return self.model in get_args(GraphName)
-
-    @property
-    def kind(self) -> Kind:
-        """Which of the paper's two a graph network is, or is made from."""
-        return "ng_t" if self.model == "ng_t" else "ng_gnn"
 
     @property
     def part(self) -> int | None:
@@ -125,17 +120,7 @@ def build_classifier(variant: Variant, sizes: Sizes, *, dropout: float) -> Class
     """
     match variant.model:
         case "ng_gnn" | "ng_gnn_residual" | "ng_t":
-            config = _adapted(
-                inr_classifier(
-                    variant.kind,
-                    width=sizes.width,
-                    small_transformer=sizes.small_transformer,
-                    num_probes=variant.num_probes,
-                    dropout=dropout,
-                ),
-                variant,
-                sizes,
-            )
+            config = _graph_config(inr_classifier, variant, sizes, dropout)
             return NetworkClassifier(
                 config, num_classes=NUM_CLASSES, evaluate=siren_values
             )
@@ -167,16 +152,8 @@ def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Ed
     share = 0.0 if dropout is None else dropout
     match variant.model:
         case "ng_gnn" | "ng_gnn_residual" | "ng_t":
-            config = inr_editor(
-                variant.kind,
-                width=sizes.width,
-                small_transformer=sizes.small_transformer,
-                num_probes=variant.num_probes,
-                dropout=dropout,
-            )
-            return NetworkEditor(
-                _adapted(config, variant, sizes), evaluate=siren_values
-            )
+            config = _graph_config(inr_editor, variant, sizes, dropout)
+            return NetworkEditor(config, evaluate=siren_values)
         case "mlp":
             return BaselineEditor(MLPConfig(dropout=share), GRAPH)
         case "dwsnet":
@@ -192,10 +169,20 @@ def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Ed
             assert_never(variant.model)
 
 
-def _adapted(
-    config: CompanionConfig, variant: Variant, sizes: Sizes
+def _graph_config(
+    preset: Callable[..., CompanionConfig],
+    variant: Variant,
+    sizes: Sizes,
+    dropout: float | None,
 ) -> CompanionConfig:
-    """Return a configuration with what is this variant's, and these frequencies."""
+    """Return a preset of the paper's with what is this variant's, in these sizes."""
+    config = preset(
+        "ng_t" if variant.model == "ng_t" else "ng_gnn",
+        width=sizes.width,
+        small_transformer=sizes.small_transformer,
+        num_probes=variant.num_probes,
+        dropout=dropout,
+    )
     inputs = replace(config.inputs, positions=variant.has_positions)
     if sizes.fourier_scale is not None:
         inputs = replace(inputs, fourier_scale=sizes.fourier_scale)

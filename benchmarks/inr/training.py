@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from meta_train.resume import load_checkpoint, save_checkpoint
+from meta_train.schedules import cosine_factor
 from optimizees.zoo.inr_augmentations import AugmentationConfig, augment
 
 from .data import Splits
@@ -193,13 +194,10 @@ class Run:
     def _share_of_lr(self) -> float:
         """Return the factor of the next step's size."""
         config = self.config
-        if self.steps < config.warmup_steps:
-            return (self.steps + 1) / config.warmup_steps
         if config.decay == "none":
-            return 1.0
+            return min(1.0, (self.steps + 1) / max(1, config.warmup_steps))
         steps = config.epochs * math.ceil(len(self.splits.train) / config.batch_size)
-        done = (self.steps - config.warmup_steps) / (steps - config.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * done))
+        return cosine_factor(self.steps, steps, warmup_steps=config.warmup_steps)
 
     def _end_epoch(self) -> None:
         """Evaluate, and keep the weights if they are the best."""

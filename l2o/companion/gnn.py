@@ -30,19 +30,19 @@ class GraphBackbone(nn.Module):
     def __init__(self, config: NGGNNBackboneConfig) -> None:
         super().__init__()
         self.typical_log_degree = config.typical_log_degree
-        layer_config = NGGNNConfig(
-            width=config.width,
-            layers=config.layers,
-            directions="shared",
-            residual=False,
-        )
         self.layers = nn.ModuleList(
-            MessageLayer(layer_config, is_last=is_last, has_edge_update=not is_last)
+            MessageLayer(
+                NGGNNConfig(
+                    width=config.width,
+                    layers=config.layers,
+                    directions="shared",
+                    residual=config.residual and not is_last,
+                ),
+                is_last=is_last,
+                has_edge_update=not is_last,
+            )
             for is_last in [False] * (config.layers - 1) + [True]
         )
-        for layer in self.layers[:-1]:
-            assert isinstance(layer, MessageLayer)
-            layer.is_residual = config.residual
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, encoded: Encoded) -> States:

@@ -126,6 +126,21 @@ def test_a_network_learns_to_tell_two_classes(kind):
     assert all(weight.grad is not None for weight in model.parameters())
 
 
+def test_residual_sums_carry_what_tells_networks_apart(sirens):
+    config = inr_classifier("ng_gnn", width=32, dropout=0.0)
+    spreads, weights = [], []
+    for is_residual in (False, True):
+        torch.manual_seed(0)
+        backbone = replace(config.backbone, residual=is_residual)
+        model = NetworkClassifier(replace(config, backbone=backbone), num_classes=10)
+        weights.append(model.state_dict())
+        logits = model(sirens).detach()
+        spreads.append(float(logits.std(0).mean() / logits.mean(0).abs().mean()))
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+    assert spreads[1] > 5 * spreads[0]
+
+
 def test_updates_have_the_shapes_of_parameters_and_are_small(sirens):
     model = NetworkEditor(inr_editor("ng_gnn", width=16))
     updates = model(sirens)
