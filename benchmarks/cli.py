@@ -33,6 +33,7 @@ from .optimizer_cost import (
 from .report import report_fashion, report_long
 from .report_contest import report_contest
 from .report_meta import report_meta_train
+from .report_reproduction import report_reproduction
 from .scaling import ScalingConfig, report_scaling, run_scaling
 from .step_cost import StepCostConfig, run_step_cost
 from .step_cost.report import report_step_cost
@@ -91,6 +92,7 @@ def report(
         "fashion",
         "long",
         "transfer",
+        "reproduction",
         "held-out",
         "step-cost",
         "scaling",
@@ -120,6 +122,7 @@ def report(
         "fashion": report_fashion,
         "long": report_long,
         "transfer": partial(report_contest, "transfer"),
+        "reproduction": report_reproduction,
         "held-out": partial(report_contest, "held-out"),
         "step-cost": report_step_cost,
         "scaling": report_scaling,
@@ -213,8 +216,8 @@ def validate_rules(
     for name in rules:
         bound = RuleOnGraph(load_rule(name), task, compile=False)
         is_annealed = schedule == "linear"
-        result = validate(
-            task, bound, images, seeds=seeds, steps=steps, is_annealed=is_annealed
+        (result,) = validate(
+            task, bound, [images], seeds=seeds, steps=steps, is_annealed=is_annealed
         )
         print(
             f"{name}: validation accuracy {result.accuracy:.2%}, loss "

@@ -36,6 +36,12 @@ class Learned:
     """Kind of network."""
     commit: str
     """Commit that made the rule."""
+    recipe: str | None = None
+    """Name of the configuration that it was meta-trained by."""
+    meta_seed: int | None = None
+    """Seed of that run."""
+    chosen_on: str = "validation"
+    """Images that chose it among the rules of its run."""
     state: Literal["float32", "bfloat16"] = "float32"
     """In what type its averages are kept."""
     structure_every: int = 1
@@ -61,11 +67,16 @@ def learned(
         FileNotFoundError: if it is neither.
         ValueError: if the file holds no rule.
     """
+    origin = read_provenance(name_or_path)
+    run = origin.get("config", {})
     return Learned(
         name=name_or_path,
         sha256=hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
         kind=load_rule(name_or_path).config.net.kind,
-        commit=read_provenance(name_or_path).get("commit", "unknown"),
+        commit=origin.get("commit", "unknown"),
+        recipe=run.get("name"),
+        meta_seed=run.get("seed"),
+        chosen_on=origin.get("chosen_on", "validation"),
         state=state,
         structure_every=structure_every,
     )

@@ -16,6 +16,7 @@ from .ranks import joined_ranks
 def meta_train(
     config: tyro.conf.Positional[Path],
     *,
+    changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
     folder: Path | None = None,
     resume: bool = False,
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
@@ -29,6 +30,7 @@ def meta_train(
 
     Args:
         config: the run, for example meta_train/configs/ff-imitation.yaml.
+        changes: settings in place of the file's: seed=1 estimator.replay=0.25
         folder: where the run is kept; by default runs/ and the run's name.
         resume: continue the run in the folder, bit for bit.
         threads: CPU threads; by default all cores.
@@ -38,7 +40,7 @@ def meta_train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = load_config(config)
+    settings = load_config(config, changes)
     home = Path("runs") / settings.name if folder is None else folder
     with joined_ranks() as ranks:
         trainer = MetaTrainer(

@@ -1,5 +1,6 @@
 """One run of meta-training as one frozen record; read from YAML, strict both ways."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -73,6 +74,12 @@ class ValidationConfig:
     """Inner steps of a validation run."""
     seeds: tuple[int, ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
+    select: Literal["loss", "accuracy"] = "loss"
+    """What the best rule is best at: the lowest loss, or the highest accuracy."""
+    with_test: bool = False
+    """Whether the test images are looked at, too, and the rule that is best on them is
+    kept as `best-on-test.safetensors`: to measure what choosing on the test set, as the
+    paper did, makes of the result. It decides nothing else."""
     schedule: Literal["constant", "linear"] = "constant"
     """Multiplier of the updates: 1, or falling to 0 over a run, for rules that are to
     be used with a scheduler."""
@@ -188,15 +195,18 @@ class MetaTrainConfig:
 _ADAPTER = TypeAdapter(MetaTrainConfig)
 
 
-def load_config(path: Path) -> MetaTrainConfig:
+def load_config(path: Path, changes: Sequence[str] = ()) -> MetaTrainConfig:
     """Read a run from YAML.
 
     Args:
         path: the file. Keys that are not in `MetaTrainConfig` are errors.
+        changes: settings that take the place of the file's, as `seed=1` or
+            `estimator.replay=0.25`; values are YAML.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming each key that is unknown or has a bad value.
+        ValueError: naming each key that is unknown or has a bad value, or a change that
+            is none.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -209,7 +219,29 @@ def load_config(path: Path) -> MetaTrainConfig:
         raise ValueError(
             f"load_config needs YAML; got {path}: {error}. Mend its syntax."
         ) from error
-    return parse_config(values, origin=str(path))
+    for change in changes:
+        _apply_change(values, change)
+    return parse_config(values, origin=" ".join([str(path), *changes]))
+
+
+def _apply_change(values: object, change: str) -> None:
+    """Set one value, in place."""
+    key, mark, text = change.partition("=")
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {}) if isinstance(values, dict) else None
+    if not (mark and last and isinstance(values, dict)):
+        raise ValueError(
+            "load_config needs changes as KEY=VALUE, with dots between the names of "
+            f"settings in settings; got {change!r}. Write for example seed=1 or "
+            "estimator.replay=0.25, or change the file."
+        )
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"load_config needs YAML behind the = of a change; got {change!r}: {error}."
+        ) from error
 
 
 def parse_config(values: object, *, origin: str) -> MetaTrainConfig:

@@ -4,8 +4,7 @@ import contextlib
 import math
 import time
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,17 +18,23 @@ from .outer import Average, build_meta_optimizer, choose_trained, learning_rate
 from .provenance import provenance
 from .ranks import Ranks
 from .resume import load_checkpoint, save_checkpoint
-from .selection import Validation, validate
+from .selection import Validation, averaged, validate
 from .shelf import Shelf
 from .slot import Slot
 from .watch import TensorBoard, Watch
+
+_BEST = {
+    "validation": "best.safetensors",
+    "test": "best-on-test.safetensors",
+}
+"""Where the rule is kept that is best on a split."""
 
 
 class MetaTrainer:
     """One run of meta-training, in a folder of its own.
 
     The folder holds `config.yaml` (resolved), `log.jsonl`, `checkpoint.pt`,
-    `best.safetensors` (lowest validation loss) and `last.safetensors`. Of several
+    `best.safetensors` (best on validation) and `last.safetensors`. Of several
     processes, each advances its share of the inner problems, all hold the same theta,
     and the first one validates and writes.
 
@@ -84,7 +89,7 @@ class MetaTrainer:
         self.num_skipped = 0
         self.num_diverged = 0
         self.inner_steps = 0
-        self.best_loss = math.inf
+        self.best = {"validation": -math.inf, "test": -math.inf}
         self.seconds = 0.0
         self.shelf = Shelf(config, self.rule, self.device)
         self.slots = {
@@ -234,7 +239,7 @@ class MetaTrainer:
             "num_skipped",
             "num_diverged",
             "inner_steps",
-            "best_loss",
+            "best",
             "seconds",
         )
         return {name: getattr(self, name) for name in names}
@@ -279,12 +284,15 @@ class MetaTrainer:
         if not self.ranks.is_first:
             return
         settings = self.config.validation
+        splits: tuple[Literal["validation", "test"], ...] = ("validation",)
+        if settings.with_test:
+            splits = ("validation", "test")
         with self._candidate():
             results = {
                 task.label: validate(
                     self.shelf.task(task),
                     self.shelf.bound(task),
-                    self.shelf.validation_images(task),
+                    [self.shelf.held_out(split, task) for split in splits],
                     seeds=settings.seeds,
                     steps=settings.steps,
                     is_annealed=settings.schedule == "linear",
@@ -292,16 +300,26 @@ class MetaTrainer:
                 for task in settings.tasks
             }
             columns = zip(*results.values(), strict=True)
-            mean = Validation(*(fmean(column) for column in columns))
-            if mean.loss < self.best_loss:
-                self.best_loss = mean.loss
-                self._save_rule("best.safetensors", validation=mean._asdict())
+            means = dict(zip(splits, map(averaged, columns), strict=True))
+            found = {split: mean._asdict() for split, mean in means.items()}
+            for split, mean in means.items():
+                merit = self._merit(mean)
+                if merit > self.best[split]:
+                    self.best[split] = merit
+                    self._save_rule(_BEST[split], chosen_on=split, **found)
         self._write(
-            validation=mean._asdict(),
-            validation_tasks={name: item._asdict() for name, item in results.items()},
+            **found,
+            validation_tasks={
+                name: items[0]._asdict() for name, items in results.items()
+            },
             skipped_total=self.num_skipped,
             diverged_total=self.num_diverged,
         )
+
+    def _merit(self, found: Validation) -> float:
+        """Return how good a candidate is; more is better."""
+        is_loss = self.config.validation.select == "loss"
+        return -found.loss if is_loss else found.accuracy
 
     def _write(self, **values: Any) -> None:
         """Append one record to the log."""

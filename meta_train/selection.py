@@ -1,6 +1,7 @@
 """Candidate rules on the validation split: the only data that chooses among them."""
 
-from statistics import mean
+from collections.abc import Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from optimizees import ImageData, Task
@@ -12,35 +13,40 @@ class Validation(NamedTuple):
     """A candidate's mean over the validation seeds."""
 
     loss: float
-    """Cross-entropy on the validation images after the last step, in nats."""
+    """Cross-entropy on the images after the last step, in nats."""
     accuracy: float
-    """Share of validation images classified rightly after the last step."""
+    """Share of the images classified rightly after the last step."""
     train_loss: float
     """Mean loss of the last 50 training batches, in nats."""
+
+
+DIVERGED = Validation(loss=10.0, accuracy=0.0, train_loss=10.0)
+"""What a run counts that diverges."""
 
 
 def validate(
     task: Task,
     bound: RuleOnGraph,
-    images: ImageData,
+    splits: Sequence[ImageData],
     *,
     seeds: tuple[int, ...],
     steps: int,
     is_annealed: bool = False,
-) -> Validation:
+) -> list[Validation]:
     """Train the task from each seed and measure it on images held out.
-
-    A run that diverges counts with an accuracy of zero and a loss of 10 nats.
 
     Args:
         task: what is trained, on the training split.
         bound: the candidate rule on the task's graph.
-        images: the validation split.
+        splits: images, for example the validation split.
         seeds: of initial parameters and batches.
         steps: inner steps of each run.
         is_annealed: whether a multiplier falls linearly from 1 to 0 over each run.
+
+    Returns:
+        One record for each of the splits.
     """
-    results = []
+    found: list[list[Validation]] = []
     for seed in seeds:
         run = InnerRun(task, bound, seed=seed, length=steps, is_annealed=is_annealed)
         losses = []
@@ -48,8 +54,16 @@ def validate(
             run.step()
             losses.append(run.measure())
         if run.has_diverged:
-            results.append(Validation(10.0, 0.0, 10.0))
+            found.append([DIVERGED] * len(splits))
             continue
-        score = task.evaluate(run.params, images)
-        results.append(Validation(score.loss, score.accuracy, mean(losses[-50:])))
-    return Validation(*(mean(values) for values in zip(*results, strict=True)))
+        train_loss = fmean(losses[-50:])
+        scores = [task.evaluate(run.params, images) for images in splits]
+        found.append(
+            [Validation(item.loss, item.accuracy, train_loss) for item in scores]
+        )
+    return [averaged(results) for results in zip(*found, strict=True)]
+
+
+def averaged(results: Sequence[Validation]) -> Validation:
+    """Return the mean of some records."""
+    return Validation(*(fmean(values) for values in zip(*results, strict=True)))

@@ -63,9 +63,16 @@ class Shelf:
             )
         return self._graphs[key]
 
-    def validation_images(self, config: TaskConfig) -> ImageData:
-        """Return the images that choose among rules, in the size of a task."""
-        return self._images("validation", config.image_size)
+    def held_out(
+        self, split: Literal["validation", "test"], config: TaskConfig
+    ) -> ImageData:
+        """Return images that no problem trains on, in the size of a task.
+
+        Args:
+            split: "validation" chooses among rules.
+            config: the task.
+        """
+        return self._images(split, config.image_size)
 
     @cached_property
     def source(self) -> str:
@@ -73,7 +80,7 @@ class Shelf:
         return self._images("train", 28).source
 
     def _read_images(
-        self, split: Literal["train", "validation"], size: int
+        self, split: Literal["train", "validation", "test"], size: int
     ) -> ImageData:
         if size != 28:
             return self._images(split, 28).pooled(size)

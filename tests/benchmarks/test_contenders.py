@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+import meta_train
 from benchmarks.baselines import Adam, AdamW
 from benchmarks.contenders import (
     Teacher,
@@ -14,6 +15,9 @@ from benchmarks.contenders import (
 )
 from l2o import NeuralGraphOpt, save_rule, shipped_rules
 from l2o.optim.rule import Rule
+from meta_train.config import config_values, load_config
+
+FOLDER = Path(meta_train.__file__).parent / "configs"
 
 
 def test_a_baseline_is_known_by_all_that_decides_its_run():
@@ -34,7 +38,14 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     assert isinstance(build_optimizer(contender, nn.Linear(2, 2), 5), NeuralGraphOpt)
     digest = hashlib.sha256(Path(rule_file).read_bytes()).hexdigest()
     row = identify(contender)
-    assert row["rule"] == {"sha256": digest, "kind": "ff", "commit": "0123456789ab"}
+    assert row["rule"] == {
+        "sha256": digest,
+        "kind": "ff",
+        "commit": "0123456789ab",
+        "recipe": None,
+        "meta_seed": None,
+        "chosen_on": "validation",
+    }
     assert (row["optimizer"], row["rule_sha256"]) == (rule_file, digest)
     assert (row["lr"], row["settings"]) == (None, {})
     assert label(contender) == rule_file
@@ -60,3 +71,13 @@ def test_the_teacher_runs_as_a_rule():
 def test_a_rule_must_exist():
     with pytest.raises(FileNotFoundError, match="Check the spelling"):
         learned("no-such-rule")
+
+
+def test_a_meta_trained_rule_says_how_it_came_about(tmp_path):
+    config = load_config(FOLDER / "paper" / "ff.yaml", ["seed=4"])
+    origin = {"config": config_values(config), "chosen_on": "test"}
+    path = tmp_path / "best-on-test.safetensors"
+    save_rule(Rule(config.rule_config), path, provenance=origin)
+    found = learned(str(path))
+    assert (found.recipe, found.meta_seed) == ("paper-ff", 4)
+    assert found.chosen_on == "test"

@@ -41,6 +41,17 @@ def test_it_stops_and_resumes(run, capsys):
     assert '"outer_step": 2' in (folder / "log.jsonl").read_text()
 
 
+def test_settings_may_be_changed(run, capsys):
+    home = run.parent / "here"
+    changes = ["--set", "seed=3", "meta_optimizer.lr=0.5", "name=other"]
+    assert command.main([str(run), "--folder", str(home), *changes]) == 0
+    config = load_config(home / "config.yaml")
+    assert (config.seed, config.meta_optimizer.lr) == (3, 0.5)
+    assert config.outer_steps == load_config(run).outer_steps
+    assert command.main([str(run), "--set", "sead=3"]) == 1
+    assert "sead" in capsys.readouterr().err
+
+
 def test_threads_are_set(run, monkeypatch):
     set_to = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)

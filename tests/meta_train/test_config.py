@@ -41,8 +41,23 @@ class TestFiles:
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_every_shipped_run_loads(self, path):
         config = load_config(path)
-        assert config.name == path.stem
+        folder = path.parent.name
+        prefix = "" if folder == "configs" else f"{folder}-"
+        assert config.name == prefix + path.stem
         assert config.outer_steps > 0
+
+    @pytest.mark.parametrize(
+        "change", ["seed", "=1", "tasks.x=1", "a.b.", "seed=[", ""]
+    )
+    def test_a_change_that_is_none_is_named(self, change):
+        with pytest.raises(ValueError, match=r"load_config needs") as caught:
+            load_config(SHIPPED[0], [change])
+        assert repr(change) in str(caught.value)
+
+    def test_a_change_may_add_a_part(self, tmp_path):
+        path = write(tmp_path / "run.yaml", {"name": "a"})
+        changes = ["estimator.kind=one_step", "estimator.replay=0.25"]
+        assert load_config(path, changes).estimator == OneStepConfig(replay=0.25)
 
     def test_some_are_shipped(self):
         assert {"ng-gnn-imitation", "ff-imitation"} <= {path.stem for path in SHIPPED}

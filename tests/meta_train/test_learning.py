@@ -43,13 +43,14 @@ def trainer(tiny, tmp_path):
 
 def loss_after_training(trainer):
     task = trainer.config.tasks[0]
-    return validate(
+    (found,) = validate(
         trainer.shelf.task(task),
         trainer.shelf.bound(task),
-        trainer.shelf.validation_images(task),
+        [trainer.shelf.held_out("validation", task)],
         seeds=(7,),
         steps=20,
-    ).loss
+    )
+    return found.loss
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

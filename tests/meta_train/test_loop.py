@@ -51,7 +51,7 @@ def outcome(trainer):
     return {
         "log": log,
         "files": files,
-        "best_loss": trainer.best_loss,
+        "best": trainer.best,
         "inner_steps": trainer.inner_steps,
         "theta": {
             name: item.tolist() for name, item in trainer.rule.state_dict().items()
@@ -242,7 +242,34 @@ class TestFolder:
         assert list(losses) == [2, 4, 6]
         best = read_provenance(tmp_path / "best.safetensors")
         assert best["outer_step"] == min(losses, key=losses.get)
-        assert trainer.best_loss == min(losses.values())
+        assert trainer.best["validation"] == -min(losses.values())
+
+    def test_the_best_rule_may_be_the_most_accurate(self, tiny, tmp_path):
+        validation = {"every": 1, "steps": 3, "seeds": [1], "select": "accuracy"}
+        trainer = run_whole(tiny(outer_steps=6, validation=validation), tmp_path)
+        log = read_json_lines(tmp_path / "log.jsonl")
+        accuracies = [r["validation"]["accuracy"] for r in log if "validation" in r]
+        best = read_provenance(tmp_path / "best.safetensors")
+        assert best["outer_step"] == 1 + accuracies.index(max(accuracies))
+        assert trainer.best["validation"] == max(accuracies)
+
+    def test_what_the_test_set_would_choose_is_kept_beside(self, tiny, tmp_path):
+        validation = {"every": 1, "steps": 3, "seeds": [1]}
+        run_whole(tiny(outer_steps=6, validation=validation), tmp_path / "without")
+        validation["with_test"] = True
+        run_whole(tiny(outer_steps=6, validation=validation), tmp_path / "with")
+        log = read_json_lines(tmp_path / "with" / "log.jsonl")
+        losses = [r["test"]["loss"] for r in log if "test" in r]
+        assert len(losses) == 6
+        chosen = read_provenance(tmp_path / "with" / "best-on-test.safetensors")
+        assert chosen["outer_step"] == 1 + losses.index(min(losses))
+        assert chosen["test"]["loss"] == min(losses)
+        best = [
+            load_rule(tmp_path / name / "best.safetensors").state_dict()
+            for name in ("without", "with")
+        ]
+        assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+        assert not (tmp_path / "without" / "best-on-test.safetensors").exists()
 
     def test_the_last_step_is_validated_whatever_the_interval(self, tiny, tmp_path):
         validation = {"every": 100, "steps": 2, "seeds": [1]}
@@ -348,7 +375,7 @@ class TestSteps:
     def test_one_step_runs_too(self, tiny, tmp_path):
         estimator = {"kind": "one_step", "replay": 0.5}
         trainer = run_whole(tiny(estimator=estimator), tmp_path)
-        assert math.isfinite(trainer.best_loss)
+        assert math.isfinite(trainer.best["validation"])
 
 
 class TestLearningRate:

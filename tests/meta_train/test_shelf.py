@@ -22,7 +22,7 @@ class TestShelf:
 
     def test_images_are_those_of_the_split_and_size(self, shelf):
         config = TaskConfig(**TASK)
-        images = shelf.validation_images(config)
+        images = shelf.held_out("validation", config)
         assert images.images.shape[1:] == (1, 7, 7)
         assert "validation" in images.source
         assert "training" in shelf.task(config).data.source

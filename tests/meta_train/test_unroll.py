@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -139,9 +140,10 @@ class TestInnerRun:
 class TestValidation:
     def test_it_is_the_mean_over_the_seeds(self, task, bound, images):
         each = [
-            validate(task, bound, images, seeds=(seed,), steps=3) for seed in (1, 2)
+            validate(task, bound, [images], seeds=(seed,), steps=3)[0]
+            for seed in (1, 2)
         ]
-        both = validate(task, bound, images, seeds=(1, 2), steps=3)
+        (both,) = validate(task, bound, [images], seeds=(1, 2), steps=3)
         for name in Validation._fields:
             mean = sum(getattr(item, name) for item in each) / 2
             assert getattr(both, name) == pytest.approx(mean)
@@ -150,15 +152,19 @@ class TestValidation:
     def test_it_measures_the_trained_network(self, task, bound, images):
         run = InnerRun(task, bound, seed=1, length=3)
         losses = go(run, 3)
-        found = validate(task, bound, images, seeds=(1,), steps=3)
-        expected = task.evaluate(run.params, images)
-        assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
-        assert found.train_loss == pytest.approx(sum(losses) / 3)
+        few = replace(images, images=images.images[:7], labels=images.labels[:7])
+        splits = [images, few]
+        both = validate(task, bound, splits, seeds=(1,), steps=3)
+        for found, split in zip(both, splits, strict=True):
+            expected = task.evaluate(run.params, split)
+            assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
+            assert found.train_loss == pytest.approx(sum(losses) / 3)
+        assert both[0].loss != both[1].loss
 
     def test_a_run_that_diverges_counts_as_ten_nats(self, task, images, random_rule):
         rule = random_rule(PRESETS["paper-ff"], dtype=torch.float32)
         with torch.no_grad():
             rule.net.entry.last.bias.copy_(torch.tensor([1e4, 0.0]))
         bound = RuleOnGraph(rule, task, compile=False)
-        found = validate(task, bound, images, seeds=(1,), steps=3)
-        assert found == Validation(10.0, 0.0, 10.0)
+        found = validate(task, bound, [images] * 2, seeds=(1,), steps=3)
+        assert found == [Validation(10.0, 0.0, 10.0)] * 2

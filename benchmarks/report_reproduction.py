@@ -1,0 +1,228 @@
+"""`l2o report reproduction`: the paper's table of learned optimizers beside ours."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from .baselines import Adam
+from .curves import Panel, save_curves
+from .report import (
+    PAPER_ACCURACY,
+    github_table,
+    origin_of,
+    require_rows,
+    write_report,
+)
+from .summary import Group, best_rate, groups, settings, spread, task_of
+from .trials import Row, read_rows
+
+COMMAND = "l2o benchmark transfer"
+TITLES = {
+    "ff": "FF",
+    "lstm": "LSTM",
+    "nfn": "NFN",
+    "ng_gnn": "NG-GNN",
+    "ng_t": "NG-T",
+}
+"""The paper's rules by kind of network, in the order of its table."""
+RECIPES = {"paper": "the paper's recipe", "ours": "our recipe"}
+"""What the name of a configuration begins with, and what it is."""
+
+_NOTES = """\
+Test accuracy in percent after the last step: mean ± sample standard deviation over all
+runs of all meta-seeds, and in brackets how many of both. A rule is chosen among those
+of its run by validation images; *chosen on test* takes the one that is best on the test
+images instead, as the released code did. Adam is *tuned* by validation images. Behind
+a figure *k diverged* says how many runs ended in numbers that are not finite.
+
+The paper's figures are recalled, not verified; they are of one meta-seed, its Adam was
+tuned on a grid that we do not know, and its CIFAR-10 were the official pixels."""
+
+
+def report_reproduction(results: Path) -> str:
+    """Write how rules of both recipes do on both tasks, and their curves.
+
+    Args:
+        results: rows of `l2o benchmark transfer` for rules that `l2o meta-train` made
+            of `meta_train/configs/paper` and `/ours`; `.md` and `.png` are written with
+            its name.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
+    """
+    rows = read_rows(require_rows(results, COMMAND))
+    tasks = settings(rows)
+    parts = ["# The paper's learned optimizers, made again", _main_table(tasks)]
+    for title, cell in (
+        ("Meta-seeds", _each_seed),
+        ("Chosen on validation → chosen on test", _as_chosen),
+        ("Read-outs mended → as released", _as_released),
+    ):
+        if lines := _by_rule(tasks, cell):
+            parts += [f"## {title}", github_table(lines[1:], lines[0])]
+    panels = [panel for part in tasks for panel in _panels(part)]
+    save_curves(results.with_suffix(".png"), panels, columns=len(RECIPES))
+    return write_report(
+        results, [*parts, origin_of(rows), _NOTES, f"Made by `{COMMAND}`."]
+    )
+
+
+def learned_by(
+    rows: Iterable[Row], recipe: str, chosen_on: str = "validation"
+) -> list[Group]:
+    """Return the rules that a configuration made, one a meta-seed, in their order.
+
+    Args:
+        rows: of one setting.
+        recipe: name of the configuration.
+        chosen_on: images that chose them. A meta-seed for which "test" chose what
+            "validation" chose has no rows of its own; these stand in.
+    """
+    found: dict[str, dict[int, Group]] = {"validation": {}, "test": {}}
+    for group in groups(rows, "test"):
+        if group.rule is not None and group.rule.get("recipe") == recipe:
+            where = found[group.rule["chosen_on"]]
+            where[group.rule["meta_seed"]] = group
+    chosen = found["validation"]
+    if chosen_on == "test":
+        chosen = {**chosen, **found["test"]} if found["test"] else {}
+    return [chosen[seed] for seed in sorted(chosen)]
+
+
+def _main_table(tasks: Sequence[list[Row]]) -> str:
+    """Return a line for each optimizer, for each task the paper's and our figures."""
+    headers = ["optimizer"]
+    for rows in tasks:
+        task = task_of(rows[0])
+        headers += [f"{task}: paper"]
+        headers += [f"{task}: {title}" for title in RECIPES.values()]
+    lines = [*_adam_lines(tasks)]
+    for kind, title in TITLES.items():
+        cells = []
+        for rows in tasks:
+            cells.append(PAPER_ACCURACY.get(task_of(rows[0]), {}).get(kind, ""))
+            cells += [
+                _accuracy(learned_by(rows, _name(recipe, kind))) for recipe in RECIPES
+            ]
+        lines.append([title, *cells])
+    return github_table(lines, headers)
+
+
+def _adam_lines(tasks: Sequence[list[Row]]) -> list[list[str]]:
+    """Return a line for each learning rate of Adam that was tested, and the tuned."""
+    found: dict[str, dict[int, str]] = {}
+    for place, rows in enumerate(tasks):
+        rate = best_rate(groups(rows, "validation"))
+        for group in groups(rows, "test"):
+            if group.optimizer != Adam.name:
+                continue
+            found.setdefault(group.label, {})[place] = _accuracy([group])
+            if group.lr == rate:
+                cell = f"{_accuracy([group])} at {group.lr:g}"
+                found.setdefault("Adam, *tuned*", {})[place] = cell
+    lines = []
+    for label, cells in found.items():
+        line = [label]
+        for place, rows in enumerate(tasks):
+            paper = PAPER_ACCURACY.get(task_of(rows[0]), {}).get(Adam.name, "")
+            is_tuned = label.endswith("*tuned*")
+            line += [paper if is_tuned else "", cells.get(place, ""), ""]
+        lines.append(line)
+    return lines
+
+
+def _by_rule(
+    tasks: Sequence[list[Row]], cell: Callable[[list[Row], str], str]
+) -> list[list[str]]:
+    """Return headers, and a line for each rule that has a cell that is not empty.
+
+    Args:
+        tasks: the rows of each.
+        cell: called with a task's rows and the name of a configuration.
+    """
+    lines = []
+    for recipe, title in RECIPES.items():
+        for kind, rule in TITLES.items():
+            cells = [cell(rows, _name(recipe, kind)) for rows in tasks]
+            if any(cells):
+                lines.append([rule, title, *cells])
+    headers = ["rule", "recipe", *(task_of(rows[0]) for rows in tasks)]
+    return [headers, *lines] if lines else []
+
+
+def _each_seed(rows: list[Row], name: str) -> str:
+    """Return what each meta-seed came to, if there are several."""
+    found = learned_by(rows, name)
+    cells = [
+        f"{group.rule['meta_seed']}: {_accuracy([group], brief=True)}"
+        for group in found
+        if group.rule is not None
+    ]
+    return ", ".join(cells) if len(cells) > 1 else ""
+
+
+def _as_chosen(rows: list[Row], name: str) -> str:
+    """Return accuracies as chosen on validation, and as chosen on test."""
+    return _compared(learned_by(rows, name), learned_by(rows, name, "test"))
+
+
+def _as_released(rows: list[Row], name: str) -> str:
+    """Return accuracies with the read-outs mended, and as they were released."""
+    return _compared(learned_by(rows, name), learned_by(rows, f"{name}-released"))
+
+
+def _compared(before: list[Group], after: list[Group]) -> str:
+    """Return two accuracies, the second only where there is one."""
+    if not before or not after:
+        return ""
+    return f"{_accuracy(before, brief=True)} → {_accuracy(after, brief=True)}"
+
+
+def _accuracy(found: Sequence[Group], *, brief: bool = False) -> str:
+    """Return mean and spread over all runs, and how many there are."""
+    if not found:
+        return ""
+    values = [value for group in found for value in group.values("accuracy")]
+    diverged = sum(group.num_diverged for group in found)
+    text = spread(values, 2, 100) + f", {diverged} diverged" * bool(diverged)
+    if brief:
+        return text
+    counts = [] if found[0].rule is None else [_count(len(found), "meta-seed")]
+    counts.append(_count(sum(len(group.rows) for group in found), "run"))
+    return f"{text} ({', '.join(counts)})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _name(recipe: str, kind: str) -> str:
+    """Return the name of a configuration."""
+    return f"{recipe}-{kind.replace('_', '-')}"
+
+
+def _panels(rows: list[Row]) -> list[Panel]:
+    """Draw the training losses of each recipe's rules beside the tuned Adam's."""
+    rate = best_rate(groups(rows, "validation"))
+    adam = [
+        group
+        for group in groups(rows, "test")
+        if group.optimizer == Adam.name and group.lr == rate
+    ]
+    panels = []
+    for recipe, title in RECIPES.items():
+        curves = {group.label: [row["curve"] for row in group.rows] for group in adam}
+        for kind, name in TITLES.items():
+            if found := learned_by(rows, _name(recipe, kind)):
+                curves[name] = [row["curve"] for group in found for row in group.rows]
+        panels.append(
+            Panel(
+                title=f"{task_of(rows[0])}, {title}",
+                curves=curves,
+                every=rows[0]["curve_every"],
+                measure="training loss (nats)",
+            )
+        )
+    return panels
