@@ -49,8 +49,8 @@ class TransferConfig:
     """Learning rates of each opponent, in rising order."""
     extensions: int = 3
     """How often a grid may grow by a factor of two beyond an end that did best."""
-    paper_lr: float | None = 1e-3
-    """Learning rate of a further Adam that is not tuned; None leaves it out."""
+    untuned_lrs: tuple[float, ...] = (1e-3,)
+    """Learning rates at which Adam is tested untuned, too."""
     seeds: tuple[int, ...] = SEEDS
     """Seeds of initial weights and batches."""
     selection_seeds: tuple[int, ...] = (9001, 9002)
@@ -75,16 +75,14 @@ def transfer_contests(config: TransferConfig) -> list[Contest]:
     Raises:
         FileNotFoundError: if a rule is not there.
     """
-    paper: list[Contender] = (
-        [] if config.paper_lr is None else [Adam(lr=config.paper_lr)]
-    )
+    adams: list[Contender] = [Adam(lr=lr) for lr in config.untuned_lrs]
     rules = without_tuning(config.rules, with_teacher=config.with_teacher)
     return [
         Contest(
             task=task,
             lrs={name: config.lrs[name] for name in config.baselines},
             extensions=config.extensions,
-            untuned=(*paper, *rules),
+            untuned=(*adams, *rules),
             seeds=config.seeds,
             selection_seeds=config.selection_seeds,
             steps=config.steps,
