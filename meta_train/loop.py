@@ -335,11 +335,13 @@ class MetaTrainer:
             self.board.write(**record)
 
     def _save_rule(self, name: str, **more: Any) -> None:
+        counters = self._counters()
+        del counters["best"]  # infinite at first, which JSON does not have
         values = {
             **self.origin,
             "config": config_values(self.config),
             "data": self.shelf.source,
-            **self._counters(),
+            **counters,
             **more,
         }
         save_rule(self.rule, self.folder / name, provenance=values)

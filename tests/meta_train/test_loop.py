@@ -228,6 +228,7 @@ class TestFolder:
         assert found["data"].startswith("FashionMNIST (embedded subset")
         assert found["outer_step"] in (2, 3)
         assert set(found["validation"]) == {"loss", "accuracy", "train_loss"}
+        assert found["chosen_on"] == "validation"
         last = read_provenance(tmp_path / "last.safetensors")
         assert (last["outer_step"], last["num_skipped"]) == (3, 0)
 
