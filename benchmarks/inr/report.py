@@ -225,7 +225,7 @@ def _draw_edits(rows: list[Row], picture: Path) -> list[str]:
         images = [_images(row) for row in setting]
         drawn[f"input{mark}"] = images[0]["input"]
         for row, found in zip(setting, images, strict=True):
-            label = row["label"].replace(", ", "\n")
+            label = row["label"].replace(", ", "\n").replace(" with ", "\nwith ")
             drawn[label + mark] = found["prediction"]
         drawn[f"target{mark}"] = images[0]["target"]
     write_whole(picture, draw_rows(drawn))
