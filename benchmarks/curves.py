@@ -79,7 +79,8 @@ def save_curves(path: Path, panels: Sequence[Panel], columns: int = 1) -> None:
             )
         axis.set_title(panel.title, fontsize="medium", wrap=True)
         axis.set_xlabel(panel.axis)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ticks = [1, 2, 2.5, 5, 10]  # matplotlib's own choice, whole numbers only
+        axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=ticks))
         axis.set_ylabel(panel.measure)
         axis.grid(alpha=0.3)
         if axis.lines:

@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 from .baselines import Adam
 from .curves import Panel
 from .report import PAPER_ACCURACY, github_table, loss_panel, report_trials
-from .summary import Group, best_rate, groups, merit, spread, task_of
+from .summary import Group, best_rate, groups, is_chosen, merit, spread, task_of
 from .trials import Row
 
 _WINDOW = 50
@@ -107,7 +107,7 @@ def _test_table(rows: list[Row], tested: list[Group], validated: list[Group]) ->
     lines = []
     for group in sorted(tested, key=lambda group: merit(group.rows), reverse=True):
         kind = group.optimizer if group.rule is None else group.rule["kind"]
-        is_tuned = _is_chosen(group, validated)
+        is_tuned = is_chosen(group, validated)
         accuracy = spread(group.values("accuracy"), 2, scale=100)
         lines.append(
             {
@@ -162,15 +162,9 @@ def _adam_loss(tested: list[Group], validated: list[Group]) -> float | None:
     """Return the training loss that the tuned Adam ends with, if it was tested."""
     for group in tested:
         losses = group.values("train_loss")
-        if group.optimizer == Adam.name and _is_chosen(group, validated) and losses:
+        if group.optimizer == Adam.name and is_chosen(group, validated) and losses:
             return statistics.fmean(losses)
     return None
-
-
-def _is_chosen(group: Group, validated: list[Group]) -> bool:
-    """Whether the group has the learning rate that did best on validation images."""
-    rate = best_rate(validated, group.optimizer)
-    return group.lr is not None and group.lr == rate
 
 
 def _drawn(rows: list[Row]) -> list[Group]:
@@ -179,7 +173,7 @@ def _drawn(rows: list[Row]) -> list[Group]:
     return [
         group
         for group in groups(rows, "test")
-        if group.lr is None or _is_chosen(group, validated)
+        if group.lr is None or is_chosen(group, validated)
     ]
 
 

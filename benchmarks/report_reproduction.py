@@ -12,7 +12,7 @@ from .report import (
     require_rows,
     write_report,
 )
-from .summary import Group, best_rate, groups, settings, spread, task_of
+from .summary import Group, groups, is_chosen, settings, spread, task_of
 from .trials import Row, read_rows
 
 COMMAND = "l2o benchmark transfer"
@@ -102,7 +102,7 @@ def _main_table(tasks: Sequence[list[Row]]) -> str:
     for kind, title in TITLES.items():
         cells = []
         for rows in tasks:
-            cells.append(PAPER_ACCURACY.get(task_of(rows[0]), {}).get(kind, ""))
+            cells.append(_paper(rows, kind))
             cells += [
                 _accuracy(learned_by(rows, _name(recipe, kind))) for recipe in RECIPES
             ]
@@ -114,21 +114,21 @@ def _adam_lines(tasks: Sequence[list[Row]]) -> list[list[str]]:
     """Return a line for each learning rate of Adam that was tested, and the tuned."""
     found: dict[str, dict[int, str]] = {}
     for place, rows in enumerate(tasks):
-        rate = best_rate(groups(rows, "validation"))
+        validated = groups(rows, "validation")
         for group in groups(rows, "test"):
             if group.optimizer != Adam.name:
                 continue
             found.setdefault(group.label, {})[place] = _accuracy([group])
-            if group.lr == rate:
+            if is_chosen(group, validated):
                 cell = f"{_accuracy([group])} at {group.lr:g}"
                 found.setdefault("Adam, *tuned*", {})[place] = cell
     lines = []
     for label, cells in found.items():
         line = [label]
         for place, rows in enumerate(tasks):
-            paper = PAPER_ACCURACY.get(task_of(rows[0]), {}).get(Adam.name, "")
             is_tuned = label.endswith("*tuned*")
-            line += [paper if is_tuned else "", cells.get(place, ""), ""]
+            paper = _paper(rows, Adam.name) if is_tuned else ""
+            line += [paper, cells.get(place, ""), ""]
         lines.append(line)
     return lines
 
@@ -198,6 +198,11 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
+def _paper(rows: list[Row], kind: str) -> str:
+    """Return the paper's figure on a task, if it has one."""
+    return PAPER_ACCURACY.get(task_of(rows[0]), {}).get(kind, "")
+
+
 def _name(recipe: str, kind: str) -> str:
     """Return the name of a configuration."""
     return f"{recipe}-{kind.replace('_', '-')}"
@@ -205,11 +210,11 @@ def _name(recipe: str, kind: str) -> str:
 
 def _panels(rows: list[Row]) -> list[Panel]:
     """Draw the training losses of each recipe's rules beside the tuned Adam's."""
-    rate = best_rate(groups(rows, "validation"))
+    validated = groups(rows, "validation")
     adam = [
         group
         for group in groups(rows, "test")
-        if group.optimizer == Adam.name and group.lr == rate
+        if group.optimizer == Adam.name and is_chosen(group, validated)
     ]
     panels = []
     for recipe, title in RECIPES.items():

@@ -107,6 +107,17 @@ def best_rate(found: Iterable[Group], optimizer: str = "adam") -> float | None:
     return max(merits, key=lambda lr: merits[lr]) if merits else None
 
 
+def is_chosen(group: Group, validated: Iterable[Group]) -> bool:
+    """Whether a group has the learning rate that did best on validation data.
+
+    Args:
+        group: runs of one optimizer.
+        validated: the groups that the choice was made from.
+    """
+    rate = best_rate(validated, group.optimizer)
+    return group.lr is not None and group.lr == rate
+
+
 def merit(rows: Sequence[Row]) -> float:
     """Return how good the runs of one optimizer are; more is better.
 
