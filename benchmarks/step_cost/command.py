@@ -29,8 +29,10 @@ _MORE: tuple[SubjectName, ...] = (
     "default-ff-compiled",
     "default-compiled",
     "paper-ff",
-    "paper-ng-t",
+    "paper-lstm",
+    "paper-nfn",
     "paper",
+    "paper-ng-t",
     "paper-forward",
 )
 

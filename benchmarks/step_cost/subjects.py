@@ -18,7 +18,13 @@ from .networks import Network
 from .small_fc import SmallFC
 
 RuleName: TypeAlias = Literal[
-    "default", "default-ff", "paper", "paper-ng-t", "paper-ff"
+    "default",
+    "default-ff",
+    "paper",
+    "paper-ng-t",
+    "paper-nfn",
+    "paper-lstm",
+    "paper-ff",
 ]
 CompiledName: TypeAlias = Literal[
     "default-compiled", "default-ff-compiled", "paper-compiled", "paper-ff-compiled"
@@ -40,6 +46,8 @@ LABELS: dict[SubjectName, str] = {
     "default-ff": "FF",
     "paper": "the paper's NG-GNN",
     "paper-ng-t": "the paper's NG-T",
+    "paper-nfn": "the paper's NFN",
+    "paper-lstm": "the paper's LSTM",
     "paper-ff": "the paper's FF",
     "default-compiled": "NG-GNN, compiled",
     "default-ff-compiled": "FF, compiled",
@@ -92,7 +100,15 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(torch.optim.Adam(model.parameters(), fused=True))
         case "small-fc":
             return _step_of(SmallFC(model.parameters()))
-        case "default" | "default-ff" | "paper" | "paper-ng-t" | "paper-ff":
+        case (
+            "default"
+            | "default-ff"
+            | "paper"
+            | "paper-ng-t"
+            | "paper-nfn"
+            | "paper-lstm"
+            | "paper-ff"
+        ):
             return _learned(network, _rule(name, network))
         case "default-compiled":
             return _compiled(network, "default")
