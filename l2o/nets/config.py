@@ -40,6 +40,9 @@ class FeedForwardConfig:
     """Number of hidden layers."""
     activation: Activation = "silu"
     """Pointwise function after each hidden layer."""
+    init: Literal["torch", "kaiming"] = "torch"
+    """How the hidden layers start that read hidden layers: as `torch.nn.Linear` does,
+    by which the signal fades with depth, or by Kaiming He's rule without biases."""
 
     def __post_init__(self) -> None:
         check_positive("FeedForwardConfig", width=self.width, layers=self.layers)

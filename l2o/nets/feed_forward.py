@@ -55,6 +55,10 @@ class FeedForward(nn.Module):
         self.hidden = nn.ModuleList(
             nn.Linear(config.width, config.width) for _ in range(config.layers - 1)
         )
+        if config.init == "kaiming":
+            for layer in self.linears:
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
         self.last = nn.Linear(config.width, num_outputs)
         self.activation = Pointwise(config.activation)
 

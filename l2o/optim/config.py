@@ -107,7 +107,9 @@ PRESETS: dict[str, RuleConfig] = {
             kernel=5,
             directions="shared",
             residual=False,
-            head=FeedForwardConfig(width=64, layers=8, activation="relu"),
+            head=FeedForwardConfig(
+                width=64, layers=8, activation="relu", init="kaiming"
+            ),
         ),
         features=LogSignFeaturesConfig(),
         head=PaperHeadConfig(),

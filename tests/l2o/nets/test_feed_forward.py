@@ -63,6 +63,25 @@ def test_all_its_inputs_are_initialised_as_one_layer(generator):
         assert 0.32 < layer.weight.abs().max() <= 1 / 3
 
 
+@pytest.mark.parametrize(
+    ("init", "low", "high"), [("torch", 0, 0.005), ("kaiming", 0.1, 1)]
+)
+def test_depth_fades_what_the_inputs_say_unless_it_starts_right(
+    init, low, high, generator
+):
+    config = FeedForwardConfig(width=64, layers=8, activation="relu", init=init)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = FeedForward(config, num_features=14, num_outputs=2)
+    shallow = FeedForward(
+        FeedForwardConfig(width=64, layers=1), num_features=14, num_outputs=2
+    )
+    features = torch.randn(1000, 1, 14, generator=generator)
+    deviation = net(features, features).std(dim=0).mean()
+    share = deviation / shallow(features, features).std(dim=0).mean()
+    assert low < share < high
+
+
 def test_the_config_picks_the_network():
     for config, kind in [
         (FeedForwardConfig(), FeedForwardNet),
