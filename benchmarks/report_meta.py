@@ -12,9 +12,9 @@ from .report import github_table, write_report
 _NOTES = """\
 Validation is on FashionMNIST's validation images, as each run's configuration says; of
 two runs with different settings it compares only roughly. Best: at the outer step of
-the lowest validation loss, whose rule the run keeps. Diverged, skipped: inner problems
-given up, outer steps whose meta-gradient was not finite; both until the last
-validation."""
+the lowest validation loss, or of the highest accuracy where the configuration selects
+so; the run keeps its rule. Diverged, skipped: inner problems given up, outer steps
+whose meta-gradient was not finite; both until the last validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,9 @@ class MetaRun:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The validation with the lowest loss."""
+        """The first of the validations that did best by what the run selects."""
+        if self.config["validation"].get("select") == "accuracy":
+            return max(self.validations, key=_accuracy)
         return min(self.validations, key=lambda record: record["validation"]["loss"])
 
 
@@ -79,7 +81,8 @@ def report_meta_train(results: Path) -> str:
     runs = read_meta_runs(results)
     save_meta_curves(results.with_suffix(".png"), runs)
     parts = ["# Runs of meta-training", _table(runs), _NOTES]
-    return write_report(results, [*parts, "Made by `l2o report meta-train`."])
+    command = f"l2o report meta-train --results {results.as_posix()}"
+    return write_report(results, [*parts, f"Made by `{command}`."])
 
 
 def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
@@ -102,7 +105,7 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
         )
         accuracies.plot(
             [record["outer_step"] for record in run.validations],
-            [100 * record["validation"]["accuracy"] for record in run.validations],
+            [100 * _accuracy(record) for record in run.validations],
             color=line.get_color(),
             linestyle=style,
             marker="os^"[index // 10 % 3],
@@ -166,4 +169,8 @@ def _line(run: MetaRun) -> tuple[object, ...]:
 
 
 def _percent(record: dict[str, Any]) -> str:
-    return f"{100 * record['validation']['accuracy']:.1f}"
+    return f"{100 * _accuracy(record):.1f}"
+
+
+def _accuracy(record: dict[str, Any]) -> float:
+    return record["validation"]["accuracy"]

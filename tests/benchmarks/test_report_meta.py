@@ -28,10 +28,11 @@ VALIDATIONS = [
 def write():
     """Write the files of one run."""
 
-    def to(log, config, records=(*STEPS, *VALIDATIONS)):
+    def to(log, config, records=(*STEPS, *VALIDATIONS), select="loss"):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("".join(json.dumps(record) + "\n" for record in records))
-        config.write_text(yaml.safe_dump({"estimator": {"kind": "nres"}}))
+        values = {"estimator": {"kind": "nres"}, "validation": {"select": select}}
+        config.write_text(yaml.safe_dump(values))
 
     return to
 
@@ -40,7 +41,7 @@ def test_a_run_is_a_line(write, tmp_path):
     home = tmp_path / "ff-nres"
     write(home / "log.jsonl", home / "config.yaml")
     text = report_meta_train(home)
-    (line,) = [line for line in text.splitlines() if "ff-nres" in line]
+    (line,) = [line for line in text.splitlines() if "| ff-nres" in line]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
         *("ff-nres", "nres", "3", "120", "1"),
@@ -48,6 +49,20 @@ def test_a_run_is_a_line(write, tmp_path):
     ]
     assert (tmp_path / "ff-nres.md").read_text() == text
     assert (tmp_path / "ff-nres.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("select", "step"), [("loss", 2), ("accuracy", 4)])
+def test_the_best_is_what_the_run_selects(select, step, write, tmp_path):
+    later = [validation(4, 0.7, 0.9), validation(5, 0.8, 0.9)]
+    home = tmp_path / "run"
+    write(
+        home / "log.jsonl",
+        home / "config.yaml",
+        [*STEPS, *VALIDATIONS, *later],
+        select,
+    )
+    (run,) = read_meta_runs(home)
+    assert run.best["outer_step"] == step
 
 
 def test_runs_are_found_as_pairs_and_as_folders(write, tmp_path):
