@@ -187,10 +187,6 @@ class FeedForwardNet(nn.Module):
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph."""
 
-    def zero_last(self) -> None:
-        """Make every output zero, whatever the input."""
-        self.entry.zero_last()
-
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read the features of every entry and write its outputs.
 

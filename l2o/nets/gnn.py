@@ -157,10 +157,6 @@ class NGGNNNet(GraphInputs):
         """The message-passing layers, in order."""
         return [layer for layer in self.layers if isinstance(layer, MessageLayer)]
 
-    def zero_last(self) -> None:
-        """Make every output zero, whatever the input."""
-        self.entry.zero_last()
-
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read the features of every entry and write its outputs.
 

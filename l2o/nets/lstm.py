@@ -65,10 +65,6 @@ class LSTMNet(nn.Module):
         """Accept every graph."""
         _num_entries(graph, self.first.weight)
 
-    def zero_last(self) -> None:
-        """Make every output zero, whatever the input."""
-        self.entry.zero_last()
-
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
         tiles = entries.tiles.owned

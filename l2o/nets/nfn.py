@@ -91,10 +91,6 @@ class NFNNet(nn.Module):
         for index, cells in zip(chain.weights, chain.num_cells, strict=True):
             self._summary(torch.zeros(1, 1, 1, cells, 1), graph.blocks[index].cells)
 
-    def zero_last(self) -> None:
-        """Make every output zero, whatever the input."""
-        self.entry.zero_last()
-
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
         chain = self._chain(graph)

@@ -105,10 +105,6 @@ class NGTNet(GraphInputs):
                 "the number of weights, or raise NGTConfig(most_neurons=...)."
             )
 
-    def zero_last(self) -> None:
-        """Make every output zero, whatever the input."""
-        self.entry.zero_last()
-
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read the features of every entry and write its outputs.
 

@@ -114,7 +114,7 @@ def test_the_last_layer_can_be_made_zero(config, generator):
     net(graph, entries, torch.ones(2, 3))
     assert [item.shape for item in written] == [(1, 2, 3, 1, 5), (2, 1, 5)]
     assert all(item.any() for item in written)
-    net.zero_last()
+    net.entry.zero_last()
     written.clear()
     net(graph, entries, torch.ones(2, 3))
     assert not any(item.any() for item in written)
