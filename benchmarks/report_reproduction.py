@@ -12,6 +12,7 @@ from .report import (
     require_rows,
     write_report,
 )
+from .report_meta import MetaRun, read_meta_runs
 from .summary import Group, groups, is_chosen, settings, spread, task_of
 from .trials import Row, read_rows
 
@@ -27,12 +28,17 @@ TITLES = {
 RECIPES = {"paper": "the paper's recipe", "ours": "our recipe"}
 """What the name of a configuration begins with, and what it is."""
 
+RUNS = "reproduction-runs"
+"""Folder beside the results with logs of the runs that made the rules."""
+
 _NOTES = """\
 Test accuracy in percent after the last step: mean ± sample standard deviation over all
 runs of all meta-seeds, and in brackets how many of both. A rule is chosen among those
 of its run by validation images; *chosen on test* takes the one that is best on the test
-images instead, as the released code did. Adam is *tuned* by validation images. Behind
-a figure *k diverged* says how many runs ended in numbers that are not finite.
+images instead, as the released code did. The table of runs is of the networks that
+chose, which are not among those of the other tables. Adam is *tuned* by validation
+images. Behind a figure *k diverged* says how many runs ended in numbers that are not
+finite.
 
 The paper's figures are recalled, not verified; they are of one meta-seed, its Adam was
 tuned on a grid that we do not know, and its CIFAR-10 were the official pixels."""
@@ -44,7 +50,8 @@ def report_reproduction(results: Path) -> str:
     Args:
         results: rows of `l2o benchmark transfer` for rules that `l2o meta-train` made
             of `meta_train/configs/paper` and `/ours`; `.md` and `.png` are written with
-            its name.
+            its name. Logs and configurations of their runs may lie in
+            `reproduction-runs` beside it.
 
     Returns:
         The text that was written.
@@ -62,6 +69,9 @@ def report_reproduction(results: Path) -> str:
     ):
         if lines := _by_rule(tasks, cell):
             parts += [f"## {title}", github_table(lines[1:], lines[0])]
+    runs = results.with_name(RUNS)
+    if runs.is_dir():
+        parts += ["## Which rule of a run is kept", _kept(read_meta_runs(runs))]
     panels = [panel for part in tasks for panel in _panels(part)]
     save_curves(results.with_suffix(".png"), panels, columns=len(RECIPES))
     return write_report(
@@ -171,6 +181,21 @@ def _as_chosen(rows: list[Row], name: str) -> str:
 def _as_released(rows: list[Row], name: str) -> str:
     """Return accuracies with the read-outs mended, and as they were released."""
     return _compared(learned_by(rows, name), learned_by(rows, f"{name}-released"))
+
+
+def _kept(runs: Iterable[MetaRun]) -> str:
+    """Say which of its rules each run keeps, and which the test images would."""
+    headers = ("run", "accuracy (%) over the run", "kept, at step", "on test (%)")
+    headers += ("best on test, at step", "on test (%)")
+    lines = []
+    for run in runs:
+        validated = [100 * item["validation"]["accuracy"] for item in run.validations]
+        line = [run.name, f"{min(validated):.1f} to {max(validated):.1f}"]
+        tested = max(run.validations, key=lambda item: item["test"]["accuracy"])
+        for item in (run.best, tested):
+            line += [item["outer_step"], f"{100 * item['test']['accuracy']:.1f}"]
+        lines.append(line)
+    return github_table(lines, headers)
 
 
 def _compared(before: list[Group], after: list[Group]) -> str:

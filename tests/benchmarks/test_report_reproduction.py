@@ -1,4 +1,7 @@
+import json
+
 import pytest
+import yaml
 
 from benchmarks.report_reproduction import learned_by, report_reproduction
 from benchmarks.trials import read_rows, write_rows
@@ -104,6 +107,26 @@ def test_what_test_would_choose_is_known_only_where_it_was_measured(results):
     found = learned_by(rows, "paper-ng-gnn", "test")
     assert [group.rule["chosen_on"] for group in found] == ["validation", "test"]
     assert learned_by(rows, "ours-ff", "test") == []
+
+
+def test_each_run_tells_what_it_kept_and_what_test_would(results):
+    assert "Which rule of a run is kept" not in report_reproduction(results)
+    place = results.with_name("reproduction-runs")
+    place.mkdir()
+    accuracies = [(1, 0.8, 0.7), (2, 0.85, 0.81), (3, 0.84, 0.83)]
+    log = [
+        {
+            "outer_step": step,
+            "validation": {"accuracy": on_validation, "loss": step},
+            "test": {"accuracy": on_test},
+        }
+        for step, on_validation, on_test in accuracies
+    ]
+    (place / "paper-ff-0.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
+    values = {"validation": {"select": "accuracy"}}
+    (place / "paper-ff-0.yaml").write_text(yaml.safe_dump(values))
+    found = line(report_reproduction(results), "paper-ff-0")
+    assert found[1:] == ["80.0 to 85.0", "2", "81.0", "3", "83.0"]
 
 
 def test_it_needs_rows(tmp_path):
