@@ -121,23 +121,29 @@ def _main_table(tasks: Sequence[list[Row]]) -> str:
 
 
 def _adam_lines(tasks: Sequence[list[Row]]) -> list[list[str]]:
-    """Return a line for each learning rate of Adam that was tested, and the tuned."""
-    found: dict[str, dict[int, str]] = {}
+    """Return a line for the tuned Adam, and one for each rate tested without tuning.
+
+    A rate that was tested only because tuning chose it has no line of its own.
+    """
+    tuned: dict[int, str] = {}
+    untuned: dict[float, dict[int, str]] = {}
+    wanted: set[float] = set()
     for place, rows in enumerate(tasks):
         validated = groups(rows, "validation")
         for group in groups(rows, "test"):
-            if group.optimizer != Adam.name:
+            if group.optimizer != Adam.name or group.lr is None:
                 continue
-            found.setdefault(group.label, {})[place] = _accuracy([group])
+            untuned.setdefault(group.lr, {})[place] = _accuracy([group])
             if is_chosen(group, validated):
-                cell = f"{_accuracy([group])} at {group.lr:g}"
-                found.setdefault("Adam, *tuned*", {})[place] = cell
+                tuned[place] = f"{_accuracy([group])} at {group.lr:g}"
+            else:
+                wanted.add(group.lr)
+    found = {f"Adam, lr {lr:g}": untuned[lr] for lr in sorted(wanted)}
     lines = []
-    for label, cells in found.items():
+    for label, cells in {**found, "Adam, *tuned*": tuned}.items():
         line = [label]
         for place, rows in enumerate(tasks):
-            is_tuned = label.endswith("*tuned*")
-            paper = _paper(rows, Adam.name) if is_tuned else ""
+            paper = _paper(rows, Adam.name) if cells is tuned else ""
             line += [paper, cells.get(place, ""), ""]
         lines.append(line)
     return lines
