@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, assert_never, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -100,16 +100,6 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(torch.optim.Adam(model.parameters(), fused=True))
         case "small-fc":
             return _step_of(SmallFC(model.parameters()))
-        case (
-            "default"
-            | "default-ff"
-            | "paper"
-            | "paper-ng-t"
-            | "paper-nfn"
-            | "paper-lstm"
-            | "paper-ff"
-        ):
-            return _learned(network, _rule(name, network))
         case "default-compiled":
             return _compiled(network, "default")
         case "default-ff-compiled":
@@ -129,8 +119,8 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _learned(network, rule)
         case "paper-forward":
             return _forward(network, _rule("paper", network))
-        case _:
-            assert_never(name)
+        case _:  # the type checker knows that only rules are left
+            return _learned(network, _rule(name, network))
 
 
 def rule_gflop(name: RuleName, network: Network, graph: NeuralGraph) -> float:

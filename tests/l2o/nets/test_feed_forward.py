@@ -72,10 +72,10 @@ def test_depth_fades_what_the_inputs_say_unless_it_starts_right(
     config = FeedForwardConfig(width=64, layers=8, activation="relu", init=init)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = FeedForward(config, num_features=14, num_outputs=2)
-    shallow = FeedForward(
-        FeedForwardConfig(width=64, layers=1), num_features=14, num_outputs=2
-    )
+        net, shallow = (
+            FeedForward(item, num_features=14, num_outputs=2)
+            for item in (config, FeedForwardConfig(width=64, layers=1))
+        )
     features = torch.randn(1000, 1, 14, generator=generator)
     deviation = net(features, features).std(dim=0).mean()
     share = deviation / shallow(features, features).std(dim=0).mean()
