@@ -1,8 +1,9 @@
 """NG-GNN on a flat list of edges, as a user of PyTorch Geometric would write it.
 
 The same network with the same weights as `NGGNNNet`, and the same numbers, but every
-edge carries copies of its end states, and messages are scattered to their receivers.
-It is what the dense blocks are checked against, and what they are faster than.
+edge carries copies of its end states, concatenated as `torch_geometric.nn.PNAConv` has
+them, messages are scattered to their receivers, and the per-parameter network reads a
+row an entry. The dense blocks are checked and timed against it.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import degree
 from typing_extensions import override
@@ -18,9 +20,11 @@ from l2o.graph import NeuralGraph
 from l2o.graph.tiles import Tiles
 
 from .entries import Entries
+from .feed_forward import FeedForward
 from .gnn import NGGNNNet
 from .inbox import TYPICAL_LOG_DEGREE
 from .message_layer import MessageLayer
+from .products import Pointwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,31 +74,25 @@ class MessageConv(MessagePassing):
             edges: `[edge, width]` for each direction, or one for both.
             edge_index: `[2, edge]`.
         """
-        layer, reverse = self.layer, edge_index.flip(0)
+        layer, ways = self.layer, (edge_index, edge_index.flip(0))
         messages = [
-            self.edge_updater(
-                index,
-                receiver=layer.from_receiver[way](nodes),
-                sender=layer.from_sender[way](nodes),
-                modulation=layer.scale_shift[way](edges[way]),
-            )
-            for way, index in ((0, edge_index), (-1, reverse))
+            self.edge_updater(index, x=nodes, edge_attr=edges[way], way=way)
+            for way, index in zip((0, -1), ways, strict=True)
         ]
-        both = torch.cat([edge_index, reverse], dim=1)
+        both = torch.cat(ways, dim=1)
         size = (len(nodes), len(nodes))
         reduced = self.propagate(both, messages=torch.cat(messages), size=size)
         nodes = layer.update_nodes(nodes, self._scaled(reduced, both[1], len(nodes)))
-        own, other = layer.edge_source(nodes), layer.edge_target(nodes)
-        ends = [own[source] + other[target] for source, target in (edge_index, reverse)]
-        pairs = zip(edges, ends, strict=False)
-        return nodes, [layer.update_edge(edge, end) for edge, end in pairs]
+        pairs = zip(edges, ways, strict=False)
+        return nodes, [self._next(edge, nodes, *way) for edge, way in pairs]
 
     def edge_update(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
-        self, receiver_i: Tensor, sender_j: Tensor, modulation: Tensor
+        self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor, way: int
     ) -> Tensor:
-        """Return the message of every edge."""
-        scale, shift = modulation.chunk(2, dim=-1)
-        return scale * (receiver_i + sender_j) + shift
+        """Return the message of every edge, from receiver, sender and edge."""
+        receiver, sender = self.layer.from_receiver[way], self.layer.from_sender[way]
+        scale, shift = self.layer.scale_shift[way](edge_attr).chunk(2, dim=-1)
+        return scale * _side_by_side([x_i, x_j], [receiver, sender]) + shift
 
     def message(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
         self, messages: Tensor
@@ -109,6 +107,18 @@ class MessageConv(MessagePassing):
         deviation = (variance.relu() + 1e-5).sqrt() * (edges > 0)
         plain = torch.cat([mean, low, high, deviation], dim=-1)
         return torch.cat([plain, plain * (edges + 1).log() / TYPICAL_LOG_DEGREE], -1)
+
+    def _next(
+        self, edges: Tensor, nodes: Tensor, source: Tensor, target: Tensor
+    ) -> Tensor:
+        """Return the next states of the edges, from their own and both ends'."""
+        layer = self.layer
+        hidden = _side_by_side(
+            [edges, nodes[source], nodes[target]],
+            [layer.edge_own, layer.edge_source, layer.edge_target],
+        )
+        update = layer.edge_out(_activate(layer.activation, hidden))
+        return edges + update if layer.is_residual else update
 
 
 class PyGNGGNNNet(nn.Module):
@@ -171,14 +181,46 @@ class PyGNGGNNNet(nn.Module):
     ) -> None:
         if not values:
             return
-        features = torch.cat([value.flatten(0, 3) for value in values])
-        outputs = self.net.entry(
-            features[:, None],
-            context[edge_list.owner[edge_list.entry_edge], None],
-            self.net.edge_out(edges)[edge_list.entry_edge, None],
+        outputs = _per_entry(
+            self.net.entry,
+            torch.cat([value.flatten(0, 3) for value in values]),
+            context[edge_list.owner[edge_list.entry_edge]],
+            self.net.edge_out(edges)[edge_list.entry_edge],
         ).split([value[..., 0].numel() for value in values])
         for tile, value, output in zip(
             entries.tiles.edges, values, outputs, strict=False
         ):
             if tile.is_owned:
                 entries.write(tile, output.reshape(*value.shape[:-1], -1))
+
+
+def _per_entry(
+    head: FeedForward, features: Tensor, context: Tensor, structure: Tensor
+) -> Tensor:
+    """Return what `head` does, `[entry, output]`, row by row.
+
+    Args:
+        head: the per-parameter network.
+        features: `[entry, num_features]`.
+        context: `[entry, num_context]`; ignored where the network takes none.
+        structure: `[entry, num_structure]`.
+    """
+    inputs = [(features, head.first), (context, head.from_context)]
+    inputs.append((structure, head.from_structure))
+    used = [(values, layer) for values, layer in inputs if layer is not None]
+    hidden = _side_by_side(*map(list, zip(*used, strict=True)))
+    for layer in head.linears:
+        hidden = layer(_activate(head.activation, hidden))
+    return head.last(_activate(head.activation, hidden))
+
+
+def _side_by_side(values: list[Tensor], layers: list[nn.Linear]) -> Tensor:
+    """Return one linear map of concatenated rows; the layers hold parts of it."""
+    weight = torch.cat([layer.weight for layer in layers], dim=1)
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return F.linear(torch.cat(values, dim=-1), weight, torch.stack(biases).sum(0))
+
+
+def _activate(activation: Pointwise, values: Tensor) -> Tensor:
+    """Return the activation of `values` as a new tensor."""
+    return getattr(F, activation.name)(values)
