@@ -31,6 +31,7 @@ from .optimizer_cost import (
     run_optimizer_cost,
 )
 from .report import report_fashion, report_long
+from .report_ablations import report_ablations
 from .report_contest import report_contest
 from .report_meta import report_meta_train
 from .report_reproduction import report_reproduction
@@ -93,6 +94,7 @@ def report(
         "long",
         "transfer",
         "reproduction",
+        "ablations",
         "held-out",
         "step-cost",
         "scaling",
@@ -123,6 +125,7 @@ def report(
         "long": report_long,
         "transfer": partial(report_contest, "transfer"),
         "reproduction": report_reproduction,
+        "ablations": report_ablations,
         "held-out": partial(report_contest, "held-out"),
         "step-cost": report_step_cost,
         "scaling": report_scaling,
