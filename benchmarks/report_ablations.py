@@ -11,7 +11,7 @@ from .summary import Group, groups, settings, spread, task_of
 from .trials import Row, read_rows
 
 COMMAND = "l2o benchmark transfer"
-BASE = "base"
+BASE = "ablations-base"
 """Name of the configuration that the others change."""
 RUNS = "ablations-runs"
 """Folder beside the results with logs and configurations of the runs."""
@@ -19,7 +19,7 @@ RUNS = "ablations-runs"
 _NOT_COMPARED = ("name", "seed", "device", "compile", "checkpoint_minutes")
 
 _NOTES = """\
-Each run is `base` but for what the second column names. Inner steps are those that all
+Each run is `ablations-base` but for what the second column names. Inner steps are those that all
 its problems took. *Validation* is of the rule that each run kept, on the images that
 chose it. Test accuracy in percent and training loss (mean of the last 50 steps, in
 nats) after the last step: mean ± sample standard deviation over all runs of all
@@ -32,14 +32,14 @@ def report_ablations(results: Path) -> str:
     Args:
         results: rows of `l2o benchmark transfer` for the rules that the runs made;
             `.md` and `.png` are written with its name. Logs and configurations of the
-            runs lie in `ablations-runs` beside it; one of them is called `base`.
+            runs lie in `ablations-runs` beside it; one of them is called `ablations-base`.
 
     Returns:
         The text that was written.
 
     Raises:
         FileNotFoundError: if there are no rows or no runs.
-        ValueError: if no run is called `base`.
+        ValueError: if no run is called `ablations-base`.
     """
     rows = read_rows(require_rows(results, COMMAND))
     runs = _by_name(read_meta_runs(results.with_name(RUNS)))
@@ -97,7 +97,7 @@ def _by_name(runs: Iterable[MetaRun]) -> dict[str, list[MetaRun]]:
 
 
 def _rules(rows: list[Row], runs: Mapping[str, Any]) -> dict[str, list[Group]]:
-    """Return the rules that each configuration made, `base` first."""
+    """Return the rules that each configuration made, the base first."""
     found: dict[str, list[Group]] = {}
     for group in groups(rows, "test"):
         if group.rule is not None and group.rule.get("recipe") in runs:

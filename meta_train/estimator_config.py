@@ -61,7 +61,7 @@ class FirstOrderConfig:
 class ImitationConfig:
     """A warm start: the update of a hand-designed optimizer is the target.
 
-    Matrices and kernels follow the whitened momentum, vectors follow Adam. Rates are in
+    Linear maps follow the whitened momentum, all else follows Adam. Rates are in
     units of the head's step size. The rule drives the runs, so it learns on the states
     that it will meet.
     """
@@ -70,9 +70,15 @@ class ImitationConfig:
 
     kind: Literal["imitation"] = "imitation"
     matrix_rate: float = 0.7
-    """Root mean square of a matrix's update at the peak of the schedule."""
+    """Root mean square of a linear map's update at the peak of the schedule, in the
+    units that the head has for it."""
+    rates: tuple[float, ...] = ()
+    """Factors of `matrix_rate` that the teacher tries on each problem before it is
+    imitated there; it takes the one with the lowest loss. Empty: no trials."""
+    trial_steps: int = 400
+    """Inner steps of a trial; the mean loss of the last fifth counts."""
     vector_rate: float = 1.0
-    """Factor of Adam's direction for vectors at the peak of the schedule."""
+    """Factor of Adam's direction for all else at the peak of the schedule."""
     warmup: int = 20
     """Inner steps of linear warm-up."""
     decay_steps: float = 400.0
@@ -93,8 +99,11 @@ class ImitationConfig:
             warmup=self.warmup,
             decay_steps=self.decay_steps,
             decay_power=self.decay_power,
+            trial_steps=self.trial_steps,
         )
         check_share("ImitationConfig", replay=self.replay)
+        for rate in self.rates:
+            check_positive("ImitationConfig", rates=rate)
 
 
 @dataclass(frozen=True, kw_only=True)

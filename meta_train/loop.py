@@ -314,6 +314,7 @@ class MetaTrainer:
             },
             skipped_total=self.num_skipped,
             diverged_total=self.num_diverged,
+            rates=self.shelf.rates,
         )
 
     def _merit(self, found: Validation) -> float:

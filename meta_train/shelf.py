@@ -9,7 +9,9 @@ from l2o import AbstractRule
 from optimizees import ImageData, Task, build_problem, build_task, load_fashion_mnist
 
 from .config import MetaTrainConfig
+from .estimator_config import EstimatorConfig, ImitationConfig
 from .task_config import AnyTaskConfig, FamilyConfig, TaskConfig
+from .trials import tuned
 from .unroll import RuleOnGraph
 
 
@@ -31,6 +33,8 @@ class Shelf:
         self.task = cache(self._build_task)
         self._graphs: dict[object, RuleOnGraph] = {}
         self._images = cache(self._read_images)
+        self.estimator = cache(self._fitted_estimator)
+        self.rates: dict[str, float] = {}
 
     def _build_task(self, config: AnyTaskConfig, member: int = 0) -> Task:
         """Build a task; of a family, its member of that number."""
@@ -62,6 +66,18 @@ class Shelf:
                 self.rule, task, compile=self.config.compile
             )
         return self._graphs[key]
+
+    def _fitted_estimator(
+        self, config: AnyTaskConfig, member: int = 0
+    ) -> EstimatorConfig:
+        """Return the run's estimator as it is for a task; trials may come before."""
+        estimator = self.config.estimator
+        if not isinstance(estimator, ImitationConfig) or not estimator.rates:
+            return estimator
+        bound = self.bound(config, member)
+        fitted = tuned(estimator, self.task(config, member), bound)
+        self.rates[self.task(config, member).name] = fitted.matrix_rate
+        return fitted
 
     def held_out(
         self, split: Literal["validation", "test"], config: TaskConfig

@@ -48,8 +48,9 @@ class Slot:
         if self.problem is None or self.problem.is_over:
             is_first = self.problem is None
             self.problem = self._next_problem(outer_step, is_first=is_first)
+        task = self.config.tasks[self.choice]
         progress = add_meta_gradient(
-            self.config.estimator,
+            self.shelf.estimator(task, self.member),
             self.problem,
             self.config.steps_per_outer,
             self.generator,

@@ -6,22 +6,26 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from l2o import AbstractRule, NeuralGraph
-from l2o.optim.directions import ADAM, WHITENED, find_directions
+from l2o import AbstractRule, NeuralGraph, Rule
+from l2o.optim.config import HeadConfig, NominalHeadConfig
+from l2o.optim.directions import ADAM, find_directions
+from l2o.optim.head import update_units
 from l2o.optim.state import State, advance_state, init_state
+from l2o.optim.whitening import whiten_momenta
 
 from .estimator_config import ImitationConfig
 
 
 class Teacher(AbstractRule):
-    """Whitened momentum for matrices and kernels, Adam for vectors, with a schedule.
+    """Whitened momentum for linear maps, Adam for all else, with a schedule.
 
     Rates rise linearly over the warm-up and then fall as `1 / (1 + (t / tau)^p)`.
     Nothing in it is learned, but it is a rule, so `NeuralGraphOpt` runs it.
 
     Args:
         config: rates and schedule.
-        step_size: what the rates are multiples of.
+        head: of the rule that imitates it: its step size and its units are what the
+            rates are multiples of.
 
     Reference:
         Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
@@ -30,11 +34,15 @@ class Teacher(AbstractRule):
     """
 
     def __init__(
-        self, config: ImitationConfig | None = None, *, step_size: float = 0.01
+        self,
+        config: ImitationConfig | None = None,
+        *,
+        head: HeadConfig | None = None,
     ) -> None:
         super().__init__()
         self.config = ImitationConfig() if config is None else config
-        self.step_size = step_size
+        self.head = NominalHeadConfig() if head is None else head
+        self.step_size = self.head.step_size
 
     @override
     def check(self, graph: NeuralGraph) -> None:
@@ -59,18 +67,30 @@ class Teacher(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`."""
-        return {
-            name: self._update(param, grads[name], state[name])
-            for name, param in params.items()
-        }
+        white = whiten_momenta(graph, grads, state)
+        units = update_units(self.head, graph)
+        found = {}
+        for name, param in params.items():
+            rate = self._rate(state[name]["step"].to(param.dtype))
+            if name in white:
+                rate = rate * units[name] * self.config.matrix_rate
+                found[name] = -rate * white[name]
+            else:
+                rate = rate * self.config.vector_rate
+                steps, _ = find_directions(grads[name], state[name], is_map=False)
+                found[name] = -rate * steps[ADAM]
+        return found
 
-    def _update(self, param: Tensor, grad: Tensor, state: dict[str, Tensor]) -> Tensor:
+    def _rate(self, step: Tensor) -> Tensor:
+        """Return the schedule at a step, times the head's step size."""
         config = self.config
-        step = state["step"].to(param.dtype)
         warm = torch.clamp(step / config.warmup, max=1.0)
         decay = 1 + (step / config.decay_steps) ** config.decay_power
-        rate = self.step_size * warm / decay
-        directions = find_directions(grad, state).steps
-        if param.ndim < 2:
-            return -rate * config.vector_rate * directions[ADAM]
-        return -rate * config.matrix_rate * directions[WHITENED]
+        return self.step_size * warm / decay
+
+
+def head_of(rule: AbstractRule) -> HeadConfig:
+    """Return the head of a rule; of one without, the nominal one of its step size."""
+    if isinstance(rule, Rule):
+        return rule.config.head
+    return NominalHeadConfig(step_size=rule.step_size)

@@ -15,6 +15,7 @@ from math import ceil, isqrt, prod
 import torch
 from torch import Tensor
 
+from .maps import fan_ins
 from .neural_graph import NeuralGraph, Neurons
 
 PACKED_ENTRIES = 2**13
@@ -127,10 +128,10 @@ class _Tiler:
             self.starts.append(self.starts[-1] + group.size)
 
     def tile(self) -> Tiles:
-        graph = self.graph
-        # A tile holds vectors or matrices, never both: rules tell them apart.
+        graph, maps = self.graph, fan_ins(self.graph)
+        # A tile holds linear maps or others, never both: rules tell them apart.
         blocks = [
-            (block.is_alias, self._is_vector(block.parameter), *block.view.shape[1:])
+            (block.is_alias, block.parameter in maps, *block.view.shape[1:])
             for block in graph.blocks
         ]
         sizes = [block.view.numel for block in graph.blocks]
@@ -140,7 +141,7 @@ class _Tiler:
         if graph.ties:
             edges += self._tie_tiles()
         nodes = [
-            (self._is_vector(node.parameter), *node.view.shape[1:])
+            (node.parameter in maps, *node.view.shape[1:])
             for node in graph.node_parameters
         ]
         sizes = [node.view.numel for node in graph.node_parameters]
@@ -153,9 +154,6 @@ class _Tiler:
             ),
             degree=self._degree(),
         )
-
-    def _is_vector(self, name: str) -> bool:
-        return len(self.graph.shapes[name]) < 2
 
     def _edge_tiles(self, indices: tuple[int, ...]) -> Iterable[EdgeTile]:
         blocks = [self.graph.blocks[index] for index in indices]

@@ -6,6 +6,7 @@ them, messages are scattered to their receivers, and the per-parameter network r
 row an entry. The dense blocks are checked and timed against it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -214,11 +215,12 @@ def _per_entry(
     return head.last(_activate(head.activation, hidden))
 
 
-def _side_by_side(values: list[Tensor], layers: list[nn.Linear]) -> Tensor:
+def _side_by_side(values: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
     """Return one linear map of concatenated rows; the layers hold parts of it."""
-    weight = torch.cat([layer.weight for layer in layers], dim=1)
-    biases = [layer.bias for layer in layers if layer.bias is not None]
-    return F.linear(torch.cat(values, dim=-1), weight, torch.stack(biases).sum(0))
+    maps = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    weight = torch.cat([layer.weight for layer in maps], dim=1)
+    bias = sum(layer.bias for layer in maps if layer.bias is not None)
+    return F.linear(torch.cat([*values], dim=-1), weight) + bias
 
 
 def _activate(activation: Pointwise, values: Tensor) -> Tensor:

@@ -62,12 +62,19 @@ class NominalHeadConfig:
     """Learning rate of the Adam that an untrained rule is."""
     max_log_scale: float = 4.0
     """Bound on the learned logarithm of Adam's step, approached smoothly."""
+    unit: Literal["one", "fan_in"] = "fan_in"
+    """What updates of a linear map are multiples of: `one` whatever its size; or with
+    `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are
+    scaled, so that one rule fits narrow and wide layers. Other parameters have 1."""
+    full_fan_in: float = 64.0
+    """Most inputs of a map whose unit is 1, with `unit: fan_in`."""
 
     def __post_init__(self) -> None:
         check_positive(
             "NominalHeadConfig",
             step_size=self.step_size,
             max_log_scale=self.max_log_scale,
+            full_fan_in=self.full_fan_in,
         )
 
 
@@ -168,7 +175,9 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
     features = dict(_part(parts, "features"))
     if "time_scales" in features:
         features["time_scales"] = tuple(features["time_scales"])
-    head = _part(parts, "head")
+    head = dict(_part(parts, "head"))
+    if head.get("kind") == NominalHeadConfig.kind:
+        head.setdefault("unit", "one")  # files from before there was a choice
     if parts:
         raise ValueError(
             f"RuleConfig has net, features and head; got also {sorted(parts)}. "

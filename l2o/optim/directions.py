@@ -64,8 +64,8 @@ def directions_of(values: Values, white: Tensor | None) -> Directions:
 
     Args:
         values: after these gradients.
-        white: their whitened momentum, `[*entries]`; None for vectors, which take
-            Adam's direction instead.
+        white: their whitened momentum, `[*entries]`; None for what is no linear map
+            and takes Adam's direction instead.
     """
     root = (values.second / values.ages[-1] + TINY).sqrt() + ADAM_EPS
     gradient = values.main[1:2] / root
@@ -74,18 +74,21 @@ def directions_of(values: Values, white: Tensor | None) -> Directions:
     return Directions(torch.cat([gradient, ratios, last[None]]), root)
 
 
-def find_directions(grad: Tensor, state: ParameterState) -> Directions:
+def find_directions(
+    grad: Tensor, state: ParameterState, *, is_map: bool = True
+) -> Directions:
     """Return the directions of one parameter, this step's gradient included.
 
-    A matrix or kernel is whitened whole, its rows along the first axis.
+    A linear map is whitened whole, its rows along the first axis.
 
     Args:
         grad: `[*shape]`.
         state: after this gradient.
+        is_map: whether it is a linear map; a vector never is.
     """
     main = torch.cat([torch.zeros_like(grad)[None], grad[None], state["momenta"]])
     ages = ages_of(state["step"].to(main.dtype)).reshape(-1, *[1] * grad.ndim)
     white = None
-    if grad.ndim > 1:
+    if is_map and grad.ndim > 1:
         white = whiten(look_ahead(grad, state).flatten(1)).reshape(grad.shape)
     return directions_of(Values(main, state["second_moment"], ages), white)

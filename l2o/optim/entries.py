@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
+from l2o.graph.maps import fan_ins
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
 from l2o.nets.side_by_side import side_by_side
 
 from .config import HeadConfig
 from .directions import Directions, Values, ages_of, directions_of
 from .features import Features
-from .head import apply_head
+from .head import apply_head, update_units
 from .state import TINY, ParameterState, State, constant
 from .whitening import whiten_momenta
 
@@ -96,9 +97,10 @@ class RuleEntries:
             to_blocks(graph, tensors)
             for tensors in (params, grads, _each(state, lambda i: i["second_moment"]))
         ]
-        # Vectors have none; for these, anything of the right shape will do.
+        # Only linear maps have one; for others, anything of the right shape will do.
         white = whiten_momenta(graph, grads, state) if uses_directions else {}
         self._white = to_blocks(graph, {**params, **white})
+        self._units = constant([*update_units(head, graph).values()], some)[None]
         steps = torch.stack([state[name]["step"] for name in graph.shapes])
         self._steps = steps.to(some.dtype)
         self._ages = ages_of(self._steps)
@@ -124,7 +126,8 @@ class RuleEntries:
         """Turn the network's numbers, `[..., cell, output]`, into updates."""
         known = self._look_up(tile)
         outputs = outputs.to(known.values.main.dtype)
-        update = apply_head(self._head, outputs, known.directions)
+        unit = _spread(self._units, tile, known.values.main)[0]
+        update = apply_head(self._head, outputs, known.directions, unit)
         self._put(self._updates, tile, update)
         if self._outputs is not None:
             self._put(self._outputs, tile, outputs.to(torch.bfloat16))
@@ -202,7 +205,7 @@ class RuleEntries:
             values, directions = self._gather(tile), None
             if self._uses_directions:
                 white = None
-                if _is_matrix(self._graph, tile):
+                if _is_map(self._graph, tile):
                     white = _piece(self._white, tile)
                 directions = directions_of(values, white)
             if not self._keeps_all:
@@ -233,14 +236,14 @@ def _each(
     return {name: channel(item) for name, item in state.items()}
 
 
-def _is_matrix(graph: NeuralGraph, tile: EdgeTile | NodeTile) -> bool:
-    """Whether a tile's parameters have two axes or more; a tile is of one kind."""
+def _is_map(graph: NeuralGraph, tile: EdgeTile | NodeTile) -> bool:
+    """Whether a tile's parameters are linear maps; a tile is of one kind."""
     owner = (
         graph.node_parameters[tile.items[0]]
         if isinstance(tile, NodeTile)
         else graph.blocks[tile.blocks[0]]
     )
-    return len(graph.shapes[owner.parameter]) > 1
+    return owner.parameter in fan_ins(graph)
 
 
 def _piece(laid: Blocks, tile: EdgeTile | NodeTile) -> Tensor:

@@ -1,9 +1,13 @@
 """From the network's numbers an entry to an update."""
 
+import math
 from typing import assert_never
 
 import torch
 from torch import Tensor
+
+from l2o.graph import NeuralGraph
+from l2o.graph.maps import fan_ins
 
 from .config import HeadConfig, NominalHeadConfig, PaperHeadConfig
 from .directions import ADAM, NUM_DIRECTIONS, Directions
@@ -20,24 +24,44 @@ def num_outputs(config: HeadConfig) -> int:
             assert_never(config)
 
 
+def update_units(config: HeadConfig, graph: NeuralGraph) -> dict[str, float]:
+    """Return what a head's updates are multiples of, for every parameter.
+
+    Args:
+        config: which head.
+        graph: the neural graph of the parameters.
+    """
+    units = dict.fromkeys(graph.shapes, 1.0)
+    if isinstance(config, NominalHeadConfig) and config.unit == "fan_in":
+        for name, count in fan_ins(graph).items():
+            units[name] = min(1.0, math.sqrt(config.full_fan_in / count))
+    return units
+
+
 def apply_head(
-    config: HeadConfig, outputs: Tensor, directions: Directions | None
+    config: HeadConfig,
+    outputs: Tensor,
+    directions: Directions | None,
+    unit: Tensor | float = 1.0,
 ) -> Tensor:
     r"""Return what is added to one parameter at `lr = 1`.
 
     .. math::
         paper: \quad \lambda s \exp(\lambda m)
 
-        nominal: \quad -\eta (u_{Adam} \exp(a) + \sum_k c_k u_k)
+        nominal: \quad -\eta \nu (u_{Adam} \exp(a) + \sum_k c_k u_k)
 
-    with directions :math:`u_k` and the step size :math:`\eta`. The nominal head with
-    outputs at zero is Adam. Every term is a direction times a factor, so that without
-    gradients the update is zero, and no learned offset can push weights along forever.
+    with directions :math:`u_k`, the step size :math:`\eta` and the unit :math:`\nu`.
+    The nominal head with outputs at zero is Adam. Every term is a direction times a
+    factor, so that without gradients the update is zero, and no learned offset can push
+    weights along forever.
 
     Args:
         config: which head, and its step size.
         outputs: `[*shape, num_outputs(config)]`: (s, m), or (a, c_1, ..., c_7).
         directions: of the same parameter; the paper's head needs none.
+        unit: what `update_units` says of the parameter, to broadcast; the paper's head
+            has none.
 
     Returns:
         `[*shape]`, in units of the parameter.
@@ -56,6 +80,6 @@ def apply_head(
             bound = config.max_log_scale
             factor = torch.exp(bound * torch.tanh(outputs[..., 0] / bound))
             mixed = (outputs[..., 1:].movedim(-1, 0) * directions.steps).sum(0)
-            return -config.step_size * (directions.steps[ADAM] * factor + mixed)
+            return -config.step_size * unit * (directions.steps[ADAM] * factor + mixed)
         case _:
             assert_never(config)

@@ -16,7 +16,7 @@ from l2o.nets.side_by_side import side_by_side
 
 from .config import NominalHeadConfig
 from .directions import Values, ages_of, directions_of
-from .head import apply_head, num_outputs
+from .head import apply_head, num_outputs, update_units
 from .rule import AbstractRule, Params, Rule
 from .state import ParameterState, State
 from .whitening import whiten_momenta
@@ -116,7 +116,8 @@ def _mixed_anew(
     moving: Collection[str],
 ) -> Params:
     """Return updates in which kept outputs mix this step's directions."""
-    white = whiten_momenta(graph, grads, state)
+    head = rule.config.head
+    white, units = whiten_momenta(graph, grads, state), update_units(head, graph)
     rows = {name: _rows(params[name], grads[name], state[name]) for name in moving}
     updates = {
         name: torch.empty_like(params[name], memory_format=torch.contiguous_format)
@@ -133,7 +134,8 @@ def _mixed_anew(
         last = white[name].flatten()[piece] if name in white else None
         directions = directions_of(values, last)
         kept = item[OUTPUTS].flatten(1)[:, piece].to(update.dtype)
-        update[piece] = apply_head(rule.config.head, kept.movedim(0, -1), directions)
+        kept = kept.movedim(0, -1)
+        update[piece] = apply_head(head, kept, directions, units[name])
 
     places = [
         (name, slice(start, start + _PIECE_ENTRIES))

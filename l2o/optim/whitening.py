@@ -9,6 +9,7 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph, View, WeightBlock
 from l2o.graph.layout import put_views, take_view
+from l2o.graph.maps import fan_ins
 
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
 
@@ -86,7 +87,7 @@ def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
 def whiten_momenta(
     graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
 ) -> dict[str, Tensor]:
-    """Return the whitened look ahead of every parameter that is a matrix or a kernel.
+    """Return the whitened look ahead of every parameter that is a linear map.
 
     A matrix is one linear map: rows and columns may be permuted, each alike for all
     entries. So packed projections are whitened one by one, and the parts of a grouped
@@ -98,13 +99,12 @@ def whiten_momenta(
         state: name to state, after these gradients.
 
     Returns:
-        Name to `[*shape]`, for parameters of two axes or more.
+        Name to `[*shape]`, for the parameters that `fan_ins` names.
     """
     views = _matrix_views(graph)
     matrices: dict[tuple[str, int], Tensor] = {}
-    for name, shape in graph.shapes.items():
-        if len(shape) < 2:
-            continue
+    for name in fan_ins(graph):
+        shape = graph.shapes[name]
         ahead = look_ahead(grads[name], state[name])
         for index, view in enumerate(views.get(name, ())):
             piece = take_view(ahead, shape, view, lead=3).flatten(2)
@@ -113,14 +113,15 @@ def whiten_momenta(
             matrices[name, 0] = ahead.flatten(1)[None]
     white = _whiten_all(matrices)
     found = {}
-    for name, shape in graph.shapes.items():
+    for name in fan_ins(graph):
+        shape = graph.shapes[name]
         if name in views:
             pieces = [
                 (view, white[name, index].reshape(view.shape))
                 for index, view in enumerate(views[name])
             ]
             found[name] = put_views(shape, pieces)
-        elif len(shape) >= 2:
+        else:
             found[name] = white[name, 0].reshape(shape)
     return found
 

@@ -7,7 +7,7 @@ from benchmarks.report_ablations import changes, report_ablations
 from benchmarks.trials import write_rows
 
 BASE = {
-    "name": "base",
+    "name": "ablations-base",
     "seed": 0,
     "rule": {"net": {"kind": "ff", "width": 32}, "head": {"kind": "nominal"}},
     "unroll": [100, 3000],
@@ -47,7 +47,11 @@ def results(tmp_path, make_row):
     place = tmp_path / "ablations-runs"
     place.mkdir()
     rows = []
-    for name, seed, accuracy in (("short", 0, 0.6), ("base", 0, 0.8), ("base", 1, 0.9)):
+    for name, seed, accuracy in (
+        ("short", 0, 0.6),
+        ("ablations-base", 0, 0.8),
+        ("ablations-base", 1, 0.9),
+    ):
         stem = f"{name}-{seed}"
         config = {**BASE, "name": name, "seed": seed}
         if name == "short":
@@ -95,10 +99,12 @@ def results(tmp_path, make_row):
 
 def test_each_change_has_a_line_beneath_the_base(results):
     text = report_ablations(results)
-    lines = [line for line in text.splitlines() if line.startswith(("| base", "| sh"))]
+    lines = [
+        line for line in text.splitlines() if line.startswith(("| ablations", "| sh"))
+    ]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     base, short = cells
-    assert base[:5] == ["base", "", "1,500, 1,500", "2", "85.0, 95.0"]
+    assert base[:5] == ["ablations-base", "", "1,500, 1,500", "2", "85.0, 95.0"]
     assert base[5:] == ["86.00 ± 5.89", "0.5000 ± 0.0000", "0", "4"]
     assert short[:2] == ["short", "unroll: [100, 100]"]
     assert short[5:] == ["61.00 ± 1.41", "0.5000 ± 0.0000", "1", "2"]
@@ -106,7 +112,7 @@ def test_each_change_has_a_line_beneath_the_base(results):
 
 
 def test_without_the_base_there_is_nothing_to_compare(results):
-    for file in results.with_name("ablations-runs").glob("base-*"):
+    for file in results.with_name("ablations-runs").glob("ablations-base-*"):
         file.unlink()
-    with pytest.raises(ValueError, match="called 'base'; got \\['short'\\]"):
+    with pytest.raises(ValueError, match="called 'ablations-base'; got \\['short'\\]"):
         report_ablations(results)

@@ -9,6 +9,7 @@ import torch
 import meta_train
 from l2o import PRESETS, RuleConfig
 from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig, NGGNNConfig, NGTConfig
+from l2o.optim.config import NominalHeadConfig
 from meta_train.config import load_config
 from meta_train.loop import MetaTrainer
 from meta_train.outer import learning_rate
@@ -24,6 +25,7 @@ def released(name):
     return replace(config, net=replace(config.net, readout="released"))
 
 
+OLD = NominalHeadConfig(unit="one")
 RULES = {
     "paper-ff": "paper-ff",
     "paper-lstm": "paper-lstm",
@@ -32,11 +34,11 @@ RULES = {
     "paper-ng-gnn-released": released("paper"),
     "paper-ng-t": "paper-ng-t",
     "paper-ng-t-released": released("paper-ng-t"),
-    "ours-ff": RuleConfig(net=FeedForwardConfig()),
-    "ours-lstm": RuleConfig(net=LSTMConfig()),
-    "ours-nfn": RuleConfig(net=NFNConfig()),
-    "ours-ng-gnn": RuleConfig(net=NGGNNConfig()),
-    "ours-ng-t": RuleConfig(net=NGTConfig()),
+    "ours-ff": RuleConfig(net=FeedForwardConfig(), head=OLD),
+    "ours-lstm": RuleConfig(net=LSTMConfig(), head=OLD),
+    "ours-nfn": RuleConfig(net=NFNConfig(), head=OLD),
+    "ours-ng-gnn": RuleConfig(net=NGGNNConfig(), head=OLD),
+    "ours-ng-t": RuleConfig(net=NGTConfig(), head=OLD),
 }
 
 

@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from l2o import NeuralGraphOpt
+from l2o.optim.config import NominalHeadConfig
 from l2o.optim.directions import whiten
 from meta_train.estimator_config import ImitationConfig
 from meta_train.teacher import Teacher
@@ -17,7 +18,9 @@ def first_update(shape, steps=1):
     generator = torch.Generator().manual_seed(0)
     param = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
     grad = torch.randn(shape, generator=generator, dtype=torch.float64)
-    optimizer = NeuralGraphOpt([param], rule=Teacher(CONFIG, step_size=0.1))
+    optimizer = NeuralGraphOpt(
+        [param], rule=Teacher(CONFIG, head=NominalHeadConfig(step_size=0.1))
+    )
     for _ in range(steps):
         before = param.detach().clone()
         param.grad = grad.clone()

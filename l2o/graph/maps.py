@@ -1,0 +1,35 @@
+"""Which parameters are linear maps, and how many numbers each reads."""
+
+import math
+
+from .neural_graph import NeuralGraph, WeightBlock
+
+
+def fan_ins(graph: NeuralGraph) -> dict[str, int]:
+    """Return how many numbers each linear map reads to make one, by parameter.
+
+    Matrices and kernels are maps. Tables that rows are looked up in, tables of
+    positions and scales of single neurons are none, whatever their number of axes, and
+    neither are vectors. Where a tensor serves as a table and as a map, its owner in the
+    graph decides.
+
+    Args:
+        graph: the neural graph of the parameters.
+    """
+    key = "fan-ins"
+    if key not in graph.derived:
+        found: dict[str, int] = {}
+        for block in graph.blocks:
+            if not block.is_alias and _is_map(graph, block):
+                found.setdefault(block.parameter, math.prod(block.view.shape[2:]))
+        graph.derived[key] = found
+    return graph.derived[key]
+
+
+def _is_map(graph: NeuralGraph, block: WeightBlock) -> bool:
+    """Whether a block joins neurons by a matrix or a kernel."""
+    if len(graph.shapes[block.parameter]) < 2:
+        return False
+    if block.operation is not None and block.operation.name == "embedding":
+        return False
+    return block.parts == 1 or math.prod(block.view.shape[1:]) > 1

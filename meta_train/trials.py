@@ -1,0 +1,48 @@
+"""The rate at which a teacher does best on one problem."""
+
+import math
+from dataclasses import replace
+
+from optimizees import Task
+
+from .estimator_config import ImitationConfig
+from .teacher import Teacher, head_of
+from .unroll import InnerRun, RuleOnGraph
+
+_SEED = 0
+"""Of the trials' initial parameters and batches, the same for every rate."""
+
+
+def tuned(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> ImitationConfig:
+    """Return the estimator with the rate at which its teacher does best on a problem.
+
+    So the rates of a run fit each problem, and a rule that imitates them must learn to
+    tell from what it sees how long steps should be.
+
+    Args:
+        config: the estimator; its `rates` are tried.
+        task: the problem.
+        bound: the rule on its graph.
+    """
+    if not config.rates:
+        return config
+    choices = [
+        replace(config, matrix_rate=factor * config.matrix_rate, rates=())
+        for factor in config.rates
+    ]
+    return min(choices, key=lambda choice: _final_loss(choice, task, bound))
+
+
+def _final_loss(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> float:
+    """Return the mean loss at the end of a run of the teacher; infinite if it ends."""
+    teacher = Teacher(config, head=head_of(bound.rule))
+    alone = RuleOnGraph(teacher, task, compile=False, graph=bound.graph)
+    run = InnerRun(task, alone, seed=_SEED, length=config.trial_steps)
+    losses = []
+    while not run.is_over:
+        run.step()
+        losses.append(run.measure())
+    if run.has_diverged:
+        return math.inf
+    counted = losses[-max(1, config.trial_steps // 5) :]
+    return sum(counted) / len(counted)
