@@ -19,11 +19,11 @@ RUNS = "ablations-runs"
 _NOT_COMPARED = ("name", "seed", "device", "compile", "checkpoint_minutes")
 
 _NOTES = """\
-Each run is `ablations-base` but for what the second column names. Inner steps are those that all
-its problems took. *Validation* is of the rule that each run kept, on the images that
-chose it. Test accuracy in percent and training loss (mean of the last 50 steps, in
-nats) after the last step: mean ± sample standard deviation over all runs of all
-meta-seeds; *diverged* counts those that ended in numbers that are not finite."""
+Each run is `ablations-base` but for what the second column names. Inner steps are those
+that all its problems took. *Validation* is of the rule that each run kept, on the
+images that chose it. Test accuracy in percent and training loss (mean of the last 50
+steps, in nats) after the last step: mean ± sample standard deviation over all runs of
+all meta-seeds; *diverged* counts those that ended in numbers that are not finite."""
 
 
 def report_ablations(results: Path) -> str:
@@ -32,7 +32,7 @@ def report_ablations(results: Path) -> str:
     Args:
         results: rows of `l2o benchmark transfer` for the rules that the runs made;
             `.md` and `.png` are written with its name. Logs and configurations of the
-            runs lie in `ablations-runs` beside it; one of them is called `ablations-base`.
+            runs lie in `ablations-runs` beside it; `ablations-base` is among them.
 
     Returns:
         The text that was written.

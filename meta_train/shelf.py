@@ -76,7 +76,9 @@ class Shelf:
             return estimator
         bound = self.bound(config, member)
         fitted = tuned(estimator, self.task(config, member), bound)
-        self.rates[self.task(config, member).name] = fitted.matrix_rate
+        is_named = isinstance(config, TaskConfig)
+        label = config.label if is_named else self.task(config, member).name
+        self.rates[label] = fitted.matrix_rate
         return fitted
 
     def held_out(

@@ -47,14 +47,17 @@ RULES = {
     "pooled-shared": RuleConfig(
         net=NGGNNConfig(width=6, layers=1, directions="shared", head=SMALL_HEAD),
         features=LogSignFeaturesConfig(),
-        head=NominalHeadConfig(),
+        head=NominalHeadConfig(full_fan_in=4.0),
     ),
     "deep-ff": RuleConfig(
         net=FeedForwardConfig(width=8, layers=4, activation="relu"),
         features=LogSignFeaturesConfig(),
-        head=NominalHeadConfig(),
+        head=NominalHeadConfig(unit="one"),
     ),
-    "ng-t": RuleConfig(net=NGTConfig(width=8, heads=2, head=SMALL_HEAD)),
+    "ng-t": RuleConfig(
+        net=NGTConfig(width=8, heads=2, head=SMALL_HEAD),
+        head=NominalHeadConfig(full_fan_in=4.0),
+    ),
     "lstm": RuleConfig(net=LSTMConfig(width=8, head=SMALL_HEAD)),
     "nfn": RuleConfig(net=NFNConfig(width=8, layers=1, head=SMALL_HEAD)),
 }

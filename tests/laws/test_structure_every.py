@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import l2o
-from l2o import NeuralGraphOpt, Rule
+from l2o import NeuralGraphOpt, Rule, RuleConfig
+from l2o.optim.config import NominalHeadConfig
 from l2o.optim.directions import find_directions
-from l2o.optim.head import apply_head
+from l2o.optim.head import apply_head, update_units
 
 EVERY = 3
 
@@ -17,7 +18,8 @@ EVERY = 3
 def rule():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        rule = Rule().double()
+        config = RuleConfig(head=NominalHeadConfig(full_fan_in=9.0))
+        rule = Rule(config).double()
         for weight in rule.net.entry.last.parameters():
             torch.nn.init.normal_(weight, std=0.3)
     return rule
@@ -103,11 +105,13 @@ def test_between_them_kept_outputs_mix_fresh_directions(model, rule):
     optimizer = build(model, rule, EVERY)
     run(model, optimizer, 1, EVERY)
     found = run(model, optimizer, EVERY + 1, EVERY + 2)
-    for param, moved in zip(model.parameters(), found, strict=True):
+    units = update_units(rule.config.head, optimizer.graph)
+    assert min(units.values()) < 1
+    for (name, param), moved in zip(model.named_parameters(), found, strict=True):
         state = optimizer.state[param]
         outputs = state["outputs"].double().movedim(0, -1)
         directions = find_directions(param.grad, state)
-        expected = apply_head(rule.config.head, outputs, directions)
+        expected = apply_head(rule.config.head, outputs, directions, units[name])
         torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-12)
 
 

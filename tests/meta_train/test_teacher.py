@@ -40,6 +40,23 @@ def test_matrices_follow_the_whitened_momentum():
     assert_close(update, -0.1 * 0.25 / 1.01 * 0.5 * expected, rtol=1e-9, atol=1e-12)
 
 
+def test_wide_maps_move_in_small_units():
+    update, grad = first_update((4, 16, 16))
+    expected = 0.5 * whiten(grad.flatten(1)).reshape(grad.shape)
+    assert_close(update, -0.1 * 0.25 / 1.01 * 0.5 * expected, rtol=1e-9, atol=1e-12)
+
+
+def test_tables_follow_adam():
+    table = torch.nn.Embedding(5, 3)
+    optimizer = NeuralGraphOpt(table.parameters(), rule=Teacher(CONFIG))
+    before = table.weight.detach().clone()
+    table(torch.tensor([0, 2])).square().sum().backward()
+    optimizer.step()
+    sign = table.weight.grad.sign()
+    expected = before - 0.01 * 0.25 / 1.01 * 2.0 * sign
+    assert_close(table.weight.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_the_law_can_fail():
     update, grad = first_update((4, 3))
     with pytest.raises(AssertionError):

@@ -51,6 +51,13 @@ def test_values_and_back_is_identity(name):
     assert values == rule_config_values(PRESETS[name])
 
 
+def test_files_from_before_units_have_none():
+    values = rule_config_values(PRESETS["default"])
+    del values["head"]["unit"], values["head"]["full_fan_in"]
+    assert rule_config_from_values(values).head == NominalHeadConfig(unit="one")
+    assert NominalHeadConfig().unit == "fan_in"
+
+
 class TestStrictness:
     @pytest.fixture
     def values(self):

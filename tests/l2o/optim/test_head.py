@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
+from l2o import neural_graph
 from l2o.optim.config import NominalHeadConfig, PaperHeadConfig
 from l2o.optim.directions import ADAM, NUM_DIRECTIONS, find_directions
-from l2o.optim.head import apply_head, num_outputs
+from l2o.optim.head import apply_head, num_outputs, update_units
 from l2o.optim.state import advance_parameter_state, init_parameter_state
 
 
@@ -41,6 +43,25 @@ def test_the_nominal_head_scales_adam_and_mixes_directions(directions):
     for index in range(NUM_DIRECTIONS):
         expected = expected + outputs[..., 1 + index] * directions.steps[index]
     assert_exact(found, -0.01 * expected)
+
+
+def test_the_nominal_head_multiplies_by_its_unit(directions):
+    outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    plain = apply_head(NominalHeadConfig(), outputs, directions)
+    assert_exact(apply_head(NominalHeadConfig(), outputs, directions, 0.3), 0.3 * plain)
+
+
+def test_units_fall_with_the_root_of_the_inputs():
+    model = nn.Sequential(
+        nn.Conv2d(16, 8, 4), nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)
+    )
+    graph = neural_graph(model, torch.zeros(2, 16, 4, 4))
+    found = update_units(NominalHeadConfig(unit="fan_in"), graph)
+    assert found == {**dict.fromkeys(graph.shapes, 1.0), "0.weight": 0.5}
+    narrow = NominalHeadConfig(unit="fan_in", full_fan_in=4.0)
+    assert update_units(narrow, graph)["2.weight"] == pytest.approx(0.5**0.5)
+    for config in (NominalHeadConfig(unit="one"), PaperHeadConfig()):
+        assert set(update_units(config, graph).values()) == {1.0}
 
 
 def test_the_nominal_head_at_zero_is_adam(directions):
