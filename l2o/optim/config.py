@@ -59,15 +59,16 @@ class NominalHeadConfig:
 
     kind: Literal["nominal"] = "nominal"
     step_size: float = 0.01
-    """Learning rate of the Adam that an untrained rule is."""
+    """Learning rate of the Adam that an untrained rule is, in the units below."""
     max_log_scale: float = 4.0
     """Bound on the learned logarithm of Adam's step, approached smoothly."""
     unit: Literal["one", "fan_in"] = "fan_in"
     """What updates of a linear map are multiples of: `one` whatever its size; or with
     `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are
     scaled, so that one rule fits narrow and wide layers. Other parameters have 1."""
-    full_fan_in: float = 64.0
-    """Most inputs of a map whose unit is 1, with `unit: fan_in`."""
+    full_fan_in: float = 16.0
+    """Most inputs of a map whose unit is 1, with `unit: fan_in`; of a convolution only
+    those count that are new at each position."""
 
     def __post_init__(self) -> None:
         check_positive(

@@ -42,7 +42,7 @@ def test_matrices_follow_the_whitened_momentum():
 
 def test_wide_maps_move_in_small_units():
     update, grad = first_update((4, 16, 16))
-    expected = 0.5 * whiten(grad.flatten(1)).reshape(grad.shape)
+    expected = 0.25 * whiten(grad.flatten(1)).reshape(grad.shape)
     assert_close(update, -0.1 * 0.25 / 1.01 * 0.5 * expected, rtol=1e-9, atol=1e-12)
 
 

@@ -33,11 +33,25 @@ def test_matrices_and_kernels_are_maps_and_tables_are_none():
         "attend.in_proj_weight": 6,
         "attend.out_proj.weight": 6,
         "turned": 6,
-        "kernel.weight": 3,
-        "mixed.weight": 27,
+        "kernel.weight": 1,
+        "mixed.weight": 9,
     }
     tables = {"tokens.weight", "places", "scale"}
     assert all(len(graph.shapes[name]) > 1 for name in tables)
+
+
+def test_of_a_kernel_counts_what_is_new_at_each_position():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=4),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ConvTranspose2d(8, 6, 4, stride=2),
+        nn.Conv2d(6, 4, 3, groups=2),
+        nn.Flatten(),
+        nn.Linear(144, 5),
+    )
+    graph = neural_graph(model, torch.zeros(2, 3, 20, 20))
+    found = list(fan_ins(graph).values())
+    assert found == [3 * 16, 8 * 4, 8 * 4, 3, 144]
 
 
 def test_a_tied_table_is_none():

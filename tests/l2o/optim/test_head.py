@@ -53,9 +53,9 @@ def test_the_nominal_head_multiplies_by_its_unit(directions):
 
 def test_units_fall_with_the_root_of_the_inputs():
     model = nn.Sequential(
-        nn.Conv2d(16, 8, 4), nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)
+        nn.Conv2d(16, 8, 2, stride=2), nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)
     )
-    graph = neural_graph(model, torch.zeros(2, 16, 4, 4))
+    graph = neural_graph(model, torch.zeros(2, 16, 2, 2))
     found = update_units(NominalHeadConfig(unit="fan_in"), graph)
     assert found == {**dict.fromkeys(graph.shapes, 1.0), "0.weight": 0.5}
     narrow = NominalHeadConfig(unit="fan_in", full_fan_in=4.0)
