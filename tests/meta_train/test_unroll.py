@@ -41,7 +41,8 @@ def go(run, steps):
 def by_hand(task, bound, steps, build_scheduler=None):
     """Train as a user does; return the losses, the parameters, the optimizer."""
     model = task.init_model(seed=4)
-    optimizer = NeuralGraphOpt(model.named_parameters(), rule=bound.rule, model=model)
+    named = model.named_parameters()
+    optimizer = NeuralGraphOpt(named, rule=bound.rule, graph=bound.graph)
     scheduler = None if build_scheduler is None else build_scheduler(optimizer)
     batches, params = task.batches(seed=4), dict(model.named_parameters())
     losses = []
