@@ -55,7 +55,7 @@ def loss_of(outputs, targets):
 
 def unroll(rule, problem, params, *, first_order=False, hyper=None):
     """Return the loss after some steps of our own, with its graph."""
-    graph, state = neural_graph(problem.model), {}
+    graph, state = neural_graph(problem.model, problem.batches[0][0]), {}
     *inner, (inputs, targets) = problem.batches
     for batch, wanted in inner:
         loss = loss_of(functional_call(problem.model, params, batch), wanted)
