@@ -116,9 +116,9 @@ class FeedForward(nn.Module):
             entries: `[feature, edge, cell]`.
             shared: `[width, edge, cell]`, with one cell if all take the same.
         """
-        hidden = self.first.weight @ entries.flatten(1)
-        hidden = add(hidden.view(-1, *entries.shape[1:]), shared)
-        hidden = self.activation(hidden).flatten(1)
+        shared = shared.expand(-1, *entries.shape[1:]).flatten(1)
+        hidden = torch.addmm(shared, self.first.weight, entries.flatten(1))
+        hidden = self.activation(hidden)
         for layer in self.linears:
             hidden = self.activation(_apply(layer, hidden))
         return _apply(self.last, hidden)

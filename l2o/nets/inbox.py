@@ -6,10 +6,12 @@ from math import inf, log
 import torch
 from torch import Tensor
 
+from .products import squared
+
 NUM_REDUCTIONS = 8
 """Mean, minimum, maximum, deviation, each plain and amplified by degree."""
 
-UPDATED_NEURONS = 2**14
+UPDATED_NEURONS = 2**11
 """Neurons that are updated at a time where nothing need be kept for autograd."""
 
 TYPICAL_LOG_DEGREE = log(32.0)
@@ -118,11 +120,12 @@ def reduced(messages: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Return what `Inbox.take` takes of the messages of one tile.
 
     Args:
-        messages: `[part, target, source, width]`.
+        messages: `[part, target, source, width]`; without autograd they are written
+            over.
         axis: the senders' axis.
     """
     low, high = messages.amin(axis), messages.amax(axis)
-    total, square = messages.sum(axis), messages.square().sum(axis)
+    total, square = messages.sum(axis), squared(messages).sum(axis)
     return torch.cat([total, square], dim=-1), torch.cat([low, -high], dim=-1)
 
 

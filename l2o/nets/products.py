@@ -38,3 +38,13 @@ def add(base: Tensor, values: Tensor) -> Tensor:
         values: what broadcasts to its shape.
     """
     return base + values if torch.is_grad_enabled() else base.add_(values)
+
+
+def squared(values: Tensor) -> Tensor:
+    """Return the squares of a tensor that nobody else needs, in its place if it can."""
+    return values.square() if torch.is_grad_enabled() else values.mul_(values)
+
+
+def clamped(values: Tensor, limit: float) -> Tensor:
+    """Return a tensor that nobody else needs between `-limit` and `limit`."""
+    return F.hardtanh(values, -limit, limit, inplace=not torch.is_grad_enabled())

@@ -7,6 +7,8 @@ from typing import Protocol, assert_never, runtime_checkable
 import torch
 from torch import Tensor
 
+from l2o.nets.products import clamped
+
 from .config import FeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
 from .directions import NUM_DIRECTIONS, Directions, Values
 from .state import MOMENTUM_DECAYS, column, constant
@@ -142,7 +144,7 @@ class ScaleFreeFeatures:
         count = len(values.main)
         root = directions.root[None] / scales[count : count + 1]
         entries = [directions.steps, values.main / scales[:count], root.log()]
-        return torch.cat(entries).clamp(-_LIMIT, _LIMIT)
+        return clamped(torch.cat(entries), _LIMIT)
 
 
 def build_features(config: FeaturesConfig) -> Features:

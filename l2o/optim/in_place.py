@@ -25,7 +25,7 @@ from .safety import (
     tamed,
 )
 from .state import State
-from .step import Hyper, apply_updates, propose_updates, widened, widened_all
+from .step import Hyper, propose_updates, summands, widened, widened_all
 
 
 def learned_step_in_place(
@@ -56,7 +56,7 @@ def learned_step_in_place(
     state = _advanced(rule, state, wide, None)
     updates = _proposed(rule, graph, params, wide, state, structure_every)
     for name in list(updates):
-        _write(rule, params, {name: updates.pop(name)}, hyper, None)
+        _write(rule, params[name], updates.pop(name), hyper[name], None)
     return ({name: state[name] for name in wide},)
 
 
@@ -107,9 +107,11 @@ def guarded_step_in_place(
     sizes = sizes_of(rule, updates, are_finite)
     is_sound = are_finite & all_finite(sizes)
     for name in list(updates) if not is_at_hand or is_sound else ():
-        update = clipped(updates.pop(name), sizes[name], safety)
+        update = updates.pop(name)
+        if not is_at_hand or sizes[name] > safety.max_update:
+            update = clipped(update, sizes[name], safety)
         condition = None if is_at_hand else is_sound
-        _write(rule, params, {name: update}, hyper, condition)
+        _write(rule, params[name], update, hyper[name], condition)
     report = StepReport(is_sound, peaks, sizes)
     return {name: state[name] for name in tame}, report
 
@@ -173,13 +175,15 @@ def _advanced(
 
 def _write(
     rule: AbstractRule,
-    params: Mapping[str, Tensor],
-    update: Mapping[str, Tensor],
-    hyper: Mapping[str, Hyper],
+    param: Tensor,
+    update: Tensor,
+    hyper: Hyper,
     is_sound: Tensor | None,
 ) -> None:
-    """Add one parameter's update to it, unless the step is not sound."""
-    ((name, _),) = update.items()
-    param = params[name]
-    new = apply_updates(rule, {name: param}, update, hyper)[name]
+    """Add an update to its parameter, unless the step is not sound."""
+    kept, change = summands(rule, param, update, hyper)
+    if is_sound is None and kept.dtype == change.dtype == param.dtype:
+        torch.add(kept, change, out=param)
+        return
+    new = (kept + change).to(param.dtype)
     param.copy_(new if is_sound is None else torch.where(is_sound, new, param))

@@ -147,10 +147,22 @@ def apply_updates(
     new_params = dict(params)
     for name, update in updates.items():
         item = Hyper() if hyper is None else hyper[name]
-        shrink = 1 - item.lr * (rule.step_size * item.weight_decay)
-        new = widened(params[name]) * shrink + item.lr * update
+        new = torch.add(*summands(rule, params[name], update, item))
         new_params[name] = new.to(params[name].dtype)
     return new_params
+
+
+def summands(
+    rule: AbstractRule, param: Tensor, update: Tensor, hyper: Hyper
+) -> tuple[Tensor, Tensor]:
+    """Return the two tensors whose sum is the new parameter, in float32 or wider."""
+    shrink = 1 - hyper.lr * (rule.step_size * hyper.weight_decay)
+    return _times(widened(param), shrink), _times(update, hyper.lr)
+
+
+def _times(values: Tensor, factor: float | Tensor) -> Tensor:
+    """Return the product; the tensor itself where it would be the same."""
+    return values if isinstance(factor, float) and factor == 1 else values * factor
 
 
 def widened(tensor: Tensor) -> Tensor:
