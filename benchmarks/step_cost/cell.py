@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.optim import Optimizer
@@ -23,6 +23,8 @@ from .turns import Subject, time_in_turns
 
 OUT_OF_MEMORY = "out of memory"
 OUT_OF_TIME = "out of time"
+
+MatmulPrecision: TypeAlias = Literal["highest", "high", "medium"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Cell:
     """Time after which it is not repeated again."""
     memory_bytes: int | None
     """What it may allocate on a CPU; None for no limit."""
+    matmul_precision: MatmulPrecision = "highest"
+    """How much precision products in float32 may give up for speed."""
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             "Choose --device cpu."
         )
     use_threads(cell.threads)
+    torch.set_float32_matmul_precision(cell.matmul_precision)
     network = build_network(cell.network, device)
     if cell.memory_bytes is not None and device.type == "cpu":
         limit_memory(cell.memory_bytes)

@@ -10,7 +10,7 @@ from benchmarks.trials import RESULTS, Row, write_rows
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 
-from .cell import Cell, run_cell
+from .cell import Cell, MatmulPrecision, run_cell
 from .memory import available_memory
 from .networks import NetworkName
 from .subjects import SubjectName
@@ -51,6 +51,9 @@ class Measurement:
     """Time after which a subject is not repeated again."""
     limit_s: float = 480.0
     """Time after which a process is stopped; its row says so."""
+    matmul_precision: MatmulPrecision = "highest"
+    """What `torch.set_float32_matmul_precision` is told, for all that is timed and for
+    the plain product beside it."""
     memory_gb: float | None = None
     """What a process may allocate on a CPU, in 1e9 bytes; None for nine tenths of what
     is free."""
@@ -195,6 +198,7 @@ def _cell(network: NetworkName, subject: SubjectName, measurement: Measurement) 
         repetitions=measurement.repeats,
         seconds=measurement.seconds,
         memory_bytes=memory,
+        matmul_precision=measurement.matmul_precision,
     )
 
 

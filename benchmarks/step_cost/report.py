@@ -25,7 +25,7 @@ products and convolutions as torch's `FlopCounterMode` counts them, in 1e9, with
 elementwise work between them, in the eager form; blank where counting would take
 another long call. Product: what a plain matrix product reached, in the same process and
 in turns with the steps. Over the floor: the time over what these GFLOP take at that
-speed.
+speed. Products in float32: at PyTorch's precision *{matmul_precision}*.
 
 Gradients are noise and rules are untrained: values do not change the cost. *NG-GNN on
 PyTorch Geometric* is the same rule with the same weights on an edge list, as a user of
@@ -46,7 +46,7 @@ def _page(rows: list[Row]) -> list[str]:
     for network in networks:
         found = [row for row in rows if row["network"] == network]
         parts += [_heading(network, found), cost_table(found)]
-    notes = _NOTES.format(**rows[0]["settings"])
+    notes = _NOTES.format(**{"matmul_precision": "highest"} | rows[0]["settings"])
     return [*parts, _compare_forward(rows), origin_of(rows), notes]
 
 
