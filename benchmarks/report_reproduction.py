@@ -65,7 +65,8 @@ def report_reproduction(results: Path) -> str:
     for title, cell in (
         ("Meta-seeds", _each_seed),
         ("Chosen on validation → chosen on test", _as_chosen),
-        ("Read-outs mended → as released", _as_released),
+        ("Read-outs mended → as released", _compared_with("released")),
+        ("A tenth of the budget → the whole", _compared_with("whole")),
     ):
         if lines := _by_rule(tasks, cell):
             parts += [f"## {title}", github_table(lines[1:], lines[0])]
@@ -184,9 +185,20 @@ def _as_chosen(rows: list[Row], name: str) -> str:
     return _compared(learned_by(rows, name), learned_by(rows, name, "test"))
 
 
-def _as_released(rows: list[Row], name: str) -> str:
-    """Return accuracies with the read-outs mended, and as they were released."""
-    return _compared(learned_by(rows, name), learned_by(rows, f"{name}-released"))
+def _compared_with(variant: str) -> Callable[[list[Row], str], str]:
+    """Return what gives accuracies of a configuration and of a variant of its name."""
+
+    def cell(rows: list[Row], name: str) -> str:
+        found = learned_by(rows, f"{name}-{variant}")
+        made = {group.rule["meta_seed"] for group in found if group.rule is not None}
+        before = [
+            group
+            for group in learned_by(rows, name)
+            if group.rule is not None and group.rule["meta_seed"] in made
+        ]
+        return _compared(before, found)
+
+    return cell
 
 
 def _kept(runs: Iterable[MetaRun]) -> str:
