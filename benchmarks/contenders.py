@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, load_rule, read_provenance
+from l2o.optim.config import NominalHeadConfig
 from l2o.optim.checkpoint import rule_path
 
 from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
@@ -22,6 +23,10 @@ class Teacher:
     """The hand-designed optimizer that the shipped rules imitated."""
 
     name: ClassVar = "teacher"
+    matrix_rate: float = 0.65
+    """Rate of linear maps, as the shipped rules' configurations have it."""
+    unit: Literal["one", "fan_in"] = "fan_in"
+    """What it is a multiple of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +106,14 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
                 state_dtype=torch.bfloat16 if state == "bfloat16" else None,
                 structure_every=every,
             )
-        case Teacher():
-            from meta_train.teacher import Teacher as TeacherRule  # extra [train]
+        case Teacher(matrix_rate=rate, unit=unit):
+            from meta_train.estimator_config import ImitationConfig  # extra [train]
+            from meta_train.teacher import Teacher as TeacherRule
 
-            return NeuralGraphOpt(model.parameters(), rule=TeacherRule())
+            rule = TeacherRule(
+                ImitationConfig(matrix_rate=rate), head=NominalHeadConfig(unit=unit)
+            )
+            return NeuralGraphOpt(model.parameters(), rule=rule)
         case Adam() | AdamW() | SGD() | Muon() | ScheduleFree():
             return build_baseline(contender, model, steps)
         case _:
