@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, load_rule, read_provenance
-from l2o.optim.config import NominalHeadConfig
 from l2o.optim.checkpoint import rule_path
+from l2o.optim.config import NominalHeadConfig
 
 from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
 
