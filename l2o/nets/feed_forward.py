@@ -8,7 +8,7 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import FeedForwardConfig
 from .entries import Entries, at_owners
-from .products import Pointwise, add
+from .products import Pointwise, add, add_product
 from .side_by_side import side_by_side
 
 _COLUMNS = 2**14
@@ -116,8 +116,9 @@ class FeedForward(nn.Module):
             entries: `[feature, edge, cell]`.
             shared: `[width, edge, cell]`, with one cell if all take the same.
         """
-        shared = shared.expand(-1, *entries.shape[1:]).flatten(1)
-        hidden = torch.addmm(shared, self.first.weight, entries.flatten(1))
+        grid = shared.expand(-1, *entries.shape[1:])
+        start = grid.clone(memory_format=torch.contiguous_format).flatten(1)
+        hidden = add_product(start, self.first.weight, entries.flatten(1))
         hidden = self.activation(hidden)
         for layer in self.linears:
             hidden = self.activation(_apply(layer, hidden))

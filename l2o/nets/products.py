@@ -6,6 +6,7 @@ With autograd nothing may be overwritten, and the same functions return new tens
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 from torch.nn import functional as F
 
 from .config import Activation
@@ -38,6 +39,23 @@ def add(base: Tensor, values: Tensor) -> Tensor:
         values: what broadcasts to its shape.
     """
     return base + values if torch.is_grad_enabled() else base.add_(values)
+
+
+def add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return `base + left @ right`, in the place of `base` if it can be.
+
+    Args:
+        base: a matrix that nobody else needs.
+        left: a matrix.
+        right: a matrix.
+    """
+    if (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or any(map(is_batchedtensor, (base, left, right)))  # vmap knows no addmm_
+    ):
+        return torch.addmm(base, left, right)
+    return base.addmm_(left, right)
 
 
 def squared(values: Tensor) -> Tensor:

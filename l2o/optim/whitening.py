@@ -1,5 +1,6 @@
 """Whitened momenta: matrices with all singular values near one another."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,6 +19,10 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 _LONG_STEPS = (2, 3)
 """How the steps are divided for long matrices: in each part, one product of rows."""
+
+_BLOCK = 64
+"""Least rows of a block of a symmetric product."""
+_MOST_BLOCKS = 8
 
 _SMALL = 2**18
 """Matrices of at most so many entries are whitened together with others like them."""
@@ -45,7 +50,8 @@ def whiten(matrix: Tensor) -> Tensor:
     rows, columns = white.shape[-2:]
     is_long = rows * columns > _SMALL and columns > 2 * rows
     for steps in _LONG_STEPS if is_long else [1] * _STEPS:
-        white = _polynomial(white @ white.mT, steps) @ white
+        gram = symmetric_product(white, white.mT)
+        white = _polynomial(gram, steps) @ white
     white = white.mT if is_tall else white
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
 
@@ -64,12 +70,41 @@ def _polynomial(gram: Tensor, steps: int) -> Tensor:
     unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     total = None
     for step in range(steps):
-        factor = first * unit + second * gram + third * gram @ gram
-        total = factor if total is None else factor @ total
+        square = symmetric_product(gram, gram)
+        factor = first * unit + second * gram + third * square
+        total = factor if total is None else symmetric_product(factor, total)
         if step < steps - 1:
-            gram = factor @ gram @ factor
+            gram = symmetric_product(symmetric_product(factor, gram), factor)
     assert total is not None
     return total
+
+
+def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return a product that is known to be symmetric; of large ones half is mirrored.
+
+    Args:
+        left: `[*batch, n, column]`.
+        right: `[*batch, column, n]`, the transpose of `left`, or a matrix that commutes
+            with it where both are symmetric.
+
+    Returns:
+        `[*batch, n, n]`.
+    """
+    size = left.shape[-2]
+    count = min(size // _BLOCK, _MOST_BLOCKS)
+    if count < 2:
+        return left @ right
+    ends = [size * index // count for index in range(count + 1)]
+    spans = list(itertools.pairwise(ends))
+    upper = [left[..., a:b, :] @ right[..., a:] for a, b in spans]
+    rows = []
+    for index, (a, b) in enumerate(spans):
+        mirrored = [
+            row[..., a - start : b - start].mT
+            for row, (start, _) in zip(upper[:index], spans, strict=False)
+        ]
+        rows.append(torch.cat([*mirrored, upper[index]], dim=-1))
+    return torch.cat(rows, dim=-2)
 
 
 def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:

@@ -6,7 +6,12 @@ from l2o import neural_graph
 from l2o.graph import NeuralGraph, NeuronGroup, Neurons, View, WeightBlock
 from l2o.optim import whitening
 from l2o.optim.state import advance_state, init_state
-from l2o.optim.whitening import look_ahead, whiten, whiten_momenta
+from l2o.optim.whitening import (
+    look_ahead,
+    symmetric_product,
+    whiten,
+    whiten_momenta,
+)
 
 
 class TestWhiten:
@@ -68,6 +73,29 @@ class TestWhiten:
 
     def test_zero_stays_zero(self):
         assert not whiten(torch.zeros(3, 5)).any()
+
+
+class TestSymmetricProduct:
+    @pytest.mark.parametrize("size", [5, 128, 200, 515])
+    def test_it_is_the_product(self, size):
+        rows = torch.randn(2, size, 7, dtype=torch.float64)
+        gram = rows @ rows.mT
+        torch.testing.assert_close(symmetric_product(rows, rows.mT), gram)
+        torch.testing.assert_close(symmetric_product(gram, gram), gram @ gram)
+
+    def test_of_large_matrices_half_is_never_computed(self):
+        left, right = torch.randn(2, 128, 128, dtype=torch.float64)
+        found = symmetric_product(left, right)
+        assert torch.equal(found[64:, :64], found[:64, 64:].mT)
+        assert not torch.allclose(found, left @ right)  # which is not symmetric
+
+    def test_derivatives_pass(self):
+        rows = torch.randn(130, 3, dtype=torch.float64, requires_grad=True)
+        (half,) = torch.autograd.grad(
+            symmetric_product(rows, rows.mT).square().sum(), rows
+        )
+        (whole,) = torch.autograd.grad((rows @ rows.mT).square().sum(), rows)
+        torch.testing.assert_close(half, whole)
 
 
 class TestMomenta:
