@@ -39,7 +39,7 @@ def test_it_has_arguments_results_and_an_example(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_shows_it(name):
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
     code = " ".join(
         " ".join(re.findall(r"^```.*?^```|`[^`\n]+`", page.read_text(), re.M | re.S))
         for page in pages

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from l2o import load_rule, read_provenance, shipped_rules
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *("README.md", "examples/README.md"),
-    *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
 ]
 LONG = ("docs/drop-in.md", "docs/functional.md")
 """Pages whose blocks take over 2 s, most of it imports."""
@@ -87,3 +89,19 @@ def test_numbers_of_results_are_the_committed_ones(page):
         known = set(re.findall(r"\d[\d,.]*\d|\d", committed))
         strange = set(re.findall(r"\d[\d,.]*\d|\d", quoted)) - known
         assert not strange, f"{sorted(strange)} stand in none of {files}"
+
+
+@pytest.mark.parametrize("name", shipped_rules())
+def test_every_shipped_rule_has_a_card_of_what_its_file_says(name):
+    text = (ROOT / f"docs/rules/{name}.md").read_text()
+    (table,) = re.findall(rf"<!-- provenance: {name} -->\n(.*?)\n\n", text, re.DOTALL)
+    origin = read_provenance(name)
+    seconds, steps = origin["seconds"], origin["inner_steps"]
+    assert f"{steps:,} in {origin['outer_step']} outer steps" in table
+    assert f"| {seconds / 60:.0f} minutes" in table
+    assert f"| commit | {origin['commit']} |" in table
+    assert f"| meta-seed | {origin['config']['seed']}," in table
+    assert f"{origin['config']['name']}.yaml" in table
+    assert f"{load_rule(name).num_weights():,} weights" in text
+    for section in ("What was tried", "Results", "Limits"):
+        assert f"\n## {section}\n" in text
