@@ -11,6 +11,7 @@ from l2o import load_rule, read_provenance, shipped_rules
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *("README.md", "examples/README.md"),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("benchmarks/*.md")),
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
 ]
 LONG = ("docs/drop-in.md", "docs/functional.md")
