@@ -30,6 +30,7 @@ from .optimizer_cost import (
     report_optimizer_cost,
     run_optimizer_cost,
 )
+from .options_file import with_options_of_file
 from .report import report_fashion, report_long
 from .report_ablations import report_ablations
 from .report_contest import report_contest
@@ -45,6 +46,7 @@ from .workloads import DataChoice
 from .zoo_commands import CnnZooData, WildParkData, run_cnn_zoo, run_wild_park
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
+_BENCHMARK = "Compare optimizers: append rows. `--config FILE.yaml` reads options."
 _EXTRAS = (
     "matplotlib",
     "pydantic",
@@ -72,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from meta_train.command import main as meta_train_main
 
             return meta_train_main(arguments[1:])
+        if arguments[:1] == ["benchmark"]:
+            arguments = with_options_of_file(arguments)
         _run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted; benchmarks continue where they stopped.\n")
@@ -249,7 +253,7 @@ def _run(arguments: list[str]) -> None:
     benchmark, data = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
     app.command(name="demo")(DemoConfig)
     app.command(name="meta-train")(meta_train)
-    app.command(benchmark, name="benchmark", help="Compare optimizers: append rows.")
+    app.command(benchmark, name="benchmark", help=_BENCHMARK)
     benchmark.command(name="fashion")(FashionConfig)
     benchmark.command(name="long")(LongConfig)
     benchmark.command(name="transfer")(TransferConfig)

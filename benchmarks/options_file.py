@@ -1,0 +1,81 @@
+"""Options of a benchmark from a YAML file: the command of a table, committed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+FLAG = "--config"
+
+
+def with_options_of_file(arguments: Sequence[str]) -> list[str]:
+    """Put the options that a file holds in the place of `--config FILE`.
+
+    Keys are the names of options, with dots or as mappings for those of a group; an
+    option that also stands on the command line is taken from there.
+
+    Args:
+        arguments: of a command line.
+
+    Returns:
+        The same without `--config`; unchanged where there is none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if nothing follows `--config`, or the file is no mapping.
+    """
+    if FLAG not in arguments:
+        return list(arguments)
+    place = list(arguments).index(FLAG)
+    if place + 1 == len(arguments):
+        raise ValueError(f"{FLAG} needs a YAML file behind it; got none. Name one.")
+    path = Path(arguments[place + 1])
+    before, after = arguments[:place], arguments[place + 2 :]
+    given = {item.removeprefix("--no-").removeprefix("--") for item in after}
+    given |= {item.removeprefix("--no-").removeprefix("--") for item in before}
+    found = [
+        part
+        for name, value in _flat(_read(path))
+        if name not in given
+        for part in _written(name, value)
+    ]
+    return [*before, *found, *after]
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    import yaml  # extra [benchmarks]
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{FLAG} needs a YAML file; got {path}, which does not exist. Shipped ones "
+            "lie in benchmarks/configs."
+        )
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{FLAG} needs YAML; got {path}: {error}. Mend its syntax."
+        ) from error
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{FLAG} needs a file of options and values; got {path}, which holds "
+            f"{type(values).__name__}. Write for example `steps: 1000`."
+        )
+    return values
+
+
+def _flat(values: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of each option, groups joined by dots."""
+    for key, value in values.items():
+        name = group + str(key).replace("_", "-")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _written(name: str, value: Any) -> list[str]:
+    """Return an option as it stands on a command line."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    values = value if isinstance(value, list) else [value]
+    return [f"--{name}", *map(str, values)]
