@@ -30,8 +30,9 @@ def with_options_of_file(arguments: Sequence[str]) -> list[str]:
         raise ValueError(f"{FLAG} needs a YAML file behind it; got none. Name one.")
     path = Path(arguments[place + 1])
     before, after = arguments[:place], arguments[place + 2 :]
-    given = {item.removeprefix("--no-").removeprefix("--") for item in after}
-    given |= {item.removeprefix("--no-").removeprefix("--") for item in before}
+    given = {
+        item.removeprefix("--no-").removeprefix("--") for item in (*before, *after)
+    }
     found = [
         part
         for name, value in _flat(_read(path))
@@ -42,19 +43,9 @@ def with_options_of_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    import yaml  # extra [benchmarks]
+    from meta_train.config import read_yaml  # extra [train]
 
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{FLAG} needs a YAML file; got {path}, which does not exist. Shipped ones "
-            "lie in benchmarks/configs."
-        )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{FLAG} needs YAML; got {path}: {error}. Mend its syntax."
-        ) from error
+    values = read_yaml(path, owner=FLAG, shipped="benchmarks/configs")
     if not isinstance(values, Mapping):
         raise ValueError(
             f"{FLAG} needs a file of options and values; got {path}, which holds "

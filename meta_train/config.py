@@ -208,20 +208,35 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> MetaTrainConfig:
         ValueError: naming each key that is unknown or has a bad value, or a change that
             is none.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load_config needs a YAML file; got {path}, which does not exist. "
-            "Shipped ones lie in meta_train/configs."
-        )
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"load_config needs YAML; got {path}: {error}. Mend its syntax."
-        ) from error
+    values = read_yaml(path, owner="load_config", shipped="meta_train/configs")
     for change in changes:
         _apply_change(values, change)
     return parse_config(values, origin=" ".join([str(path), *changes]))
+
+
+def read_yaml(path: Path, *, owner: str, shipped: str) -> object:
+    """Return the plain values that a YAML file holds.
+
+    Args:
+        path: the file.
+        owner: who asks, for the message.
+        shipped: folder where such files lie, for the message.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not YAML.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{owner} needs a YAML file; got {path}, which does not exist. "
+            f"Shipped ones lie in {shipped}."
+        )
+    try:
+        return yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{owner} needs YAML; got {path}: {error}. Mend its syntax."
+        ) from error
 
 
 def _apply_change(values: object, change: str) -> None:
