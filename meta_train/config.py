@@ -145,6 +145,10 @@ class MetaTrainConfig:
     """`auto` takes CUDA when there is one; or any PyTorch device."""
     compile: bool = True
     """Whether the rule is compiled; worth it from a few hundred outer steps on."""
+    cuda_graphs: bool = False
+    """Whether inner steps without autograd are captured as CUDA graphs and replayed, on
+    a GPU; estimators that replay some steps take theirs so. Capturing takes a minute a
+    kind of problem."""
     data: Literal["auto", "full", "embedded"] = "auto"
     """Which copy of FashionMNIST; `full` fails where it is absent."""
 

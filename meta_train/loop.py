@@ -67,7 +67,7 @@ class MetaTrainer:
         self.folder = folder
         self.ranks = Ranks() if ranks is None else ranks
         self.origin = provenance()
-        self.device = _device(config.device)
+        self.device = _device(config.device, needs_gpu=config.cuda_graphs)
         self.checkpoint_path = folder / "checkpoint.pt"
         if self.checkpoint_path.exists() and not resume:
             raise FileExistsError(
@@ -348,7 +348,12 @@ class MetaTrainer:
         save_rule(self.rule, self.folder / name, provenance=values)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, *, needs_gpu: bool) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if needs_gpu and torch.device(name).type != "cuda":
+        raise ValueError(
+            f"MetaTrainConfig cuda_graphs needs a CUDA device; got device {name!r}. "
+            "Leave cuda_graphs out, or run where torch sees a GPU."
+        )
     return torch.device(name)

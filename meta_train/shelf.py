@@ -63,7 +63,10 @@ class Shelf:
         key = (tuple(shapes.items()), repr(task.init_model(0)))
         if key not in self._graphs:
             self._graphs[key] = RuleOnGraph(
-                self.rule, task, compile=self.config.compile
+                self.rule,
+                task,
+                compile=self.config.compile,
+                captures=self.config.cuda_graphs,
             )
         return self._graphs[key]
 

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
 from l2o.optim.rule import Params
 from l2o.optim.state import State
-from optimizees import Task
+from optimizees import Batch, Task
+
+from .capture import captured
 
 Updates: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]
@@ -20,6 +22,8 @@ Updates: TypeAlias = Callable[
 """The rule on one graph: parameters, gradients, state to updates."""
 Cotangent: TypeAlias = Callable[[], Params]
 """Finds the derivative of the meta-loss by one step's update, of every parameter."""
+LossAndGrads: TypeAlias = Callable[[Params, Batch], tuple[Tensor, Params]]
+"""Loss of a batch and its gradients, both without a graph."""
 
 DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
@@ -49,6 +53,7 @@ class RuleOnGraph:
         task: the network that is trained, which is traced.
         compile: whether the rule is compiled.
         graph: of the network, if it is known; None for tracing it.
+        captures: whether inner steps are replayed as CUDA graphs.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class RuleOnGraph:
         *,
         compile: bool,
         graph: NeuralGraph | None = None,
+        captures: bool = False,
     ) -> None:
         self.rule = rule
         if graph is None:
@@ -66,6 +72,10 @@ class RuleOnGraph:
         rule.check(self.graph)
         self._compiled = torch.compile if compile else _as_it_is
         self.updates: Updates = self._compiled(self._updates)
+        self.updates_without_grad = (
+            captured(self._updates) if captures else self.updates
+        )
+        self.loss_and_grads = cache(_captured_loss) if captures else _plain_loss
         self.lane_step = cache(self._lane_step)
 
     def _updates(
@@ -93,6 +103,24 @@ class RuleOnGraph:
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def _plain_loss(task: Task) -> LossAndGrads:
+    return task.loss_and_grads
+
+
+def _captured_loss(task: Task) -> LossAndGrads:
+    """Return `task.loss_and_grads` in a form that compiles without a break."""
+
+    @captured
+    def grads_and_loss(params: Params, batch: Batch) -> tuple[Params, Tensor]:
+        return grad_and_value(task.loss)(params, batch)
+
+    def loss_and_grads(params: Params, batch: Batch) -> tuple[Tensor, Params]:
+        grads, loss = grads_and_loss(params, batch)
+        return loss, grads
+
+    return loss_and_grads
 
 
 class InnerRun:
@@ -125,8 +153,9 @@ class InnerRun:
         self.batches = task.batches(seed)
         self.params: Params = task.init_params(seed)
         self.state: State = bound.rule.init_state(self.params)
+        self._loss_and_grads = bound.loss_and_grads(task)
         self.batch = self.batches.next()
-        loss, self.grads = task.loss_and_grads(self.params, self.batch)
+        loss, self.grads = self._loss_and_grads(self.params, self.batch)
         self.loss = float(loss)
         self.first_loss = self.loss
 
@@ -149,7 +178,9 @@ class InnerRun:
         with torch.no_grad():
             self.state = self.bound.rule.advance(self.state, self.grads)
             record = Record(self.params, self.grads, self.state)
-            updates = self.bound.updates(self.params, self.grads, self.state)
+            updates = self.bound.updates_without_grad(
+                self.params, self.grads, self.state
+            )
             if self.is_annealed:
                 lr = 1 - self.position / self.length
                 updates = {name: lr * item for name, item in updates.items()}
@@ -162,7 +193,7 @@ class InnerRun:
     def measure(self) -> float:
         """Draw the next batch and take loss and gradients on it."""
         self.batch = self.batches.next()
-        loss, self.grads = self.task.loss_and_grads(self.params, self.batch)
+        loss, self.grads = self._loss_and_grads(self.params, self.batch)
         self.loss = float(loss)
         return self.loss
 

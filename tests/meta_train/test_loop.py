@@ -402,6 +402,11 @@ class TestLearningRate:
         assert rates == [learning_rate(config, step) for step in range(3)]
 
 
+def test_cuda_graphs_need_a_gpu(tiny, tmp_path):
+    with pytest.raises(ValueError, match="needs a CUDA device; got device 'cpu'"):
+        MetaTrainer(tiny(device="cpu", cuda_graphs=True), tmp_path)
+
+
 @pytest.mark.compile
 def test_compiled_is_close_to_eager(tiny, tmp_path):
     settings = {"outer_steps": 2, "tasks": [{"name": "fashion-mlp", "image_size": 7}]}

@@ -1,3 +1,4 @@
+import copy
 import io
 from dataclasses import replace
 from functools import partial
@@ -7,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LinearLR
 
 from l2o import PRESETS, NeuralGraphOpt, Rule
+from meta_train.capture import captured
 from meta_train.selection import Validation, validate
 from meta_train.unroll import InnerRun, RuleOnGraph
 from optimizees import ConvNet, Task, load_fashion_mnist
@@ -169,3 +171,50 @@ class TestValidation:
         bound = RuleOnGraph(rule, task, compile=False)
         found = validate(task, bound, [images] * 2, seeds=(1,), steps=3)
         assert found == [Validation(10.0, 0.0, 10.0)] * 2
+
+
+@pytest.mark.compile
+class TestCaptured:
+    def test_a_run_is_the_plain_one(self, bound, task):
+        captures = RuleOnGraph(
+            bound.rule, task, compile=False, graph=bound.graph, captures=True
+        )
+        plain, captured = (
+            InnerRun(task, each, seed=4, length=9) for each in (bound, captures)
+        )
+        torch.testing.assert_close(go(captured, 6), go(plain, 6), rtol=1e-4, atol=0)
+        torch.testing.assert_close(captured.params, plain.params, rtol=0, atol=1e-5)
+        other = InnerRun(task, bound, seed=5, length=9)
+        go(other, 6)
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(captured.params, other.params, rtol=0, atol=1e-5)
+
+    def test_what_it_returned_outlives_the_next_call(self):
+        double = captured(lambda values: {"twice": 2 * values["one"]})
+        first = double({"one": torch.ones(3)})["twice"]
+        second = double({"one": torch.zeros(3)})["twice"]
+        assert first.tolist() == [2, 2, 2]
+        assert second.tolist() == [0, 0, 0]
+
+    def test_it_records_nothing_for_autograd(self):
+        double = captured(lambda values: 2 * values)
+        assert not double(torch.ones(3, requires_grad=True)).requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_cuda_graphs_are_the_plain_run_on_a_gpu(bound, images):
+    build = partial(ConvNet, 1, (3, 4), image_size=7)
+    task = Task("small", build, images.to(torch.device("cuda")), 16)
+    rule = copy.deepcopy(bound.rule).cuda()
+    runs = [
+        InnerRun(
+            task,
+            RuleOnGraph(rule, task, compile=False, captures=captures),
+            seed=4,
+            length=50,
+        )
+        for captures in (False, True)
+    ]
+    plain, graphs = (go(run, 20) for run in runs)
+    torch.testing.assert_close(graphs, plain, rtol=1e-3, atol=0)
