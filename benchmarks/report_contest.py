@@ -1,5 +1,6 @@
 """Tables and curves of rules against tuned opponents."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Literal, assert_never
@@ -138,6 +139,7 @@ def _grid_table(validated: list[Group]) -> str:
         for group in sorted(mine, key=lambda group: group.lr or 0.0):
             value = merit(group.rows)
             shown = f"{100 * value:.2f}" if has_classes else f"{-value:.4f}"
+            shown = shown if math.isfinite(value) else "diverged"
             cell = f"{group.lr:g}: {shown}"
             cells.append(f"**{cell}**" if group.lr == best else cell)
         counts = sorted({len(group.rows) for group in mine})

@@ -60,6 +60,15 @@ def test_the_choice_of_learning_rates_is_shown_in_order(results):
     assert grid == ["Adam", "2", "**0.01: 82.00**, 0.02: 81.00, 0.04: 70.00"]
 
 
+def test_a_rate_at_which_all_diverged_says_so(tmp_path, make_row):
+    nothing = {"step": 1000, "train_loss": None, "loss": None, "accuracy": None}
+    row = make_row(held_out_split="validation", lr=0.8, scores=[nothing])
+    good = make_row(held_out_split="validation", lr=0.1, scores=scored(0.8))
+    write_rows(tmp_path / "rows.jsonl", [row, good])
+    text = report_contest("transfer", tmp_path / "rows.jsonl")
+    assert "**0.1: 80.00**, 0.8: diverged" in text
+
+
 def test_without_tests_there_is_the_choice_alone(tmp_path, make_row):
     write_rows(tmp_path / "rows.jsonl", [make_row(held_out_split="validation")])
     text = report_contest("transfer", tmp_path / "rows.jsonl")
