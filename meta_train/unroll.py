@@ -153,10 +153,7 @@ class InnerRun:
         self.batches = task.batches(seed)
         self.params: Params = task.init_params(seed)
         self.state: State = bound.rule.init_state(self.params)
-        self._loss_and_grads = bound.loss_and_grads(task)
-        self.batch = self.batches.next()
-        loss, self.grads = self._loss_and_grads(self.params, self.batch)
-        self.loss = float(loss)
+        self.measure()
         self.first_loss = self.loss
 
     @property
@@ -193,7 +190,8 @@ class InnerRun:
     def measure(self) -> float:
         """Draw the next batch and take loss and gradients on it."""
         self.batch = self.batches.next()
-        loss, self.grads = self._loss_and_grads(self.params, self.batch)
+        take = self.bound.loss_and_grads(self.task)
+        loss, self.grads = take(self.params, self.batch)
         self.loss = float(loss)
         return self.loss
 
