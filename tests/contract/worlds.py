@@ -37,6 +37,7 @@ def _enter(rank, worker, folder):
     )
     try:
         worker(folder)
+        dist.barrier()  # none ends while another still needs it
     finally:
         dist.destroy_process_group()
 
