@@ -18,10 +18,10 @@ def captured(function: Callable[..., Result]) -> Callable[..., Result]:
     autograd. On a CPU the function is only compiled.
 
     Args:
-        function: from tensors, and containers of tensors, to such; it must compile
-            without a break.
+        function: from tensors, and containers of tensors, to such. Pieces that do not
+            compile run as they are.
     """
-    compiled = torch.compile(function, mode="reduce-overhead", fullgraph=True)
+    compiled = torch.compile(function, mode="reduce-overhead", dynamic=False)
 
     def replay(*args: object) -> Result:
         torch.compiler.cudagraph_mark_step_begin()
