@@ -31,7 +31,8 @@ def with_options_of_file(arguments: Sequence[str]) -> list[str]:
     path = Path(arguments[place + 1])
     before, after = arguments[:place], arguments[place + 2 :]
     given = {
-        item.removeprefix("--no-").removeprefix("--") for item in (*before, *after)
+        item.partition("=")[0].removeprefix("--no-").removeprefix("--")
+        for item in (*before, *after)
     }
     found = [
         part

@@ -34,6 +34,12 @@ def test_the_command_line_has_the_last_word(file, first):
     assert "--no-with-teacher" not in found
 
 
+def test_an_option_with_its_value_behind_a_sign_has_it_too(file):
+    found = with_options_of_file(["--steps=7", "--config", file])
+    assert "--steps=7" in found
+    assert "--steps" not in found
+
+
 def test_without_a_file_nothing_changes():
     assert with_options_of_file(["a", "--b"]) == ["a", "--b"]
 
