@@ -6,7 +6,6 @@ it without a copy; only odd strides need an index.
 
 import math
 import operator
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -149,7 +148,7 @@ def _find_cut(view: View, numel: int) -> _Cut | None:
     order = sorted(
         range(len(view.shape)),
         # An axis of length one may stand anywhere: last, so that it splits no run.
-        key=lambda axis: sys.maxsize if view.shape[axis] == 1 else -view.strides[axis],
+        key=lambda axis: (view.shape[axis] == 1, -view.strides[axis]),
     )
     runs: list[tuple[int, int]] = []  # (length, stride), neighbours in memory made one
     for axis in order:
