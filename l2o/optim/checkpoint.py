@@ -224,7 +224,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             names = file.keys()
-            theta = {name: file.get_tensor(name) for name in names}
+            # A file aligns its tensors otherwise than memory does, and kernels round by
+            # alignment: copies make the updates those of the rule that was saved.
+            theta = {name: file.get_tensor(name).clone() for name in names}
     except SafetensorError as error:
         raise ValueError(
             f"load_rule needs a whole safetensors file; got {path}, which cannot be "

@@ -33,7 +33,7 @@ class ScaleFreeFeaturesConfig:
     __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["scale_free"] = "scale_free"
-    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
     """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
 
 
@@ -53,15 +53,19 @@ class PaperHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NominalHeadConfig:
-    """Adam's update, scaled by and added to what the network says."""
+    """Adam's update with others added to it, scaled by what the network says."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["nominal"] = "nominal"
     step_size: float = 0.01
     """Learning rate of the Adam that an untrained rule is, in the units below."""
-    max_log_scale: float = 4.0
-    """Bound on the learned logarithm of Adam's step, approached smoothly."""
+    max_log_scale: float = 6.0
+    """Bound on the learned logarithm of a step's scale, approached smoothly."""
+    scaled: Literal["adam", "all"] = "all"
+    """What the learned scale multiplies: `adam`, that direction alone, with the others
+    added as they are; or `all`, their sum, so that a rule that lowers its rate keeps
+    its direction."""
     unit: Literal["one", "fan_in"] = "fan_in"
     """What updates of a linear map are multiples of: `one` whatever its size; or with
     `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are
@@ -178,7 +182,9 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
         features["time_scales"] = tuple(features["time_scales"])
     head = dict(_part(parts, "head"))
     if head.get("kind") == NominalHeadConfig.kind:
-        head.setdefault("unit", "one")  # files from before there was a choice
+        # Files from before there was a choice.
+        head.setdefault("unit", "one")
+        head.setdefault("scaled", "adam")
     if parts:
         raise ValueError(
             f"RuleConfig has net, features and head; got also {sorted(parts)}. "

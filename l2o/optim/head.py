@@ -49,7 +49,9 @@ def apply_head(
     .. math::
         paper: \quad \lambda s \exp(\lambda m)
 
-        nominal: \quad -\eta \nu (u_{Adam} \exp(a) + \sum_k c_k u_k)
+        nominal, adam: \quad -\eta \nu (u_{Adam} \exp(a) + \sum_k c_k u_k)
+
+        nominal, all: \quad -\eta \nu \exp(a) (u_{Adam} + \sum_k c_k u_k)
 
     with directions :math:`u_k`, the step size :math:`\eta` and the unit :math:`\nu`.
     The nominal head with outputs at zero is Adam. Every term is a direction times a
@@ -80,6 +82,9 @@ def apply_head(
             bound = config.max_log_scale
             factor = torch.exp(bound * torch.tanh(outputs[..., 0] / bound))
             mixed = (outputs[..., 1:].movedim(-1, 0) * directions.steps).sum(0)
-            return -config.step_size * unit * (directions.steps[ADAM] * factor + mixed)
+            adam = directions.steps[ADAM]
+            is_all = config.scaled == "all"
+            total = (adam + mixed) * factor if is_all else adam * factor + mixed
+            return -config.step_size * unit * total
         case _:
             assert_never(config)

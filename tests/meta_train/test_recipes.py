@@ -9,7 +9,7 @@ import torch
 import meta_train
 from l2o import PRESETS, RuleConfig
 from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig, NGGNNConfig, NGTConfig
-from l2o.optim.config import NominalHeadConfig
+from l2o.optim.config import NominalHeadConfig, ScaleFreeFeaturesConfig
 from meta_train.config import load_config
 from meta_train.loop import MetaTrainer
 from meta_train.outer import learning_rate
@@ -25,7 +25,16 @@ def released(name):
     return replace(config, net=replace(config.net, readout="released"))
 
 
-OLD = NominalHeadConfig(unit="one")
+def ours(net):
+    """Return the rule of a net as it was when our recipe ran."""
+    clock = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+    return RuleConfig(
+        net=net,
+        features=ScaleFreeFeaturesConfig(time_scales=clock),
+        head=NominalHeadConfig(unit="one", scaled="adam", max_log_scale=4.0),
+    )
+
+
 RULES = {
     "paper-ff": "paper-ff",
     "paper-lstm": "paper-lstm",
@@ -34,11 +43,11 @@ RULES = {
     "paper-ng-gnn-released": released("paper"),
     "paper-ng-t": "paper-ng-t",
     "paper-ng-t-released": released("paper-ng-t"),
-    "ours-ff": RuleConfig(net=FeedForwardConfig(), head=OLD),
-    "ours-lstm": RuleConfig(net=LSTMConfig(), head=OLD),
-    "ours-nfn": RuleConfig(net=NFNConfig(), head=OLD),
-    "ours-ng-gnn": RuleConfig(net=NGGNNConfig(), head=OLD),
-    "ours-ng-t": RuleConfig(net=NGTConfig(), head=OLD),
+    "ours-ff": ours(FeedForwardConfig()),
+    "ours-lstm": ours(LSTMConfig()),
+    "ours-nfn": ours(NFNConfig()),
+    "ours-ng-gnn": ours(NGGNNConfig()),
+    "ours-ng-t": ours(NGTConfig()),
 }
 
 

@@ -51,11 +51,13 @@ def test_values_and_back_is_identity(name):
     assert values == rule_config_values(PRESETS[name])
 
 
-def test_files_from_before_units_have_none():
+def test_files_from_before_a_choice_keep_what_there_was():
     values = rule_config_values(PRESETS["default"])
-    del values["head"]["unit"], values["head"]["full_fan_in"]
-    assert rule_config_from_values(values).head == NominalHeadConfig(unit="one")
-    assert NominalHeadConfig().unit == "fan_in"
+    for key in "unit", "full_fan_in", "scaled":
+        del values["head"][key]
+    head = rule_config_from_values(values).head
+    assert head == NominalHeadConfig(unit="one", scaled="adam")
+    assert (NominalHeadConfig().unit, NominalHeadConfig().scaled) == ("fan_in", "all")
 
 
 class TestStrictness:

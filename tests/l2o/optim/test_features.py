@@ -135,7 +135,8 @@ class TestScaleFree:
         torch.testing.assert_close(context[6], size, rtol=1e-9, atol=1e-12)
         assert context[7].item() == pytest.approx(math.log(12) / 10)
         assert context[8] == 2 / 4
-        clock = [math.tanh(9 / scale - 1) for scale in (10, 30, 100, 300, 1000, 3000)]
+        scales = (10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4)
+        clock = [math.tanh(9 / scale - 1) for scale in scales]
         assert context[9:].tolist() == pytest.approx(clock)
 
     def test_the_clock_may_be_another(self, history):

@@ -36,13 +36,30 @@ def test_the_papers_step_size_is_the_default():
     assert PaperHeadConfig().step_size == 0.01
 
 
-def test_the_nominal_head_scales_adam_and_mixes_directions(directions):
+@pytest.mark.parametrize("scaled", ["adam", "all"])
+def test_the_nominal_head_scales_and_mixes_directions(directions, scaled):
     outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
-    found = apply_head(NominalHeadConfig(), outputs, directions)
-    expected = directions.steps[ADAM] * (4 * torch.tanh(outputs[..., 0] / 4)).exp()
+    found = apply_head(NominalHeadConfig(scaled=scaled), outputs, directions)
+    scale = (6 * torch.tanh(outputs[..., 0] / 6)).exp()
+    others = scale if scaled == "all" else 1.0
+    expected = directions.steps[ADAM] * scale
     for index in range(NUM_DIRECTIONS):
-        expected = expected + outputs[..., 1 + index] * directions.steps[index]
+        term = outputs[..., 1 + index] * directions.steps[index]
+        expected = expected + others * term
     assert_exact(found, -0.01 * expected)
+
+
+def test_a_rule_that_lowers_its_rate_keeps_its_direction(directions):
+    outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    lower = outputs.clone()
+    outputs[..., 0], lower[..., 0] = 0.0, -2.0
+    for scaled, is_kept in ("all", True), ("adam", False):
+        config = NominalHeadConfig(scaled=scaled)
+        plain, small = (
+            apply_head(config, item, directions).flatten() for item in (outputs, lower)
+        )
+        alike = torch.cosine_similarity(plain, small, 0)
+        assert (abs(alike - 1) < 1e-12) == is_kept
 
 
 def test_the_nominal_head_multiplies_by_its_unit(directions):
