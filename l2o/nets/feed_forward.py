@@ -8,7 +8,7 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import FeedForwardConfig
 from .entries import Entries, at_owners
-from .products import Pointwise, add, add_product
+from .products import Pointwise, add, add_product, linear, linear_by_channel
 from .side_by_side import side_by_side
 
 _COLUMNS = 2**14
@@ -147,13 +147,13 @@ class FeedForward(nn.Module):
         if mix is not None:
             shared = shared + weight @ mix.bias
             weight = weight @ mix.weight
-        part = (structure @ weight.T).movedim(-1, 0)
+        part = linear(structure, weight).movedim(-1, 0)
         return add(part, _leading(shared, ndim))
 
 
 def _apply(layer: nn.Linear, values: Tensor) -> Tensor:
     """Return `[outputs, entry]` from `[inputs, entry]`."""
-    return torch.addmm(layer.bias[:, None], layer.weight, values)
+    return linear_by_channel(layer.weight, values, layer.bias)
 
 
 def _leading(values: Tensor, ndim: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.maps import fan_ins
+from l2o.nets.products import product
 
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
 
@@ -20,7 +21,7 @@ _STEPS = 5
 _LONG_STEPS = (2, 3)
 """How the steps are divided for long matrices: in each part, one product of rows."""
 
-_BLOCK = 64
+_BLOCK = 128
 """Least rows of a block of a symmetric product."""
 _MOST_BLOCKS = 8
 
@@ -51,7 +52,7 @@ def whiten(matrix: Tensor) -> Tensor:
     is_long = rows * columns > _SMALL and columns > 2 * rows
     for steps in _LONG_STEPS if is_long else [1] * _STEPS:
         gram = symmetric_product(white, white.mT)
-        white = _polynomial(gram, steps) @ white
+        white = product(_polynomial(gram, steps), white)
     white = white.mT if is_tall else white
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
 
@@ -93,10 +94,10 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
     size = left.shape[-2]
     count = min(size // _BLOCK, _MOST_BLOCKS)
     if count < 2:
-        return left @ right
+        return product(left, right)
     ends = [size * index // count for index in range(count + 1)]
     spans = list(itertools.pairwise(ends))
-    upper = [left[..., a:b, :] @ right[..., a:] for a, b in spans]
+    upper = [product(left[..., a:b, :], right[..., a:]) for a, b in spans]
     rows = []
     for index, (a, b) in enumerate(spans):
         mirrored = [

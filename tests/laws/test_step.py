@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from l2o import Hyper, NeuralGraphOpt, Rule, learned_step, neural_graph
+from l2o import (
+    Hyper,
+    NeuralGraphOpt,
+    Rule,
+    SafetyConfig,
+    learned_step,
+    neural_graph,
+)
 from l2o.optim.config import NominalHeadConfig, PaperHeadConfig
 
 
@@ -46,6 +53,7 @@ class TestShell:
             lr=2.0,
             rule=rule,
             model=model,
+            safety=SafetyConfig(max_update=1e6),  # a rule at random takes large steps
         )
         params, state = tensors_of(model), {}
         graph = neural_graph(params)

