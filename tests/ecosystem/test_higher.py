@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from l2o import PRESETS, Hyper, NeuralGraphOpt, learned_step, neural_graph
+from l2o import PRESETS, Hyper, NeuralGraphOpt, SafetyConfig, learned_step, neural_graph
 from l2o.optim.config import NominalHeadConfig
 from optimizees import MLP, ConvNet
 
@@ -96,8 +96,13 @@ def assert_same_gradients(found, expected, inputs, other_inputs):
         torch.testing.assert_close(slope, other, rtol=1e-9, atol=1e-12)
 
 
+WIDE = SafetyConfig(max_update=1e6)
+"""Limits for rules at random; the differentiable optimizer has none."""
+
+
 def optimizer_for(problem, rule, **settings):
-    return NeuralGraphOpt(problem.model.named_parameters(), rule=rule, **settings)
+    params = problem.model.named_parameters()
+    return NeuralGraphOpt(params, rule=rule, safety=WIDE, **settings)
 
 
 class TestMetaGradients:
@@ -238,7 +243,7 @@ class TestInnerLoop:
             {"params": others[:1], "lr": 0.5, "maximize": True},
             {"params": others[1:]},
         ]
-        return NeuralGraphOpt(groups, rule=rule, model=problem.model)
+        return NeuralGraphOpt(groups, rule=rule, model=problem.model, safety=WIDE)
 
     def test_it_needs_the_model_to_read_what_rests(
         self, higher, innerloop_ctx, problem, partial_optimizer
