@@ -78,6 +78,13 @@ def squared(values: Tensor) -> Tensor:
     return values.square() if torch.is_grad_enabled() else values.mul_(values)
 
 
+def sum_of_squares(values: Tensor) -> Tensor:
+    """Return the sum of the squares along the last axis."""
+    if torch.is_grad_enabled():  # the norm has no second derivative at zero
+        return values.square().sum(-1)
+    return torch.linalg.vector_norm(values, dim=-1).square()
+
+
 def clamped(values: Tensor, limit: float) -> Tensor:
     """Return a tensor that nobody else needs between `-limit` and `limit`."""
     return F.hardtanh(values, -limit, limit, inplace=not torch.is_grad_enabled())

@@ -12,6 +12,7 @@ from torch import Tensor
 from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
 from l2o.graph.maps import fan_ins
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
+from l2o.nets.products import sum_of_squares
 from l2o.nets.side_by_side import side_by_side
 
 from .config import HeadConfig
@@ -188,8 +189,9 @@ class RuleEntries:
 
         def squares(tile: EdgeTile | NodeTile) -> Tensor:
             known = self._look_up(tile)
-            found = self._features.measured(known.values, known.directions).square()
-            return found.flatten(2).sum(2).to(total.dtype)
+            parts = self._features.measured(known.values, known.directions)
+            sums = [sum_of_squares(part.flatten(2)) for part in parts]
+            return torch.cat(sums).to(total.dtype)
 
         tiles = self.tiles.owned
         sums = side_by_side(squares, tiles, total.device)

@@ -28,8 +28,11 @@ class Features(Protocol):
     num_scales: int
     """How many root mean squares of a tensor the features need."""
 
-    def measured(self, values: Values, directions: Directions | None) -> Tensor:
-        """Return `[num_scales, *entries]`, whose root mean squares are the scales."""
+    def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
+        """Return what the scales are root mean squares of, `[num_scales, *entries]`.
+
+        It comes in parts along the first axis, which are never joined.
+        """
         ...
 
     def context(
@@ -72,9 +75,9 @@ class LogSignFeatures:
     num_context = 0
     num_scales = 0
 
-    def measured(self, values: Values, directions: Directions | None) -> Tensor:
+    def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
         """Return nothing: no entry is compared with its tensor."""
-        return values.main[:0]
+        return []
 
     def context(
         self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
@@ -120,10 +123,10 @@ class ScaleFreeFeatures:
         self.time_scales = config.time_scales
         self.num_context = 1 + len(MOMENTUM_DECAYS) + 3 + len(self.time_scales)
 
-    def measured(self, values: Values, directions: Directions | None) -> Tensor:
+    def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
         """Return weight, gradient, momenta; root second moment; ratios to it."""
         assert directions is not None
-        return torch.cat([values.main, directions.root[None], directions.steps[:-1]])
+        return [values.main, directions.root[None], directions.steps[:-1]]
 
     def context(
         self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
