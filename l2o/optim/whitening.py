@@ -51,7 +51,7 @@ def whiten(matrix: Tensor) -> Tensor:
     rows, columns = white.shape[-2:]
     is_long = rows * columns > _SMALL and columns > 2 * rows
     for steps in _LONG_STEPS if is_long else [1] * _STEPS:
-        gram = symmetric_product(white, white.mT)
+        gram = symmetric_product(white, white)
         white = product(_polynomial(gram, steps), white)
     white = white.mT if is_tall else white
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
@@ -81,12 +81,12 @@ def _polynomial(gram: Tensor, steps: int) -> Tensor:
 
 
 def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return a product that is known to be symmetric; of large ones half is mirrored.
+    """Return `left @ right.mT`, known to be symmetric; of large ones half is mirrored.
 
     Args:
         left: `[*batch, n, column]`.
-        right: `[*batch, column, n]`, the transpose of `left`, or a matrix that commutes
-            with it where both are symmetric.
+        right: `[*batch, n, column]`, the same, or a matrix that commutes with it where
+            both are symmetric.
 
     Returns:
         `[*batch, n, n]`.
@@ -94,10 +94,10 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
     size = left.shape[-2]
     count = min(size // _BLOCK, _MOST_BLOCKS)
     if count < 2:
-        return product(left, right)
+        return product(left, right.mT)
     ends = [size * index // count for index in range(count + 1)]
     spans = list(itertools.pairwise(ends))
-    upper = [product(left[..., a:b, :], right[..., a:]) for a, b in spans]
+    upper = [product(left[..., a:b, :], right[..., a:, :].mT) for a, b in spans]
     rows = []
     for index, (a, b) in enumerate(spans):
         mirrored = [
