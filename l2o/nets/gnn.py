@@ -20,7 +20,7 @@ from .feed_forward import FeedForward
 from .graph_inputs import GraphInputs
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
-from .products import add, linear
+from .products import add
 from .side_by_side import side_by_side
 
 
@@ -87,7 +87,7 @@ class EdgeStates:
         else:
             summary = self.bias.new_zeros(*tile.shape, net.node_in.in_features)
         bias = self.bias.index_select(0, tile.owner)[:, None, None]
-        return [add(linear(item, self.weight), bias) for item in net.directed(summary)]
+        return [add(item @ self.weight.T, bias) for item in net.directed(summary)]
 
     def _tiles_to_keep(self) -> set[int]:
         """Return the tiles whose states fit the memory limit, the first ones first."""

@@ -165,12 +165,18 @@ def whiten_momenta(
 def _whiten_all(
     matrices: Mapping[tuple[str, int], Tensor],
 ) -> dict[tuple[str, int], Tensor]:
-    """Whiten each `[part, row, column]`; small ones of one shape together."""
+    """Whiten each `[part, row, column]`; small ones of one shape together.
+
+    Args:
+        matrices: tensors that nobody else needs; without autograd large ones are
+            written over, lest new ones lie scattered between what is freed.
+    """
     alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
     white = {}
     for key, matrix in matrices.items():
         if math.prod(matrix.shape[1:]) > _SMALL:
-            white[key] = whiten(matrix)
+            found = whiten(matrix)
+            white[key] = found if torch.is_grad_enabled() else matrix.copy_(found)
         else:
             alike[tuple(matrix.shape[1:])].append(key)
     for keys in alike.values():
