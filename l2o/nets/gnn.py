@@ -10,6 +10,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
 
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import EdgeTile
@@ -45,6 +46,7 @@ class EdgeStates:
         self.bias = mix(net.edge_in.bias + extra)
         self.layers: list[tuple[MessageLayer, Tensor, Tensor]] = []
         self.kept: dict[int, tuple[int, list[Tensor]]] = {}
+        self.places = self._places()
 
     def new_inbox(self) -> Inbox:
         """Return an empty inbox for all neurons."""
@@ -70,6 +72,7 @@ class EdgeStates:
                 for direction, state in enumerate(states)
             ]
         if index in self.keeps:
+            states = self._stored(index, states)
             self.kept[index] = len(self.layers), states
         return states
 
@@ -89,14 +92,53 @@ class EdgeStates:
         bias = self.bias.index_select(0, tile.owner)[:, None, None]
         return [add(item @ self.weight.T, bias) for item in net.directed(summary)]
 
+    def _stored(self, index: int, states: list[Tensor]) -> list[Tensor]:
+        """Return a tile's states where they are kept."""
+        if index not in self.places:
+            return states
+        for place, state in zip(self.places[index], states, strict=True):
+            if place.data_ptr() != state.data_ptr():
+                place.copy_(state)
+        return self.places[index]
+
+    def _places(self) -> dict[int, list[Tensor]]:
+        """Return one piece of memory for all states that are kept, by tiles.
+
+        States one by one would lie between what every tile allocates and frees, and the
+        holes that this leaves can take as much again as the states. With autograd,
+        compiled or under `vmap` there are no places: nothing may be copied over.
+        """
+        if (
+            self.entries.memory_limit is None
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or peek_interpreter_stack() is not None
+        ):
+            return {}
+        tiles, count = self.entries.tiles.edges, self._states_an_edge
+        shapes = {
+            index: (count, *tiles[index].shape, self.net.config.width)
+            for index in sorted(self.keeps)
+        }
+        sizes = [prod(shape) for shape in shapes.values()]
+        pieces = self.bias.new_empty(sum(sizes)).split(sizes)
+        return {
+            index: list(piece.view(shape))
+            for (index, shape), piece in zip(shapes.items(), pieces, strict=True)
+        }
+
+    @property
+    def _states_an_edge(self) -> int:
+        return 1 if self.net.config.directions == "own" else 2
+
     def _tiles_to_keep(self) -> set[int]:
         """Return the tiles whose states fit the memory limit, the first ones first."""
         config, room = self.net.config, self.entries.memory_limit
         tiles = self.entries.tiles.edges
         if room is None:
             return set(range(len(tiles)))
-        states = 1 if config.directions == "own" else 2
-        an_edge = states * config.width * self.net.edge_in.weight.element_size()
+        number = self.net.edge_in.weight.element_size()
+        an_edge = self._states_an_edge * config.width * number
         keeps = set()
         for index, tile in enumerate(tiles):
             size = prod(tile.shape) * an_edge
