@@ -10,7 +10,6 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import peek_interpreter_stack
 
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import EdgeTile
@@ -21,7 +20,7 @@ from .feed_forward import FeedForward
 from .graph_inputs import GraphInputs
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
-from .products import add
+from .products import add, is_alone
 from .side_by_side import side_by_side
 
 
@@ -108,12 +107,7 @@ class EdgeStates:
         holes that this leaves can take as much again as the states. With autograd,
         compiled or under `vmap` there are no places: nothing may be copied over.
         """
-        if (
-            self.entries.memory_limit is None
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or peek_interpreter_stack() is not None
-        ):
+        if self.entries.memory_limit is None or not is_alone():
             return {}
         tiles, count = self.entries.tiles.edges, self._states_an_edge
         shapes = {

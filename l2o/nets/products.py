@@ -113,10 +113,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         bias: `[n]`, or None for none.
     """
     if _goes_to_onednn(values, weight):
-        if not (weight.is_contiguous() or weight.T.is_contiguous()):
-            weight = weight.contiguous()  # oneDNN is a thousand times slower on others
-        linear_pointwise = torch.ops.mkldnn._linear_pointwise
-        return linear_pointwise(values, weight, bias, "none", [], "")
+        return _by_onednn(values, weight, bias)
     return F.linear(values, weight, bias)
 
 
@@ -132,8 +129,27 @@ def linear_by_channel(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         `[n, entry]`.
     """
     if _goes_to_onednn(weight, values.T):
-        return product(weight, values).add_(bias[:, None])
+        return _by_onednn(weight, values.T).add_(bias[:, None])
     return torch.addmm(bias[:, None], weight, values)
+
+
+def is_alone() -> bool:
+    """Whether nothing looks on: no autograd, no compiler, no functorch transform.
+
+    Then tensors may be written over and passed to operations without derivatives.
+    """
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and peek_interpreter_stack() is None
+    )
+
+
+def _by_onednn(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return what `linear` does, by oneDNN."""
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()  # oneDNN is a thousand times slower on others
+    return torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
 
 
 def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:
@@ -147,8 +163,6 @@ def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:
         and values.dtype == weight.dtype == torch.float32
         and values.device.type == "cpu"
         and values.numel() * weight.shape[0] >= _LEAST
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
+        and is_alone()
         and not is_in_torch_dispatch_mode()
-        and peek_interpreter_stack() is None
     )
