@@ -85,19 +85,17 @@ class FeedForward(nn.Module):
             `[*edges, cell, num_outputs]`.
         """
         entries = features.movedim(-1, 0).flatten(1, -2)
-        shared = self._shared(features.ndim, context, structure, mix)
-        if shared[0].numel() > 1:
-            grid = *features.shape[:-2], shared.shape[-1]
-            shared = shared.expand(-1, *grid).flatten(1, -2)
-        else:
-            shared = shared.flatten(1)[..., None].expand(-1, entries.shape[1], 1)
+        shared = self._shared(context, structure, mix)
+        cells = 1 if shared.ndim == 1 else shared.shape[-2]
+        grid = *features.shape[:-2], cells, shared.shape[-1]
+        shared = shared.expand(grid).flatten(0, -3)
         edges, cells = entries.shape[1:]
         step = edges
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             step = max(1, _COLUMNS * torch.get_num_threads() // cells)
         pieces = [
             self._through(
-                entries[:, start : start + step], shared[:, start : start + step]
+                entries[:, start : start + step], shared[start : start + step]
             )
             for start in range(0, edges, step)
         ]
@@ -114,15 +112,15 @@ class FeedForward(nn.Module):
 
         Args:
             entries: `[feature, edge, cell]`.
-            shared: `[width, edge, cell]`, with one cell if all take the same.
+            shared: `[edge, cell, width]`, with one cell if all take the same.
         """
-        grid = shared.expand(-1, *entries.shape[1:])
-        start = grid.clone(memory_format=torch.contiguous_format).flatten(1)
-        hidden = add_product(start, self.first.weight, entries.flatten(1))
+        grid = shared.expand(*entries.shape[1:], -1)
+        start = grid.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        hidden = add_product(start, entries.flatten(1).T, self.first.weight.T)
         hidden = self.activation(hidden)
         for layer in self.linears:
-            hidden = self.activation(_apply(layer, hidden))
-        return _apply(self.last, hidden)
+            hidden = self.activation(linear(hidden, layer.weight, layer.bias))
+        return linear_by_channel(self.last.weight, hidden.T, self.last.bias)
 
     @property
     def linears(self) -> list[nn.Linear]:
@@ -130,36 +128,20 @@ class FeedForward(nn.Module):
         return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
 
     def _shared(
-        self,
-        ndim: int,
-        context: Tensor,
-        structure: Tensor | None,
-        mix: nn.Linear | None,
+        self, context: Tensor, structure: Tensor | None, mix: nn.Linear | None
     ) -> Tensor:
-        """Return what broadcasts to the first layer's `[width, *entries]`."""
+        """Return what broadcasts to the first layer's `[*entries, width]`."""
         shared = self.first.bias
         if self.from_context is not None:
             shared = shared + self.from_context(context)
         if self.from_structure is None:
-            return _leading(shared, ndim)
+            return shared
         assert structure is not None
         weight = self.from_structure.weight
         if mix is not None:
             shared = shared + weight @ mix.bias
             weight = weight @ mix.weight
-        part = linear(structure, weight).movedim(-1, 0)
-        return add(part, _leading(shared, ndim))
-
-
-def _apply(layer: nn.Linear, values: Tensor) -> Tensor:
-    """Return `[outputs, entry]` from `[inputs, entry]`."""
-    return linear_by_channel(layer.weight, values, layer.bias)
-
-
-def _leading(values: Tensor, ndim: int) -> Tensor:
-    """Return `[channel, ...]` of `ndim` axes from `[..., channel]`."""
-    ones = [1] * (ndim - values.ndim)
-    return values.reshape(*ones, *values.shape).movedim(-1, 0)
+        return add(linear(structure, weight), shared)
 
 
 def _shared_input(channels: int, width: int) -> nn.Linear | None:

@@ -5,13 +5,12 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
 from .inbox import NUM_REDUCTIONS, Inbox, reduced
-from .products import Pointwise, add
+from .products import Pointwise, add, linear
 from .side_by_side import side_by_side
 
 
@@ -112,7 +111,7 @@ class MessageLayer(nn.Module):
         bias = torch.cat([layer.bias for layer in maps])
 
         def modulate(states: list[Tensor]) -> list[Sequence[Tensor]]:
-            found = [F.linear(state, weight, bias) for state in states]
+            found = [linear(state, weight, bias) for state in states]
             parts = [part for both in found for part in both.chunk(2 * len(maps), -1)]
             return [parts[:2], parts[2:]]
 
@@ -137,7 +136,9 @@ class MessageLayer(nn.Module):
 
     def edge_update(self, edge: Tensor, ends: Tensor) -> Tensor:
         """Return what `update_edge` does of a layer that is not residual."""
-        return self.edge_out(self.activation(add(ends, self.edge_own(edge))))
+        own, out = self.edge_own, self.edge_out
+        hidden = self.activation(add(ends, linear(edge, own.weight, own.bias)))
+        return linear(hidden, out.weight, out.bias)
 
 
 class ReadOut(nn.Sequential):
