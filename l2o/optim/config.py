@@ -53,19 +53,24 @@ class PaperHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NominalHeadConfig:
-    """Adam's update with others added to it, scaled by what the network says."""
+    """A hand-designed update with others added, scaled by what the network says."""
 
     __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["nominal"] = "nominal"
     step_size: float = 0.01
-    """Learning rate of the Adam that an untrained rule is, in the units below."""
+    """Learning rate of the optimizer that an untrained rule is, in the units below."""
+    base: Literal["adam", "whitened"] = "adam"
+    """What an untrained rule is: `adam`; or `whitened`, the whitened momentum for
+    linear maps and Adam for the rest. A rule that is to follow the latter need not take
+    Adam's direction away again, which fails where gradients are steadier than any that
+    it has learned from."""
     max_log_scale: float = 6.0
     """Bound on the learned logarithm of a step's scale, approached smoothly."""
     scaled: Literal["adam", "all"] = "all"
-    """What the learned scale multiplies: `adam`, that direction alone, with the others
-    added as they are; or `all`, their sum, so that a rule that lowers its rate keeps
-    its direction."""
+    """What the learned scale multiplies: `adam`, the base alone, with the others added
+    as they are; or `all`, their sum, so that a rule that lowers its rate keeps its
+    direction."""
     unit: Literal["one", "fan_in"] = "fan_in"
     """What updates of a linear map are multiples of: `one` whatever its size; or with
     `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are

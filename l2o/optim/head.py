@@ -10,7 +10,7 @@ from l2o.graph import NeuralGraph
 from l2o.graph.maps import fan_ins
 
 from .config import HeadConfig, NominalHeadConfig, PaperHeadConfig
-from .directions import ADAM, NUM_DIRECTIONS, Directions
+from .directions import ADAM, NUM_DIRECTIONS, WHITENED, Directions
 
 
 def num_outputs(config: HeadConfig) -> int:
@@ -49,12 +49,12 @@ def apply_head(
     .. math::
         paper: \quad \lambda s \exp(\lambda m)
 
-        nominal, adam: \quad -\eta \nu (u_{Adam} \exp(a) + \sum_k c_k u_k)
+        nominal, adam: \quad -\eta \nu (u_{base} \exp(a) + \sum_k c_k u_k)
 
-        nominal, all: \quad -\eta \nu \exp(a) (u_{Adam} + \sum_k c_k u_k)
+        nominal, all: \quad -\eta \nu \exp(a) (u_{base} + \sum_k c_k u_k)
 
     with directions :math:`u_k`, the step size :math:`\eta` and the unit :math:`\nu`.
-    The nominal head with outputs at zero is Adam. Every term is a direction times a
+    The nominal head with outputs at zero is its base. Every term is a direction times a
     factor, so that without gradients the update is zero, and no learned offset can push
     weights along forever.
 
@@ -82,9 +82,10 @@ def apply_head(
             bound = config.max_log_scale
             factor = torch.exp(bound * torch.tanh(outputs[..., 0] / bound))
             mixed = (outputs[..., 1:].movedim(-1, 0) * directions.steps).sum(0)
-            adam = directions.steps[ADAM]
+            # Of what is no linear map, the whitened momentum is Adam's direction.
+            base = directions.steps[ADAM if config.base == "adam" else WHITENED]
             is_all = config.scaled == "all"
-            total = (adam + mixed) * factor if is_all else adam * factor + mixed
+            total = (base + mixed) * factor if is_all else base * factor + mixed
             return -config.step_size * unit * total
         case _:
             assert_never(config)

@@ -1,8 +1,11 @@
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from l2o import NeuralGraphOpt
+from l2o import NeuralGraphOpt, Rule, RuleConfig
 from l2o.optim.config import NominalHeadConfig
 from l2o.optim.directions import whiten
 from meta_train.estimator_config import ImitationConfig
@@ -55,6 +58,30 @@ def test_tables_follow_adam():
     sign = table.weight.grad.sign()
     expected = before - 0.01 * 0.25 / 1.01 * 2.0 * sign
     assert_close(table.weight.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("base", "is_teacher"), [("whitened", True), ("adam", False)])
+def test_an_untrained_rule_may_be_the_teacher(base, is_teacher):
+    """Without a schedule and with one rate for all, it is what the head's base says."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(75, 4)).double()
+    head = NominalHeadConfig(base=base)
+    plain = ImitationConfig(
+        matrix_rate=1.0, vector_rate=1.0, warmup=1, decay_steps=1e30
+    )
+    rules = Rule(RuleConfig(head=head)).double(), Teacher(plain, head=head)
+    found = []
+    for rule in rules:
+        network = copy.deepcopy(model)
+        optimizer = NeuralGraphOpt(network.parameters(), rule=rule)
+        for seed in range(3):
+            generator = torch.Generator().manual_seed(seed)
+            inputs = torch.randn(5, 1, 7, 7, generator=generator, dtype=torch.float64)
+            optimizer.zero_grad()
+            network(inputs).square().mean().backward()
+            optimizer.step()
+        found.append(torch.cat([param.flatten() for param in network.parameters()]))
+    assert torch.allclose(*found, rtol=0, atol=1e-12) == is_teacher
 
 
 def test_the_law_can_fail():

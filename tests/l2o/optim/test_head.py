@@ -4,7 +4,7 @@ from torch import nn
 
 from l2o import neural_graph
 from l2o.optim.config import NominalHeadConfig, PaperHeadConfig
-from l2o.optim.directions import ADAM, NUM_DIRECTIONS, find_directions
+from l2o.optim.directions import ADAM, NUM_DIRECTIONS, WHITENED, find_directions
 from l2o.optim.head import apply_head, num_outputs, update_units
 from l2o.optim.state import advance_parameter_state, init_parameter_state
 
@@ -37,12 +37,15 @@ def test_the_papers_step_size_is_the_default():
 
 
 @pytest.mark.parametrize("scaled", ["adam", "all"])
-def test_the_nominal_head_scales_and_mixes_directions(directions, scaled):
+@pytest.mark.parametrize("base", ["adam", "whitened"])
+def test_the_nominal_head_scales_and_mixes_directions(directions, base, scaled):
     outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
-    found = apply_head(NominalHeadConfig(scaled=scaled), outputs, directions)
+    config = NominalHeadConfig(base=base, scaled=scaled)
+    found = apply_head(config, outputs, directions)
     scale = (6 * torch.tanh(outputs[..., 0] / 6)).exp()
     others = scale if scaled == "all" else 1.0
-    expected = directions.steps[ADAM] * scale
+    row = ADAM if base == "adam" else WHITENED
+    expected = directions.steps[row] * scale
     for index in range(NUM_DIRECTIONS):
         term = outputs[..., 1 + index] * directions.steps[index]
         expected = expected + others * term
