@@ -20,7 +20,7 @@ from .feed_forward import FeedForward
 from .graph_inputs import GraphInputs
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
-from .products import add, is_alone
+from .products import add, is_alone, new_empty
 from .side_by_side import side_by_side
 
 
@@ -58,6 +58,20 @@ class EdgeStates:
 
     def get(self, index: int) -> list[Tensor]:
         """Return a tile's states, `[part, target, source, width]`, one a direction."""
+        states = self._brought_up(index)
+        if index in self.keeps:
+            states = self._stored(index, states)
+            self.kept[index] = len(self.layers), states
+        return states
+
+    def pop(self, index: int) -> list[Tensor]:
+        """Return a tile's states for the last time; their memory is free then."""
+        states = self._brought_up(index)
+        self.kept.pop(index, None)
+        return states
+
+    def _brought_up(self, index: int) -> list[Tensor]:
+        """Return a tile's states after all layers so far."""
         tile = self.entries.tiles.edges[index]
         depth, states = self.kept.get(index) or (0, self._first(tile))
         for layer, source, target in self.layers[depth:]:
@@ -70,15 +84,6 @@ class EdgeStates:
                 )
                 for direction, state in enumerate(states)
             ]
-        if index in self.keeps:
-            states = self._stored(index, states)
-            self.kept[index] = len(self.layers), states
-        return states
-
-    def pop(self, index: int) -> list[Tensor]:
-        """Return a tile's states for the last time; their memory is free then."""
-        states = self.get(index)
-        self.kept.pop(index, None)
         return states
 
     def _first(self, tile: EdgeTile) -> list[Tensor]:
@@ -115,7 +120,7 @@ class EdgeStates:
             for index in sorted(self.keeps)
         }
         sizes = [prod(shape) for shape in shapes.values()]
-        pieces = self.bias.new_empty(sum(sizes)).split(sizes)
+        pieces = new_empty(self.bias, [sum(sizes)]).split(sizes)
         return {
             index: list(piece.view(shape))
             for (index, shape), piece in zip(shapes.items(), pieces, strict=True)

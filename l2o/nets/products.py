@@ -7,8 +7,10 @@ Products go to oneDNN then. PyTorch's own go to MKL, which does without AVX-512 
 processors that are not Intel's, and both lose by narrow matrices, oneDNN less.
 """
 
+from collections.abc import Sequence
 from math import prod
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor, peek_interpreter_stack
@@ -19,6 +21,11 @@ from .config import Activation
 
 _LEAST = 2**20
 """Multiplications of a product from which on oneDNN is worth its call."""
+
+_LARGE = 2**22
+"""Bytes from which on NumPy asks the system for large pages."""
+_LINE = 64
+"""Bytes of a line of the cache."""
 
 _HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()
@@ -131,6 +138,24 @@ def linear_by_channel(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     if _goes_to_onednn(weight, values.T):
         return _by_onednn(weight, values.T).add_(bias[:, None])
     return torch.addmm(bias[:, None], weight, values)
+
+
+def new_empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return an uninitialised tensor, of large pages if it is large and can be.
+
+    A step that begins with memory that the system has yet to hand out spends a
+    twentieth of its time on that in pages of 4 kB.
+
+    Args:
+        like: for device and type.
+        shape: of the result.
+    """
+    size = prod(shape) * like.element_size()
+    if like.device.type != "cpu" or size < _LARGE or not is_alone():
+        return like.new_empty(shape)
+    room = torch.from_numpy(numpy.empty(size + _LINE, numpy.uint8))
+    start = -room.data_ptr() % _LINE
+    return room[start : start + size].view(like.dtype).view(shape)
 
 
 def is_alone() -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
 from l2o.graph.maps import fan_ins
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
-from l2o.nets.products import sum_of_squares
+from l2o.nets.products import new_empty, sum_of_squares
 from l2o.nets.side_by_side import side_by_side
 
 from .config import HeadConfig
@@ -167,7 +167,7 @@ class RuleEntries:
         shape = *shape, *values.shape[len(shape) :]
         # Two threads may come here at once; one of the two new tensors stays.
         if owner not in found:
-            found.setdefault(owner, values.new_empty(shape))
+            found.setdefault(owner, new_empty(values, shape))
         found[owner][place] = values
 
     def _collected(self, written: Written) -> dict[str, Tensor]:

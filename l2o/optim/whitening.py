@@ -11,7 +11,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.maps import fan_ins
-from l2o.nets.products import product
+from l2o.nets.products import is_alone, new_empty, product
 
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
 
@@ -117,7 +117,8 @@ def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
     """
     decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
     momentum = state["momenta"][ADAM_MOMENTUM].to(grad.dtype)  # it may be narrow
-    return decay * momentum + (1 - decay) * grad
+    out = new_empty(grad, grad.shape) if is_alone() else None
+    return torch.lerp(momentum, grad, 1 - decay, out=out)
 
 
 def whiten_momenta(

@@ -1,6 +1,8 @@
 """Products by oneDNN: those of PyTorch, wherever nothing looks on."""
 
+import resource
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from l2o.nets import products
-from l2o.nets.products import linear, linear_by_channel, product
+from l2o.nets.products import linear, linear_by_channel, new_empty, product
 
 ROWS, COLUMNS, INNER = 512, 256, 640
 
@@ -119,3 +121,37 @@ class TestWhoComputes:
         plain = linear(*pair)
         torch.testing.assert_close(plain, F.linear(*pair), rtol=0, atol=0)
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 0), (5,), (2**11, 2**10), (3, 1000, 1001)])
+def test_new_memory_is_like_any_other(dtype, shape):
+    like = torch.zeros((), dtype=dtype)
+    for is_recording in (False, True):
+        with torch.set_grad_enabled(is_recording):
+            found = new_empty(like, shape)
+            assert (found.shape, found.dtype) == (shape, dtype)
+            assert found.is_contiguous()
+            assert found.data_ptr() % 64 == 0
+            found.fill_(1.0)
+            assert found.sum(dtype=torch.float64) == found.numel()
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not (LARGE_PAGES.is_file() and "[madvise]" in LARGE_PAGES.read_text()),
+    reason="the system does not hand out large pages to who asks for them",
+)
+def test_new_memory_is_handed_out_in_large_pages():
+    like, shape = torch.zeros(()), (2**25,)
+
+    def faults(empty):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        empty(shape).fill_(1.0)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with torch.no_grad():
+        assert faults(lambda shape: new_empty(like, shape)) < 2**10
+        assert faults(like.new_empty) >= 2**14  # the law can fail: pages of 4 kB
