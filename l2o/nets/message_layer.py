@@ -11,7 +11,7 @@ from l2o.graph.tiles import EdgeTile
 from .config import NGGNNConfig
 from .inbox import NUM_REDUCTIONS, Inbox, reduced
 from .products import Pointwise, add, linear
-from .side_by_side import side_by_side
+from .side_by_side import as_they_come
 
 
 @runtime_checkable
@@ -96,7 +96,7 @@ class MessageLayer(nn.Module):
             against = torch.addcmul(other_shift, other_scale, ends)
             return [along, reduced(against, 1)]
 
-        found = side_by_side(messages, range(len(tiles)), nodes.device)
+        found = as_they_come(messages, range(len(tiles)), nodes.device)
         for tile, (along, against) in zip(tiles, found, strict=True):
             inbox.take(tile.target, *along)
             inbox.take(tile.source, *against)

@@ -5,7 +5,7 @@ wait for one another after each; threads that take a tile each wait once.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
@@ -38,12 +38,23 @@ def side_by_side(
         items: what it is called with.
         device: where it computes.
     """
+    return list(as_they_come(function, items, device))
+
+
+def as_they_come(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> Iterable[Result]:
+    """Return what `side_by_side` does, an item at a time.
+
+    Small results that wait for the last one lie between what large ones leave when they
+    are freed, and nothing large fits there again.
+    """
     if torch.compiler.is_compiling():
         return [function(item) for item in items]
     count = torch.get_num_threads()
     if count == 1 or len(items) == 1 or not _may_leave_this_thread(device):
-        return [function(item) for item in items]
-    return list(_pool(count).map(partial(_without_autograd, function), items))
+        return map(function, items)
+    return _pool(count).map(partial(_without_autograd, function), items)
 
 
 def _may_leave_this_thread(device: torch.device) -> bool:

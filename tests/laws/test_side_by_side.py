@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import l2o
-from l2o.nets.side_by_side import side_by_side
+from l2o.nets.side_by_side import as_they_come, side_by_side
 from l2o.optim import rule as rules
 
 
@@ -85,3 +85,20 @@ def test_an_error_in_a_thread_is_raised(two_threads):
 
     with torch.no_grad(), pytest.raises(ValueError, match="item 0"):
         side_by_side(fail, range(3), torch.device("cpu"))
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("how", "expected"), [(as_they_come, 1), (side_by_side, 3)])
+def test_a_result_need_not_wait_for_the_last(one_thread, how, expected):
+    computed = []
+    with torch.no_grad():
+        results = iter(how(computed.append, range(3), torch.device("cpu")))
+        next(results)
+    assert len(computed) == expected
