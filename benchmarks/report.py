@@ -34,19 +34,20 @@ network: recalled, not verified against its text."""
 
 _FASHION_NOTES = """\
 Mean ± sample standard deviation over n seeds. Training loss: mean of the last 50 steps,
-in nats. Diverged: runs whose loss or weights stopped being finite; such a run counts in
-the accuracy if its weights are finite. Adam's learning rate is *chosen* by validation
-accuracy, on networks that train without the validation images; *best on test* gives
-Adam the benefit of the doubt. Behind a rule stands the beginning of its file's SHA-256.
+in nats. Diverged: runs that ended above the loss of their first batch, or whose loss or
+weights stopped being finite; such a run counts in the accuracy if its weights are
+finite. Adam's learning rate is *chosen* by validation accuracy, on networks that train
+without the validation images; *best on test* gives Adam the benefit of the doubt.
+Behind a rule stands the beginning of its file's SHA-256.
 
 The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
 not know."""
 
 _LONG_NOTES = """\
 Mean ± sample standard deviation over n seeds. Training loss: mean of the 50 steps
-before, in nats. Diverged: runs whose loss or weights stopped being finite; such a run
-counts in the accuracy if its weights are finite. Behind a rule stands the beginning of
-its file's SHA-256."""
+before, in nats. Diverged: runs that ended above the loss of their first batch, or whose
+loss or weights stopped being finite; such a run counts in the accuracy if its weights
+are finite. Behind a rule stands the beginning of its file's SHA-256."""
 
 
 def report_fashion(results: Path) -> str:

@@ -23,7 +23,8 @@ Each run is `ablations-base` but for what the second column names. Inner steps a
 that all its problems took. *Validation* is of the rule that each run kept, on the
 images that chose it. Test accuracy in percent and training loss (mean of the last 50
 steps, in nats) after the last step: mean ± sample standard deviation over all runs of
-all meta-seeds; *diverged* counts those that ended in numbers that are not finite."""
+all meta-seeds; *diverged* counts those that ended above the loss of their first batch,
+or in numbers that are not finite."""
 
 
 def report_ablations(results: Path) -> str:

@@ -20,9 +20,10 @@ that did best on validation data (the second table), where networks train withou
 data; rules and teacher have nothing to choose. Training loss: mean of the last 50
 steps. Steps to Adam's loss: after how many steps the training loss, averaged over 50
 steps, first is what the tuned Adam ends with; `k of n` where only k seeds get there.
-Diverged: runs whose loss or weights stopped being finite; such a run counts in the
-accuracy if its weights are finite. Behind a rule stands the beginning of its file's
-SHA-256. Times are not reported: other programs ran beside these."""
+Diverged: runs that ended above the loss of their first batch, or whose loss or weights
+stopped being finite; such a run counts in the accuracy if its weights are finite.
+Behind a rule stands the beginning of its file's SHA-256. Times are not reported: other
+programs ran beside these."""
 
 _TRANSFER_HEADING = "# Rules without tuning, against tuned opponents"
 _TRANSFER_NOTES = f"""\

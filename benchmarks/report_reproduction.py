@@ -37,8 +37,8 @@ runs of all meta-seeds, and in brackets how many of both. A rule is chosen among
 of its run by validation images; *chosen on test* takes the one that is best on the test
 images instead, as the released code did. The table of runs is of the networks that
 chose, which are not among those of the other tables. Adam is *tuned* by validation
-images. Behind a figure *k diverged* says how many runs ended in numbers that are not
-finite.
+images. Behind a figure *k diverged* says how many runs ended above the loss of their
+first batch, or in numbers that are not finite.
 
 The paper's figures are recalled, not verified; they are of one meta-seed, its Adam was
 tuned on a grid that we do not know, and its CIFAR-10 were the official pixels."""

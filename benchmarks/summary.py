@@ -49,8 +49,8 @@ class Group:
 
     @property
     def num_diverged(self) -> int:
-        """Number of runs that ended in numbers that are not finite."""
-        return sum(row["diverged"] for row in self.rows)
+        """Number of runs that ended worse than they began, or in no finite numbers."""
+        return sum(_has_diverged(row) for row in self.rows)
 
     def values(self, name: str, index: int = -1) -> list[float]:
         """Return one number of each run's score, where there is one.
@@ -61,6 +61,12 @@ class Group:
         """
         found = (row["scores"][index][name] for row in self.rows)
         return [value for value in found if value is not None]
+
+
+def _has_diverged(row: Row) -> bool:
+    """Whether the training loss ended above that of the first batch."""
+    start, end = row["curve"][0], row["scores"][-1]["train_loss"]
+    return row["diverged"] or start is None or end is None or end > start
 
 
 def settings(rows: Iterable[Row]) -> list[list[Row]]:

@@ -61,6 +61,13 @@ def test_missing_numbers_are_left_out_and_counted_as_diverged(make_row):
     assert group.num_diverged == 1
 
 
+@pytest.mark.parametrize(("end", "expected"), [(2.2, 0), (2.4, 1), (1e13, 1)])
+def test_a_run_that_ends_worse_than_it_began_has_diverged(make_row, end, expected):
+    score = {"step": 1000, "train_loss": end, "loss": end, "accuracy": 0.1}
+    (group,) = groups([make_row(scores=[score])], "test")
+    assert group.num_diverged == expected
+
+
 def test_the_best_rate_has_the_highest_mean_accuracy(make_row):
     rows = [
         make_row(lr=lr, seed=seed, scores=scored(accuracy))
