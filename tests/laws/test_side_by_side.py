@@ -10,11 +10,15 @@ from l2o.optim import rule as rules
 
 
 @pytest.fixture
-def two_threads():
+def set_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(set_threads):
+    set_threads(2)
 
 
 @pytest.fixture(params=["default", "default-ff"])
@@ -87,16 +91,9 @@ def test_an_error_in_a_thread_is_raised(two_threads):
         side_by_side(fail, range(3), torch.device("cpu"))
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("how", "expected"), [(as_they_come, 1), (side_by_side, 3)])
-def test_a_result_need_not_wait_for_the_last(one_thread, how, expected):
+def test_a_result_need_not_wait_for_the_last(set_threads, how, expected):
+    set_threads(1)
     computed = []
     with torch.no_grad():
         results = iter(how(computed.append, range(3), torch.device("cpu")))
