@@ -65,6 +65,11 @@ class NominalHeadConfig:
     linear maps and Adam for the rest. A rule that is to follow the latter need not take
     Adam's direction away again, which fails where gradients are steadier than any that
     it has learned from."""
+    max_deviation: float | None = None
+    """How much the others may add to an entry of the base or take from it, as a part of
+    that entry; below 1 no entry of an update ever opposes the base. None is no limit:
+    then a rule may go uphill where it meets gradients unlike any that it has learned
+    from."""
     max_log_scale: float = 6.0
     """Bound on the learned logarithm of a step's scale, approached smoothly."""
     scaled: Literal["adam", "all"] = "all"
@@ -86,6 +91,8 @@ class NominalHeadConfig:
             max_log_scale=self.max_log_scale,
             full_fan_in=self.full_fan_in,
         )
+        if self.max_deviation is not None:
+            check_positive("NominalHeadConfig", max_deviation=self.max_deviation)
 
 
 FeaturesConfig: TypeAlias = LogSignFeaturesConfig | ScaleFreeFeaturesConfig

@@ -54,9 +54,10 @@ def apply_head(
         nominal, all: \quad -\eta \nu \exp(a) (u_{base} + \sum_k c_k u_k)
 
     with directions :math:`u_k`, the step size :math:`\eta` and the unit :math:`\nu`.
-    The nominal head with outputs at zero is its base. Every term is a direction times a
-    factor, so that without gradients the update is zero, and no learned offset can push
-    weights along forever.
+    The nominal head with outputs at zero is its base. The sum over :math:`k` stays
+    within `max_deviation` times the magnitude of the base's term. Every term is a
+    direction times a factor, so that without gradients the update is zero, and no
+    learned offset can push weights along forever.
 
     Args:
         config: which head, and its step size.
@@ -85,7 +86,11 @@ def apply_head(
             # Of what is no linear map, the whitened momentum is Adam's direction.
             base = directions.steps[ADAM if config.base == "adam" else WHITENED]
             is_all = config.scaled == "all"
-            total = (base + mixed) * factor if is_all else base * factor + mixed
+            base = base if is_all else base * factor
+            if config.max_deviation is not None:
+                limit = config.max_deviation * base.abs()
+                mixed = torch.clamp(mixed, -limit, limit)
+            total = (base + mixed) * factor if is_all else base + mixed
             return -config.step_size * unit * total
         case _:
             assert_never(config)

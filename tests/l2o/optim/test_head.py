@@ -52,6 +52,33 @@ def test_the_nominal_head_scales_and_mixes_directions(directions, base, scaled):
     assert_exact(found, -0.01 * expected)
 
 
+@pytest.mark.parametrize("scaled", ["adam", "all"])
+@pytest.mark.parametrize("base", ["adam", "whitened"])
+@pytest.mark.parametrize("limit", [0.5, None])
+def test_no_entry_opposes_the_base_with_a_limit(directions, base, scaled, limit):
+    outputs = 30 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    config = NominalHeadConfig(base=base, scaled=scaled, max_deviation=limit)
+    found = apply_head(config, outputs, directions)
+    outputs[..., 1:] = 0.0
+    scaled_base = apply_head(config, outputs, directions)
+    ratio = found / scaled_base
+    is_within = bool(((ratio > 0.5 - 1e-9) & (ratio < 1.5 + 1e-9)).all())
+    assert is_within == (limit is not None)  # without one the law fails
+
+
+def test_within_the_limit_nothing_changes(directions):
+    outputs = 1e-3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
+    free, limited = NominalHeadConfig(), NominalHeadConfig(max_deviation=0.5)
+    found = apply_head(limited, outputs, directions)
+    assert_exact(found, apply_head(free, outputs, directions))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0])
+def test_a_limit_must_be_positive(limit):
+    with pytest.raises(ValueError, match="max_deviation"):
+        NominalHeadConfig(max_deviation=limit)
+
+
 def test_a_rule_that_lowers_its_rate_keeps_its_direction(directions):
     outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
     lower = outputs.clone()
