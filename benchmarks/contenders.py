@@ -45,8 +45,8 @@ class Learned:
     """Name of the configuration that it was meta-trained by."""
     meta_seed: int | None = None
     """Seed of that run."""
-    chosen_on: str = "validation"
-    """Images that chose it among the rules of its run."""
+    chosen_on: str | None = None
+    """Images that chose it among the rules of its run; None for the last of them."""
     state: Literal["float32", "bfloat16"] = "float32"
     """In what type its averages are kept."""
     structure_every: int = 1
@@ -81,7 +81,7 @@ def learned(
         commit=origin.get("commit", "unknown"),
         recipe=run.get("name"),
         meta_seed=run.get("seed"),
-        chosen_on=origin.get("chosen_on", "validation"),
+        chosen_on=origin.get("chosen_on"),
         state=state,
         structure_every=structure_every,
     )

@@ -91,10 +91,10 @@ def learned_by(
         chosen_on: images that chose them. A meta-seed for which "test" chose what
             "validation" chose has no rows of its own; these stand in.
     """
-    found: dict[str, dict[int, Group]] = {"validation": {}, "test": {}}
+    found: dict[str | None, dict[int, Group]] = {"validation": {}, "test": {}}
     for group in groups(rows, "test"):
         if group.rule is not None and group.rule.get("recipe") == recipe:
-            where = found[group.rule["chosen_on"]]
+            where = found.setdefault(group.rule["chosen_on"], {})
             where[group.rule["meta_seed"]] = group
     chosen = found["validation"]
     if chosen_on == "test":

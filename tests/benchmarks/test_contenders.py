@@ -44,7 +44,7 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
         "commit": "0123456789ab",
         "recipe": None,
         "meta_seed": None,
-        "chosen_on": "validation",
+        "chosen_on": None,
     }
     assert (row["optimizer"], row["rule_sha256"]) == (rule_file, digest)
     assert (row["lr"], row["settings"]) == (None, {})
