@@ -1,8 +1,11 @@
 """`l2o report ablations`: what a recipe owes to each of its parts."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
+
+from l2o.optim.config import rule_config_from_values, rule_config_values
 
 from .curves import Panel, save_curves
 from .report import github_table, origin_of, require_rows, write_report
@@ -89,6 +92,22 @@ def changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with what settings mean that its file lacks.
+
+    They are of a later day, and stand for what every run did before there was a choice.
+    """
+    from meta_train.config import MetaTrainConfig  # extra [train]
+
+    known = {
+        item.name: item.default
+        for item in fields(MetaTrainConfig)
+        if item.default is not MISSING
+    }
+    rule = rule_config_values(rule_config_from_values(config["rule"]))
+    return {**known, **config, "rule": rule}
+
+
 def _by_name(runs: Iterable[MetaRun]) -> dict[str, list[MetaRun]]:
     """Return the runs of each configuration, one a meta-seed."""
     found: dict[str, list[MetaRun]] = {}
@@ -107,7 +126,7 @@ def _rules(rows: list[Row], runs: Mapping[str, Any]) -> dict[str, list[Group]]:
 
 
 def _table(found: Mapping[str, list[Group]], runs: Mapping[str, list[MetaRun]]) -> str:
-    lines = []
+    lines, base = [], _resolved(runs[BASE][0].config)
     for name, rules in found.items():
         made, config = runs[name], runs[name][0].config
         kept = [run.best["validation"]["accuracy"] for run in made]
@@ -116,7 +135,7 @@ def _table(found: Mapping[str, list[Group]], runs: Mapping[str, list[MetaRun]]) 
         lines.append(
             (
                 name,
-                "; ".join(changes(config, runs[BASE][0].config)),
+                "; ".join(changes(_resolved(config), base)),
                 ", ".join(f"{run.steps[-1]['inner_steps']:,}" for run in made),
                 len(rules),
                 ", ".join(f"{100 * value:.1f}" for value in kept),
