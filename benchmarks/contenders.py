@@ -1,14 +1,15 @@
 """The optimizers under comparison: hand-designed ones, and rules as they are."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, assert_never
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from l2o import NeuralGraphOpt, load_rule, read_provenance
+from l2o import NeuralGraphOpt, Rule, load_rule, read_provenance
 from l2o.optim.checkpoint import rule_path
 from l2o.optim.config import NominalHeadConfig
 
@@ -51,7 +52,12 @@ class Learned:
     """In what type its averages are kept."""
     structure_every: int = 1
     """How many steps its network's outputs serve."""
+    whitening_rows: int | None = None
+    """Most rows of a linear map that are whitened together; None for the rule's own."""
 
+
+_PLAIN = {"state": "float32", "structure_every": 1, "whitening_rows": None}
+"""Settings of a rule as it is, which rows do not mention."""
 
 Contender: TypeAlias = Baseline | Teacher | Learned
 
@@ -60,6 +66,7 @@ def learned(
     name_or_path: str,
     state: Literal["float32", "bfloat16"] = "float32",
     structure_every: int = 1,
+    whitening_rows: int | None = None,
 ) -> Learned:
     """Return a shipped rule by its name, or a rule from a file.
 
@@ -67,6 +74,8 @@ def learned(
         name_or_path: which.
         state: in what type its averages are kept.
         structure_every: how many steps its network's outputs serve.
+        whitening_rows: most rows of a linear map that are whitened together; None for
+            what the rule's configuration says.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -84,6 +93,7 @@ def learned(
         chosen_on=origin.get("chosen_on"),
         state=state,
         structure_every=structure_every,
+        whitening_rows=whitening_rows,
     )
 
 
@@ -102,7 +112,7 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
         case Learned(name=name, state=state, structure_every=every):
             return NeuralGraphOpt(
                 model.parameters(),
-                rule=name,
+                rule=_rule_of(name, contender.whitening_rows),
                 state_dtype=torch.bfloat16 if state == "bfloat16" else None,
                 structure_every=every,
             )
@@ -123,14 +133,24 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
 def label(contender: Contender) -> str:
     """Return a short name for one run."""
     match contender:
-        case Learned(name=name, state=state, structure_every=every):
-            if state != "float32":
-                name = f"{name}, {state} state"
-            return name if every == 1 else f"{name}, network every {every} steps"
+        case Learned(name=name):
+            return name + in_words(identify(contender)["settings"])
         case Teacher():
             return contender.name
         case _:
             return f"{contender.title}, lr {contender.lr:g}"
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Return what follows a rule's name where it does not run as it is."""
+    words = ""
+    if "state" in settings:
+        words += f", {settings['state']} state"
+    if "structure_every" in settings:
+        words += f", network every {settings['structure_every']} steps"
+    if "whitening_rows" in settings:
+        words += f", whitened by {settings['whitening_rows']} rows"
+    return words
 
 
 def identify(contender: Contender) -> dict[str, Any]:
@@ -139,13 +159,11 @@ def identify(contender: Contender) -> dict[str, Any]:
     match contender:
         case Learned(name=name, sha256=sha256):
             values.pop("name")
-            state, every = values.pop("state"), values.pop("structure_every")
-            settings = {} if state == "float32" else {"state": state}
-            settings |= {} if every == 1 else {"structure_every": every}
+            settings = {key: values.pop(key) for key in _PLAIN}
             return {
                 "optimizer": name,
                 "lr": None,
-                "settings": settings,
+                "settings": {k: v for k, v in settings.items() if v != _PLAIN[k]},
                 "rule_sha256": sha256,
                 "rule": values,
             }
@@ -157,3 +175,13 @@ def identify(contender: Contender) -> dict[str, Any]:
                 "rule_sha256": None,
                 "rule": None,
             }
+
+
+def _rule_of(name: str, whitening_rows: int | None) -> str | Rule:
+    """Return a rule by its name, or one that whitens by other groups."""
+    if whitening_rows is None:
+        return name
+    known = load_rule(name)
+    rule = Rule(replace(known.config, whitening_rows=whitening_rows))
+    rule.load_state_dict(known.state_dict())
+    return rule

@@ -27,6 +27,9 @@ class FashionConfig:
     """Rules that also run with a state in bfloat16."""
     sparing_rules: tuple[str, ...] = ("ng-gnn",)
     """Rules that also run with their network in every tenth step only."""
+    grouped_rules: tuple[str, ...] = ("ng-gnn",)
+    """Rules that also run with momenta whitened by groups of 8 rows, as those of wide
+    layers are by 1,024."""
     with_teacher: bool = True
     """Whether the hand-designed optimizer that the rules imitated runs, too."""
     adam_lrs: tuple[float, ...] = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
@@ -73,6 +76,7 @@ def fashion_trials(config: FashionConfig) -> list[Trial]:
     rules: list[Contender] = [learned(rule) for rule in config.rules]
     rules += [learned(rule, "bfloat16") for rule in config.narrow_rules]
     rules += [learned(rule, structure_every=10) for rule in config.sparing_rules]
+    rules += [learned(rule, whitening_rows=8) for rule in config.grouped_rules]
     rules += [Teacher()] if config.with_teacher else []
     adams = [Adam(lr=lr) for lr in config.adam_lrs]
     tested = [_final(config, item, seed) for item in rules for seed in config.seeds]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from .contenders import learned
 from .contest import Contest, without_tuning
 from .selection import Grid
 from .trials import RESULTS
@@ -33,6 +34,9 @@ class HeldOutConfig:
     """The tasks, in order."""
     rules: tuple[str, ...] = ("ng-gnn", "ff")
     """Shipped rules, or paths of rule files."""
+    grouped_rules: tuple[str, ...] = ()
+    """Rules that also run with momenta whitened by groups of 16 rows, as those of wide
+    layers are by 1,024."""
     with_teacher: bool = True
     """Whether the hand-designed optimizer that the rules imitated runs, too."""
     adam_lrs: Grid = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -72,8 +76,9 @@ def held_out_contests(config: HeldOutConfig) -> list[Contest]:
             task=task,
             lrs={"adam": config.adam_lrs} if config.adam_lrs else {},
             extensions=config.extensions,
-            untuned=tuple(
-                without_tuning(config.rules, with_teacher=config.with_teacher)
+            untuned=(
+                *without_tuning(config.rules, with_teacher=config.with_teacher),
+                *(learned(rule, whitening_rows=16) for rule in config.grouped_rules),
             ),
             seeds=config.seeds,
             selection_seeds=config.selection_seeds,

@@ -8,6 +8,7 @@ counts where a network is small enough to run.
 from dataclasses import dataclass
 
 from l2o.nets import NGGNNConfig
+from l2o.optim.whitening import GROUP_ROWS
 
 from .report import github_table
 
@@ -88,9 +89,19 @@ def edge_flop(config: NGGNNConfig, *, is_recomputed: bool) -> int:
 
 
 def whitening_flop(rows: int, columns: int) -> int:
-    """Return the products of Newton-Schulz on one matrix."""
+    """Return the products of Newton-Schulz on one matrix, in groups of rows if wide."""
     short, long = sorted((rows, columns))
-    return WHITENING_STEPS * 2 * (2 * short**2 * long + short**3)
+    count = -(-short // GROUP_ROWS)
+    if count == 1:
+        return WHITENING_STEPS * newton_schulz_flop(short, long)
+    sizes = [len(range(start, short, count)) for start in range(count)]
+    by_groups = sum(newton_schulz_flop(size, long) for size in sizes)
+    return (WHITENING_STEPS - 1) * by_groups + newton_schulz_flop(short, long)
+
+
+def newton_schulz_flop(rows: int, columns: int) -> int:
+    """Return the products of one Newton-Schulz step on a matrix with long rows."""
+    return 2 * (2 * rows**2 * columns + rows**3)
 
 
 def step_flop(network: Transformer, config: NGGNNConfig) -> int:

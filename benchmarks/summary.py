@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
+from .contenders import in_words
 from .trials import Row
 
 _TITLES = {
@@ -36,11 +37,7 @@ class Group:
         if self.rule is None:
             return self.optimizer
         name = f"{self.optimizer} ({self.rule['sha256'][:8]})"
-        if "state" in self.variant:
-            name += f", {self.variant['state']} state"
-        if "structure_every" in self.variant:
-            name += f", network every {self.variant['structure_every']} steps"
-        return name
+        return name + in_words(self.variant)
 
     @property
     def variant(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from l2o.nets import (
 )
 from l2o.nets.config import check_positive
 
+from .whitening import GROUP_ROWS
+
 _STRICT = {"extra": "forbid"}
 
 
@@ -116,7 +118,14 @@ class RuleConfig:
     features: FeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
     """What the network reads."""
     head: HeadConfig = field(default_factory=NominalHeadConfig)
-    """How its two numbers an entry become an update."""
+    """How its numbers of an entry become an update."""
+    whitening_rows: int = GROUP_ROWS
+    """Most rows of a linear map, or columns if these are fewer, whose momentum is
+    whitened together; of more, groups are, up to the last step. It bounds what a wide
+    layer costs an entry."""
+
+    def __post_init__(self) -> None:
+        check_positive("RuleConfig", whitening_rows=self.whitening_rows)
 
 
 _PAPER_FF = FeedForwardConfig(width=64, layers=2, activation="relu")
@@ -197,15 +206,18 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
         # Files from before there was a choice.
         head.setdefault("unit", "one")
         head.setdefault("scaled", "adam")
+    rows = parts.pop("whitening_rows", GROUP_ROWS)
     if parts:
         raise ValueError(
-            f"RuleConfig has net, features and head; got also {sorted(parts)}. "
+            "RuleConfig has net, features, head and whitening_rows; got also "
+            f"{sorted(parts)}. "
             "Remove them, or load the file with the version of l2o that wrote it."
         )
     return RuleConfig(
         net=_record(get_args(NetConfig), net),
         features=_record((LogSignFeaturesConfig, ScaleFreeFeaturesConfig), features),
         head=_record((PaperHeadConfig, NominalHeadConfig), head),
+        whitening_rows=rows,
     )
 
 

@@ -58,6 +58,7 @@ class RuleEntries:
         cut: most entries of a tile; None leaves every block whole.
         memory_limit: bytes for edge states. None keeps whatever is computed and writes
             nothing in place, as autograd needs it.
+        whitening_rows: most rows of a linear map that are whitened together.
         keeps_outputs: whether `outputs` shall return the network's numbers.
     """
 
@@ -74,6 +75,7 @@ class RuleEntries:
         dtype: torch.dtype,
         cut: int | None,
         memory_limit: int | None,
+        whitening_rows: int,
         keeps_outputs: bool = False,
     ) -> None:
         some = next(iter(params.values()))
@@ -99,7 +101,9 @@ class RuleEntries:
             for tensors in (params, grads, _each(state, lambda i: i["second_moment"]))
         ]
         # Only linear maps have one; for others, anything of the right shape will do.
-        white = whiten_momenta(graph, grads, state) if uses_directions else {}
+        white = {}
+        if uses_directions:
+            white = whiten_momenta(graph, grads, state, whitening_rows)
         self._white = to_blocks(graph, {**params, **white})
         self._units = constant([*update_units(head, graph).values()], some)[None]
         steps = torch.stack([state[name]["step"] for name in graph.shapes])

@@ -116,8 +116,8 @@ def _mixed_anew(
     moving: Collection[str],
 ) -> Params:
     """Return updates in which kept outputs mix this step's directions."""
-    head = rule.config.head
-    white, units = whiten_momenta(graph, grads, state), update_units(head, graph)
+    head, units = rule.config.head, update_units(rule.config.head, graph)
+    white = whiten_momenta(graph, grads, state, rule.config.whitening_rows)
     rows = {name: _rows(params[name], grads[name], state[name]) for name in moving}
     updates = {
         name: torch.empty_like(params[name], memory_format=torch.contiguous_format)

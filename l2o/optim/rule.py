@@ -202,6 +202,7 @@ class Rule(AbstractRule):
             dtype=next(self.parameters()).dtype,
             cut=None if is_whole else cut,
             memory_limit=None if is_whole else self._room(graph),
+            whitening_rows=self.config.whitening_rows,
             keeps_outputs=keeps_outputs,
         )
         self.net(graph, entries, entries.context)

@@ -25,6 +25,7 @@ def fashion_arguments(rule_file, results):
     return [
         *("benchmark", "fashion", "--rules", rule_file, "--adam-lrs", "0.01"),
         *("--narrow-rules", rule_file, "--sparing-rules", rule_file),
+        *("--grouped-rules", rule_file),
         *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
         *("--batch-size", "4", "--data", "embedded", "--threads", "1"),
         *("--results", str(results)),
@@ -50,11 +51,12 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     assert main(fashion_arguments(rule_file, path)) == 0
     assert (
-        "[6/6] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
+        "[7/7] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
         in capsys.readouterr().out
     )
     rows = read_rows(path)
     assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
+        (rule_file, 101, "test"),
         (rule_file, 101, "test"),
         (rule_file, 101, "test"),
         (rule_file, 101, "test"),
@@ -64,7 +66,8 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     ]
     assert rows[1]["settings"] == {"state": "bfloat16"}
     assert rows[2]["settings"] == {"structure_every": 10}
-    assert rows[4]["train_split"] == "train"
+    assert rows[3]["settings"] == {"whitening_rows": 8}
+    assert rows[5]["train_split"] == "train"
     before = path.read_bytes()
     assert main(fashion_arguments(rule_file, path)) == 0
     assert path.read_bytes() == before
@@ -73,6 +76,7 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
     assert "| teacher " in text
     assert ", bfloat16 state " in text
+    assert ", whitened by 8 rows " in text
     assert ", network every 10 steps " in text
     assert str(tmp_path / "fashion.png") in text
 

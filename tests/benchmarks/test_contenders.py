@@ -13,7 +13,7 @@ from benchmarks.contenders import (
     label,
     learned,
 )
-from l2o import NeuralGraphOpt, save_rule, shipped_rules
+from l2o import NeuralGraphOpt, load_rule, save_rule, shipped_rules
 from l2o.optim.rule import Rule
 from meta_train.config import config_values, load_config
 
@@ -52,6 +52,12 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     assert label(learned(rule_file, "bfloat16")) == f"{rule_file}, bfloat16 state"
     sparing = learned(rule_file, structure_every=10)
     assert label(sparing) == f"{rule_file}, network every 10 steps"
+    grouped = learned(rule_file, whitening_rows=3)
+    assert label(grouped) == f"{rule_file}, whitened by 3 rows"
+    rule = build_optimizer(grouped, nn.Linear(2, 2), 5).rule
+    assert rule.config.whitening_rows == 3
+    known = load_rule(rule_file).state_dict()
+    assert all(weight.equal(known[name]) for name, weight in rule.state_dict().items())
 
 
 def test_a_rule_without_provenance_has_an_unknown_commit(tmp_path):

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks
+from benchmarks import scaling_law
 from benchmarks.scaling_law import (
     FEATURES,
     GPT_SIZES,
@@ -69,6 +70,12 @@ def test_a_step_takes_the_operations_of_its_edges(memory_limit, is_recomputed):
 @pytest.mark.parametrize("sides", [(8, 8), (8, 32), (32, 8)])
 def test_whitening_takes_its_operations(sides):
     assert counted(lambda: whiten(torch.ones(sides))) == whitening_flop(*sides)
+
+
+@pytest.mark.parametrize("sides", [(20, 20), (17, 40)])
+def test_whitening_by_groups_takes_its_operations(sides, monkeypatch):
+    monkeypatch.setattr(scaling_law, "GROUP_ROWS", 8)
+    assert counted(lambda: whiten(torch.ones(sides), 8)) == whitening_flop(*sides)
 
 
 def test_a_block_has_the_neurons_that_the_tracer_finds():

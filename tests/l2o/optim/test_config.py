@@ -51,6 +51,15 @@ def test_values_and_back_is_identity(name):
     assert values == rule_config_values(PRESETS[name])
 
 
+def test_rows_that_are_whitened_together_are_saved_and_positive():
+    values = rule_config_values(RuleConfig(whitening_rows=7))
+    assert rule_config_from_values(values).whitening_rows == 7
+    del values["whitening_rows"]
+    assert rule_config_from_values(values) == RuleConfig()
+    with pytest.raises(ValueError, match="whitening_rows must be above zero"):
+        RuleConfig(whitening_rows=0)
+
+
 def test_files_from_before_a_choice_keep_what_there_was():
     values = rule_config_values(PRESETS["default"])
     for key in "unit", "full_fan_in", "scaled":

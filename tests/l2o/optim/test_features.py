@@ -40,6 +40,7 @@ def read(features, param, grad, state):
         dtype=param.dtype,
         cut=None,
         memory_limit=None,
+        whitening_rows=64,
     )
     (tile,) = (*entries.tiles.edges, *entries.tiles.nodes)
     entry = entries.read(tile).reshape(*param.shape, -1)

@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from l2o import neural_graph
+from l2o import NeuralGraphOpt, Rule, RuleConfig, neural_graph
 from l2o.graph import NeuralGraph, NeuronGroup, Neurons, View, WeightBlock
+from l2o.nets import FeedForwardConfig
 from l2o.optim import whitening
+from l2o.optim.config import NominalHeadConfig
 from l2o.optim.state import advance_state, init_state
 from l2o.optim.whitening import (
     look_ahead,
@@ -56,7 +58,7 @@ class TestWhiten:
         direct = whiten(matrix)
         monkeypatch.setattr(whitening, "_SMALL", 0)
         torch.testing.assert_close(whiten(matrix), direct, rtol=1e-9, atol=1e-9)
-        monkeypatch.setattr(whitening, "_LONG_STEPS", (2, 2))
+        monkeypatch.setattr(whitening, "_STEPS", 4)
         assert (whiten(matrix) - direct).abs().max() > 1e-3
 
     def test_a_batch_is_whitened_one_by_one(self):
@@ -71,8 +73,101 @@ class TestWhiten:
             whiten(scale * matrix), whiten(matrix), rtol=1e-9, atol=1e-9
         )
 
-    def test_zero_stays_zero(self):
-        assert not whiten(torch.zeros(3, 5)).any()
+    @pytest.mark.parametrize("group_rows", [2, 8])
+    def test_zero_stays_zero(self, group_rows):
+        assert not whiten(torch.zeros(3, 5), group_rows).any()
+
+
+class TestGroups:
+    """More rows than are whitened together."""
+
+    def draw(self, *shape):
+        generator = torch.Generator().manual_seed(2)
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    @pytest.mark.parametrize("shape", [(8, 9), (9, 8), (2, 7, 12)])
+    def test_relabelling_rows_and_columns_relabels_them(self, shape):
+        matrix = self.draw(*shape)
+        rows, columns = torch.randperm(shape[-2]), torch.randperm(shape[-1])
+
+        def permuted(values):
+            return values[..., rows, :][..., columns]
+
+        def by_place(values):
+            """Groups by where rows stand: what the order by norms is there for."""
+            return torch.cat([whiten(half) for half in values.chunk(2, dim=-2)], dim=-2)
+
+        found = permuted(whiten(matrix, 3))
+        torch.testing.assert_close(
+            whiten(permuted(matrix), 3), found, rtol=1e-9, atol=1e-9
+        )
+        off = by_place(permuted(matrix)) - permuted(by_place(matrix))
+        assert off.abs().max() > 1e-3
+
+    @pytest.mark.parametrize("spread", [1.0, 30.0])
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_they_come_near_the_whole(self, count, spread):
+        scales = torch.logspace(0, -1, 64, base=spread, dtype=torch.float64)
+        matrix = self.draw(64, 64) @ (scales[:, None] * self.draw(64, 200))
+        whole = whiten(matrix)
+
+        def likeness(found):
+            return (found * whole).mean()  # a cosine: both have a mean square of 1
+
+        found = likeness(whiten(matrix, 64 // count))
+        halves = [whiten(matrix[start::count]) for start in range(count)]
+        alone = torch.stack(halves, dim=1).flatten(0, 1)  # without the last step
+        assert found > 0.75
+        assert likeness(alone) < found - 0.05
+
+    def test_equal_rows_of_all_groups_do_not_explode(self):
+        matrix = torch.ones(8, 8, dtype=torch.float64)
+        torch.testing.assert_close(whiten(matrix, 2), matrix)
+
+    def test_a_tall_matrix_has_groups_of_columns(self):
+        matrix = self.draw(12, 7)
+        torch.testing.assert_close(whiten(matrix, 3), whiten(matrix.T, 3).T)
+
+    def test_as_many_rows_as_are_allowed_make_no_groups(self):
+        matrix = self.draw(6, 9)
+        assert whiten(matrix, 6).equal(whiten(matrix))
+        assert not whiten(matrix, 5).allclose(whiten(matrix))
+
+    def test_vmap_and_gradients_go_through(self):
+        batch = self.draw(2, 5, 6)
+        expected = torch.stack([whiten(matrix, 2) for matrix in batch])
+        torch.testing.assert_close(torch.vmap(lambda m: whiten(m, 2))(batch), expected)
+        torch.testing.assert_close(whiten(batch, 2), expected)
+        matrix = batch[0].requires_grad_()
+        assert torch.autograd.gradcheck(lambda m: whiten(m, 2), matrix)
+
+    @pytest.mark.parametrize("group_rows", [2, 6])
+    @pytest.mark.parametrize("structure_every", [1, 2])
+    def test_a_rule_has_those_of_its_configuration(self, structure_every, group_rows):
+        """Untrained with a whitened base, a rule is the whitened momentum."""
+        weight, grads = self.draw(6, 8), self.draw(2, 6, 8)
+        config = RuleConfig(
+            net=FeedForwardConfig(),
+            head=NominalHeadConfig(base="whitened", unit="one"),
+            whitening_rows=group_rows,
+        )
+        optimizer = NeuralGraphOpt(
+            [("weight", nn.Parameter(weight.clone()))],
+            rule=Rule(config).double(),
+            structure_every=structure_every,
+            safety=None,
+        )
+        (param,) = optimizer.param_groups[0]["params"]
+        state = init_state({"weight": weight})
+        for grad in grads:
+            before, param.grad = param.detach().clone(), grad
+            optimizer.step()
+            state = advance_state(state, {"weight": grad})
+            white = whiten(look_ahead(grad, state["weight"]), group_rows)
+            torch.testing.assert_close(param.detach() - before, -0.01 * white)
+            assert group_rows == 6 or not white.allclose(
+                whiten(look_ahead(grad, state["weight"]))
+            )
 
 
 class TestSymmetricProduct:
