@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from l2o import PRESETS, NeuralGraphOpt, Rule, neural_graph
+from l2o import PRESETS, NeuralGraphOpt, Rule, RuleConfig, load_rule, neural_graph
 from l2o.graph import NeuralGraph
 from l2o.nets.gnn import NGGNNNet
 from l2o.nets.pyg import PyGNGGNNNet
@@ -138,7 +138,7 @@ def rule_gflop(name: RuleName, network: Network, graph: NeuralGraph) -> float:
         shadow = nn.Parameter(torch.empty_like(param, device="meta"))
         shadow.grad = torch.empty_like(shadow)
         params.append((key, shadow))
-    rule = Rule(PRESETS[name]).to("meta")
+    rule = Rule(_config(name)).to("meta")
     optimizer = NeuralGraphOpt(params, rule=rule, graph=graph)
     with FlopCounterMode(display=False) as counter:
         optimizer.step()
@@ -154,7 +154,20 @@ def draw_gradients(model: nn.Module) -> None:
 
 
 def _rule(name: RuleName, network: Network) -> Rule:
-    return Rule(PRESETS[name]).to(network.inputs.device)
+    return Rule(_config(name)).to(network.inputs.device)
+
+
+def _config(name: RuleName) -> RuleConfig:
+    """Return a rule's configuration; the default ones are those that are shipped."""
+    match name:
+        case "default":
+            rule = load_rule("ng-gnn")
+        case "default-ff":
+            rule = load_rule("ff")
+        case _:
+            return PRESETS[name]
+    assert isinstance(rule, Rule)
+    return rule.config
 
 
 def _step_of(optimizer: Optimizer, graph: NeuralGraph | None = None) -> Prepared:
