@@ -7,8 +7,9 @@ Products go to oneDNN then. PyTorch's own go to MKL, which does without AVX-512 
 processors that are not Intel's, and both lose by narrow matrices, oneDNN less.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy
 import torch
@@ -80,6 +81,16 @@ def add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return base.addmm_(left, right)
 
 
+def multiplied(base: Tensor, factor: Tensor | float) -> Tensor:
+    """Return `base * factor`, in the place of `base` if it can be.
+
+    Args:
+        base: a tensor that nobody else needs.
+        factor: what broadcasts to its shape.
+    """
+    return base * factor if torch.is_grad_enabled() else base.mul_(factor)
+
+
 def squared(values: Tensor) -> Tensor:
     """Return the squares of a tensor that nobody else needs, in its place if it can."""
     return values.square() if torch.is_grad_enabled() else values.mul_(values)
@@ -95,6 +106,31 @@ def sum_of_squares(values: Tensor) -> Tensor:
 def clamped(values: Tensor, limit: float) -> Tensor:
     """Return a tensor that nobody else needs between `-limit` and `limit`."""
     return F.hardtanh(values, -limit, limit, inplace=not torch.is_grad_enabled())
+
+
+def joined(*parts: Tensor | tuple[Callable[..., Tensor], *tuple[Any, ...]]) -> Tensor:
+    """Return parts one after the other along the first axis.
+
+    What a part is computed by writes straight to its place if it can, which saves the
+    copy: in a step, as much time as computing it.
+
+    Args:
+        parts: tensors; or an elementwise function that takes `out`, and its arguments,
+            the first of them a tensor of the shape of the result.
+    """
+    if not is_alone():
+        return torch.cat(
+            [part if isinstance(part, Tensor) else part[0](*part[1:]) for part in parts]
+        )
+    tensors = [part if isinstance(part, Tensor) else part[1] for part in parts]
+    sizes = [len(tensor) for tensor in tensors]
+    whole = tensors[0].new_empty(sum(sizes), *tensors[0].shape[1:])
+    for part, place in zip(parts, whole.split(sizes), strict=True):
+        if isinstance(part, Tensor):
+            place.copy_(part)
+        else:
+            part[0](*part[1:], out=place)
+    return whole
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

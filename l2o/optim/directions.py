@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from l2o.nets.products import joined
+
 from .state import (
     ADAM_EPS,
     ADAM_MOMENTUM,
@@ -68,10 +70,16 @@ def directions_of(values: Values, white: Tensor | None) -> Directions:
             and takes Adam's direction instead.
     """
     root = (values.second / values.ages[-1] + TINY).sqrt() + ADAM_EPS
-    gradient = values.main[1:2] / root
-    ratios = values.main[2:] / (values.ages[:-1] * root)
-    last = ratios[ADAM_MOMENTUM] if white is None else white
-    return Directions(torch.cat([gradient, ratios, last[None]]), root)
+    grad, momenta = values.main[1:2], values.main[2:]
+    sizes = values.ages[:-1] * root
+    adam = ADAM_MOMENTUM
+    last = (torch.div, momenta[adam, None], sizes[adam, None])
+    steps = joined(
+        (torch.div, grad, root),
+        (torch.div, momenta, sizes),
+        last if white is None else white[None],
+    )
+    return Directions(steps, root)
 
 
 def find_directions(

@@ -132,10 +132,10 @@ class RuleEntries:
         known = self._look_up(tile)
         outputs = outputs.to(known.values.main.dtype)
         unit = _spread(self._units, tile, known.values.main)[0]
-        update = apply_head(self._head, outputs, known.directions, unit)
-        self._put(self._updates, tile, update)
         if self._outputs is not None:
             self._put(self._outputs, tile, outputs.to(torch.bfloat16))
+        update = apply_head(self._head, outputs, known.directions, unit)
+        self._put(self._updates, tile, update)
 
     def updates(self) -> dict[str, Tensor]:
         """Return what was written, as one tensor a parameter in its own dtype."""

@@ -7,7 +7,7 @@ from typing import Protocol, assert_never, runtime_checkable
 import torch
 from torch import Tensor
 
-from l2o.nets.products import clamped
+from l2o.nets.products import clamped, joined
 
 from .config import FeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
 from .directions import NUM_DIRECTIONS, Directions, Values
@@ -146,8 +146,9 @@ class ScaleFreeFeatures:
         assert directions is not None
         count = len(values.main)
         root = directions.root[None] / scales[count : count + 1]
-        entries = [directions.steps, values.main / scales[:count], root.log()]
-        return clamped(torch.cat(entries), _LIMIT)
+        ratios = torch.div, values.main, scales[:count]
+        entries = joined(directions.steps, ratios, (torch.log, root))
+        return clamped(entries, _LIMIT)
 
 
 def build_features(config: FeaturesConfig) -> Features:

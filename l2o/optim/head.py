@@ -8,6 +8,7 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 from l2o.graph.maps import fan_ins
+from l2o.nets.products import add, multiplied
 
 from .config import HeadConfig, NominalHeadConfig, PaperHeadConfig
 from .directions import ADAM, NUM_DIRECTIONS, WHITENED, Directions
@@ -61,7 +62,8 @@ def apply_head(
 
     Args:
         config: which head, and its step size.
-        outputs: `[*shape, num_outputs(config)]`: (s, m), or (a, c_1, ..., c_7).
+        outputs: `[*shape, num_outputs(config)]`: (s, m), or (a, c_1, ..., c_7); without
+            autograd the nominal head writes over them.
         directions: of the same parameter; the paper's head needs none.
         unit: what `update_units` says of the parameter, to broadcast; the paper's head
             has none.
@@ -82,7 +84,7 @@ def apply_head(
             assert directions is not None
             bound = config.max_log_scale
             factor = torch.exp(bound * torch.tanh(outputs[..., 0] / bound))
-            mixed = (outputs[..., 1:].movedim(-1, 0) * directions.steps).sum(0)
+            mixed = multiplied(outputs[..., 1:].movedim(-1, 0), directions.steps).sum(0)
             # Of what is no linear map, the whitened momentum is Adam's direction.
             base = directions.steps[ADAM if config.base == "adam" else WHITENED]
             is_all = config.scaled == "all"
@@ -90,7 +92,8 @@ def apply_head(
             if config.max_deviation is not None:
                 limit = config.max_deviation * base.abs()
                 mixed = torch.clamp(mixed, -limit, limit)
-            total = (base + mixed) * factor if is_all else base + mixed
-            return -config.step_size * unit * total
+            total = add(mixed, base)
+            total = multiplied(total, factor) if is_all else total
+            return multiplied(total, -config.step_size * unit)
         case _:
             assert_never(config)

@@ -133,7 +133,7 @@ def _mixed_anew(
         values = Values(main, second[piece].to(update.dtype), ages)
         last = white[name].flatten()[piece] if name in white else None
         directions = directions_of(values, last)
-        kept = item[OUTPUTS].flatten(1)[:, piece].to(update.dtype)
+        kept = item[OUTPUTS].flatten(1)[:, piece].to(update.dtype, copy=True)
         kept = kept.movedim(0, -1)
         update[piece] = apply_head(head, kept, directions, units[name])
 
