@@ -108,7 +108,9 @@ def clamped(values: Tensor, limit: float) -> Tensor:
     return F.hardtanh(values, -limit, limit, inplace=not torch.is_grad_enabled())
 
 
-def joined(*parts: Tensor | tuple[Callable[..., Tensor], *tuple[Any, ...]]) -> Tensor:
+def joined(
+    *parts: Tensor | tuple[Callable[..., Tensor], Tensor, *tuple[Any, ...]],
+) -> Tensor:
     """Return parts one after the other along the first axis.
 
     What a part is computed by writes straight to its place if it can, which saves the
