@@ -11,7 +11,7 @@ from optimizees import build_task, load_fashion_mnist
 from optimizees.data.download import Progress, download, verify
 from optimizees.data.layouts import DatasetName, require
 
-from .contest import Contest, run_contests
+from .comparison import Contest, run_contests
 from .demo import DemoConfig, run_demo
 from .fashion import FashionConfig, run_fashion
 from .generalization.command import GeneralizationConfig, run_generalization
@@ -36,12 +36,12 @@ from .report_ablations import report_ablations
 from .report_contest import report_contest
 from .report_meta import report_meta_train
 from .report_reproduction import report_reproduction
+from .runs import RESULTS, config_values, use_threads
 from .scaling import ScalingConfig, report_scaling, run_scaling
 from .step_cost import StepCostConfig, run_step_cost
 from .step_cost.report import report_step_cost
 from .trace_cost import TraceCostConfig, report_trace_cost, run_trace_cost
 from .transfer import TransferConfig, transfer_contests
-from .trials import RESULTS, config_values, use_threads
 from .workloads import DataChoice
 from .zoo_commands import CnnZooData, WildParkData, run_cnn_zoo, run_wild_park
 
@@ -213,8 +213,8 @@ def validate_rules(
         data: which copy of FashionMNIST.
         threads: CPU threads.
     """
-    from meta_train.selection import validate
     from meta_train.unroll import RuleOnGraph
+    from meta_train.validation import validate
 
     use_threads(threads)
     train = load_fashion_mnist("train", source=data)

@@ -10,12 +10,12 @@ import torch
 from l2o import NeuralGraphOpt
 from optimizees import Task, build_task, load_fashion_mnist
 
-from .contenders import ADAM_LR
 from .curves import Panel, save_curves
+from .optimizers import ADAM_LR
 from .protocol import BuildOptimizer, TrainingCurve, train
 from .report import github_table
+from .runs import use_threads
 from .summary import spread
-from .trials import use_threads
 from .workload import classify
 from .workloads import DataChoice
 

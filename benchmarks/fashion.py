@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .baselines import Adam
-from .contenders import Contender, Teacher, learned
-from .trials import RESULTS, Trial, config_values, run_trials, use_threads
+from .optimizers import Contender, Teacher, learned
+from .runs import RESULTS, Trial, config_values, run_trials, use_threads
 from .workloads import DataChoice
 
 SEEDS = (101, 102, 103, 104, 105)

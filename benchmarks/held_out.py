@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from .contenders import learned
-from .contest import Contest, without_tuning
-from .selection import Grid
-from .trials import RESULTS
+from .comparison import Contest, without_tuning
+from .optimizers import learned
+from .runs import RESULTS
+from .tuning import Grid
 from .workloads import DataChoice, HeldOutTask
 
 _NUM_EVALUATIONS = 5

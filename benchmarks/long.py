@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .baselines import Adam
-from .contenders import ADAM_LR, Contender, learned
 from .fashion import SEEDS
-from .trials import RESULTS, Trial, config_values, run_trials, use_threads
+from .optimizers import ADAM_LR, Contender, learned
+from .runs import RESULTS, Trial, config_values, run_trials, use_threads
 from .workloads import DataChoice
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from l2o import PRESETS, Rule
+from meta_train.es_lanes import Population
 from meta_train.estimator_config import (
     EstimatorConfig,
     EvolutionConfig,
@@ -18,15 +19,14 @@ from meta_train.estimator_config import (
     TBPTTConfig,
 )
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
-from meta_train.population import Population
 from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
 from optimizees import Task, build_task, load_fashion_mnist
 from optimizees.families import TaskName
 
 from .report import github_table, report_rows
+from .runs import RESULTS, Row, config_values, use_threads, write_rows
 from .step_cost import Subject, time_in_turns
-from .trials import RESULTS, Row, config_values, use_threads, write_rows
 
 _STEPS = 20
 """Inner steps of one timed call, and the window of every estimator."""

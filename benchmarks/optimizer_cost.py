@@ -17,7 +17,7 @@ from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
 from .report import github_table, origin_of, report_rows
-from .trials import RESULTS, Row, config_values, use_threads, write_rows
+from .runs import RESULTS, Row, config_values, use_threads, write_rows
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "FashionMNIST CNN": fashion_cnn,

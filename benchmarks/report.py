@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from l2o.optim.checkpoint import write_whole
+from l2o.rule.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
 from .curves import Panel, save_curves
+from .runs import Row, read_rows
 from .summary import Group, best_rate, groups, settings, spread
-from .trials import Row, read_rows
 
 PAPER_ACCURACY = {
     "fashion-cnn": {

@@ -5,13 +5,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from l2o.optim.config import rule_config_from_values, rule_config_values
+from l2o.rule.config import rule_config_from_values, rule_config_values
 
 from .curves import Panel, save_curves
 from .report import github_table, origin_of, require_rows, write_report
 from .report_meta import MetaRun, read_meta_runs
+from .runs import Row, read_rows
 from .summary import Group, groups, settings, spread, task_of
-from .trials import Row, read_rows
 
 COMMAND = "l2o benchmark transfer"
 BASE = "ablations-base"

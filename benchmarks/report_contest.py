@@ -8,8 +8,8 @@ from typing import Literal, assert_never
 from .baselines import Adam
 from .curves import Panel
 from .report import PAPER_ACCURACY, github_table, loss_panel, report_trials
+from .runs import Row
 from .summary import Group, best_rate, groups, is_chosen, merit, spread, task_of
-from .trials import Row
 
 _WINDOW = 50
 """Steps over which a training loss is averaged before it counts as reached."""

@@ -13,8 +13,8 @@ from .report import (
     write_report,
 )
 from .report_meta import MetaRun, read_meta_runs
+from .runs import Row, read_rows
 from .summary import Group, groups, is_chosen, settings, spread, task_of
-from .trials import Row, read_rows
 
 COMMAND = "l2o benchmark transfer"
 TITLES = {

@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias
 
 from .curves import save_figure
 from .report import github_table, origin_of, report_rows
+from .runs import RESULTS, Row
 from .step_cost import Measurement
 from .step_cost.command import known_pairs, measure_pairs
 from .step_cost.networks import NetworkName
 from .step_cost.subjects import LABELS, SubjectName
-from .trials import RESULTS, Row
 
 Family: TypeAlias = Literal["mlp", "gpt"]
 

@@ -8,7 +8,7 @@ counts where a network is small enough to run.
 from dataclasses import dataclass
 
 from l2o.nets import NGGNNConfig
-from l2o.optim.whitening import GROUP_ROWS
+from l2o.rule.whitening import GROUP_ROWS
 
 from .report import github_table
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
-from .contenders import in_words
-from .trials import Row
+from .optimizers import in_words
+from .runs import Row
 
 _TITLES = {
     config.name: config.title for config in (Adam, AdamW, Muon, ScheduleFree, SGD)

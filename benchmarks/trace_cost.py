@@ -18,7 +18,7 @@ from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
 from .report import github_table, origin_of, report_rows
-from .trials import RESULTS, Row, config_values, use_threads, write_rows
+from .runs import RESULTS, Row, config_values, use_threads, write_rows
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "ResNet-18": lambda: (ResNet18(), torch.randn(2, 3, 224, 224)),

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .baselines import Adam, BaselineName
-from .contenders import Contender
-from .contest import Contest, without_tuning
+from .comparison import Contest, without_tuning
 from .fashion import SEEDS
-from .selection import Grid
-from .trials import RESULTS
+from .optimizers import Contender
+from .runs import RESULTS
+from .tuning import Grid
 from .workloads import DataChoice, PaperTask
 
 _LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)

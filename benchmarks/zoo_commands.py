@@ -16,7 +16,7 @@ from optimizees.zoo.small_cnn_herd import ZooConfig, ZooHerd
 from optimizees.zoo.small_cnn_training import generate_zoo
 from optimizees.zoo.wild_park import ParkConfig, TrainedRun, generate_park
 
-from .trials import use_threads
+from .runs import use_threads
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a grey image (ITU-R BT.601)."""

@@ -9,8 +9,8 @@ import torch
 import tyro
 
 from .config import load_config
+from .distributed import joined_ranks
 from .loop import MetaTrainer
-from .ranks import joined_ranks
 
 
 def meta_train(

@@ -6,6 +6,7 @@ import torch
 
 from optimizees import Task
 
+from .es_lanes import Population
 from .estimator_config import (
     EstimatorConfig,
     EvolutionConfig,
@@ -16,7 +17,6 @@ from .estimator_config import (
 )
 from .evolution import evolution
 from .gradients import first_order, imitation, one_step, tbptt
-from .population import Population
 from .unroll import InnerRun, Progress, RuleOnGraph
 
 InnerProblem: TypeAlias = InnerRun | Population

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from .es_lanes import Population
 from .estimator_config import EvolutionConfig
-from .population import Population
 from .unroll import Progress
 
 _SMALLEST_LOSS = 1e-3

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2o import NeuralGraph
-from l2o.optim.rule import Params
+from l2o.rule.rule import Params
 from optimizees import Batch, Task
 
 from .estimator_config import (

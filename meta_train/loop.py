@@ -9,19 +9,19 @@ from typing import Any, Literal
 import torch
 
 from l2o import Rule
-from l2o.optim.checkpoint import load_rule, save_rule
+from l2o.rule.checkpoint import load_rule, save_rule
 
 from .config import MetaTrainConfig, config_values, save_config
+from .distributed import Ranks
+from .inner_problem import Slot
 from .interrupt import StopRequest
 from .log import JsonLines
-from .outer import Average, build_meta_optimizer, choose_trained, learning_rate
+from .meta_optimizer import Average, build_meta_optimizer, choose_trained, learning_rate
+from .problems import Shelf
+from .progress import TensorBoard, Watch
 from .provenance import provenance
-from .ranks import Ranks
 from .resume import load_checkpoint, save_checkpoint
-from .selection import Validation, averaged, validate
-from .shelf import Shelf
-from .slot import Slot
-from .watch import TensorBoard, Watch
+from .validation import Validation, averaged, validate
 
 _BEST = {
     "validation": "best.safetensors",

@@ -7,11 +7,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from l2o import AbstractRule, NeuralGraph, Rule
-from l2o.optim.config import HeadConfig, NominalHeadConfig
-from l2o.optim.directions import ADAM, find_directions
-from l2o.optim.head import update_units
-from l2o.optim.state import State, advance_state, init_state
-from l2o.optim.whitening import whiten_momenta
+from l2o.rule.config import HeadConfig, NominalHeadConfig
+from l2o.rule.directions import ADAM, find_directions
+from l2o.rule.head import update_units
+from l2o.rule.state import State, advance_state, init_state
+from l2o.rule.whitening import whiten_momenta
 
 from .estimator_config import ImitationConfig
 

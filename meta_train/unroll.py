@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
-from l2o.optim.rule import Params
-from l2o.optim.state import State
+from l2o.rule.rule import Params
+from l2o.rule.state import State
 from optimizees import Batch, Task
 
-from .capture import captured
+from .cuda_graphs import captured
 
 Updates: TypeAlias = Callable[
     [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.trials import RESULTS, Row, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, use_threads, write_rows
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmarks.curves import save_figure
 from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.runs import Row
 from benchmarks.summary import spread
-from benchmarks.trials import Row
 
 from .data import PopulationName
 from .predictors import PredictorName

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from benchmarks.trials import RESULTS, Row, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, use_threads, write_rows
 from l2o.companion import stack_networks
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from benchmarks.trials import use_threads
-from l2o.optim.checkpoint import write_whole
+from benchmarks.runs import use_threads
+from l2o.rule.checkpoint import write_whole
 from meta_train.provenance import provenance
 from optimizees.siren import render_images
 from optimizees.zoo.inr_set import (

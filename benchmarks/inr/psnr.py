@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.report import github_table, origin_of, report_rows
-from benchmarks.trials import RESULTS, Row, config_values, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, config_values, use_threads, write_rows
 from meta_train.provenance import provenance
 from optimizees.siren import LastLayer
 from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks.curves import Panel, save_curves
 from benchmarks.report import github_table, origin_of, require_rows, write_report
+from benchmarks.runs import Row
 from benchmarks.summary import spread
-from benchmarks.trials import Row
-from l2o.optim.checkpoint import write_whole
+from l2o.rule.checkpoint import write_whole
 from meta_train.log import read_json_lines
 
 from .command import decode_image

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.runs import RESULTS, Row, config_values, use_threads, write_rows
 from benchmarks.step_cost.turns import Subject, time_in_turns
-from benchmarks.trials import RESULTS, Row, config_values, use_threads, write_rows
 from l2o.companion import NetworkClassifier, inr_classifier, stack_networks
 from meta_train.provenance import provenance
 from optimizees.zoo.inr_set import load_embedded_fits

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.trials import use_threads
+from benchmarks.runs import use_threads
 
 from .memory import is_out_of_memory, limit_memory, peak_memory
 from .networks import NetworkName, build_network

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.trials import RESULTS, Row, write_rows
+from benchmarks.runs import RESULTS, Row, write_rows
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 

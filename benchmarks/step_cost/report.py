@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import github_table, origin_of, report_rows
-from benchmarks.trials import Row
+from benchmarks.runs import Row
 
 from .subjects import COMPILED, LABELS
 

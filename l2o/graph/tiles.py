@@ -15,7 +15,7 @@ from math import ceil, isqrt, prod
 import torch
 from torch import Tensor
 
-from .maps import fan_ins
+from .linear_maps import fan_ins
 from .neural_graph import NeuralGraph, Neurons
 
 PACKED_ENTRIES = 2**13

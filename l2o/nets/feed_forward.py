@@ -8,8 +8,8 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 
 from .config import FeedForwardConfig
 from .entries import Entries, at_owners
-from .products import Pointwise, add, add_product, linear, linear_by_channel
-from .side_by_side import side_by_side
+from .fast_ops import Pointwise, add, add_product, linear, linear_by_channel
+from .thread_map import side_by_side
 
 _COLUMNS = 2**14
 """Entries a thread that pass all layers at a time without autograd: their states fit

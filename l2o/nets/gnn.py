@@ -16,12 +16,12 @@ from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
 from .entries import Entries, at_owners
+from .fast_ops import add, is_alone, new_empty
 from .feed_forward import FeedForward
 from .graph_inputs import GraphInputs
 from .inbox import Inbox
 from .message_layer import MessageLayer, ReadOut, at_sources, at_targets
-from .products import add, is_alone, new_empty
-from .side_by_side import side_by_side
+from .thread_map import side_by_side
 
 
 class EdgeStates:

@@ -6,7 +6,7 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from .products import squared
+from .fast_ops import squared
 
 NUM_REDUCTIONS = 8
 """Mean, minimum, maximum, deviation, each plain and amplified by degree."""

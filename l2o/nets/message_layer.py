@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from l2o.graph.tiles import EdgeTile
 
 from .config import NGGNNConfig
+from .fast_ops import Pointwise, add, linear
 from .inbox import NUM_REDUCTIONS, Inbox, reduced
-from .products import Pointwise, add, linear
-from .side_by_side import as_they_come
+from .thread_map import as_they_come
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from .config import NGTConfig
 from .entries import Entries, at_owners
 from .feed_forward import FeedForward
 from .graph_inputs import GraphInputs
-from .side_by_side import side_by_side
+from .thread_map import side_by_side
 from .transformer import RelationalConfig, RelationalLayer
 
 

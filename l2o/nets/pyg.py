@@ -21,11 +21,11 @@ from l2o.graph import NeuralGraph
 from l2o.graph.tiles import Tiles
 
 from .entries import Entries
+from .fast_ops import Pointwise
 from .feed_forward import FeedForward
 from .gnn import NGGNNNet
 from .inbox import TYPICAL_LOG_DEGREE
 from .message_layer import MessageLayer
-from .products import Pointwise
 
 
 @dataclass(frozen=True, slots=True)

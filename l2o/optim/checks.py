@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from .checkpoint import load_rule
-from .rule import AbstractRule, Rule
-from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
+from l2o.rule.checkpoint import load_rule
+from l2o.rule.rule import AbstractRule, Rule
+from l2o.rule.state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
 
 BETAS = (MOMENTUM_DECAYS[ADAM_MOMENTUM], SECOND_MOMENT_DECAY)
 """The decays of the Adam among the directions. They stand in the groups because

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .safety import StepReport
+from l2o.rule.safety import StepReport
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from l2o.rule.state import State
+from l2o.rule.step import Hyper, learned_step
+from l2o.rule.theta import with_theta
+
 from .optimizer import NeuralGraphOpt
-from .state import State
-from .step import Hyper, learned_step
-from .theta import with_theta
 
 try:
     with warnings.catch_warnings():

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
-
-from .averages import advance_in_place, narrowed_like, widened_averages
-from .reuse import updates_by_turns
-from .rule import AbstractRule, Params, Rule
-from .safety import (
+from l2o.rule.cached_outputs import updates_by_turns
+from l2o.rule.rule import AbstractRule, Params, Rule
+from l2o.rule.safety import (
     SafetyConfig,
     StepReport,
     all_finite,
@@ -24,8 +22,10 @@ from .safety import (
     sizes_of,
     tamed,
 )
-from .state import State
-from .step import Hyper, propose_updates, summands, widened, widened_all
+from l2o.rule.state import State
+from l2o.rule.step import Hyper, propose_updates, summands, widened, widened_all
+
+from .foreach_state import advance_in_place, narrowed_like, widened_averages
 
 
 def learned_step_in_place(

@@ -12,10 +12,15 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.graph.ladder import graph_so_far
+from l2o.graph.build import graph_so_far
+from l2o.rule.cached_outputs import check_structure_every
+from l2o.rule.checkpoint import rule_hash
+from l2o.rule.rule import AbstractRule
+from l2o.rule.safety import SafetyConfig
+from l2o.rule.state import State
+from l2o.rule.step import Hyper, complete_state
 
 from .capture import owner_of, warn_of_no_pass, watch
-from .checkpoint import rule_hash
 from .checks import (
     BETAS,
     check_device,
@@ -32,11 +37,6 @@ from .distributed import gathered, is_sharded, spread_like
 from .in_place import guarded_step_in_place, learned_step_in_place
 from .names import have_names, name_tensors, parameters_of
 from .resume import wide_loading
-from .reuse import check_structure_every
-from .rule import AbstractRule
-from .safety import SafetyConfig
-from .state import State
-from .step import Hyper, complete_state
 
 _SAFETY = SafetyConfig()
 

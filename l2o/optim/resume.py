@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .checkpoint import rule_hash
+from l2o.rule.cached_outputs import OUTPUTS, outputs_template
+from l2o.rule.checkpoint import rule_hash
+from l2o.rule.rule import AbstractRule, Rule
+from l2o.rule.state import ParameterState
+from l2o.rule.step import complete_state
+
 from .distributed import gathered, is_sharded, spread_like
 from .names import parameters_of
-from .reuse import OUTPUTS, outputs_template
-from .rule import AbstractRule, Rule
-from .state import ParameterState
-from .step import complete_state
 
 
 @contextmanager

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from optimizees.siren import siren_shapes
-
-from .inr_set import InrSet
+from optimizees.zoo.inr_set import InrSet
 
 ArchiveName: TypeAlias = Literal["mnist-inrs", "fmnist-inrs"]
 SplitName: TypeAlias = Literal["train", "validation", "test"]

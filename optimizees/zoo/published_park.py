@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from .wild_cnn import Activation, WildArchitecture, WildLayer, parameter_shapes
+from optimizees.zoo.wild_cnn import (
+    Activation,
+    WildArchitecture,
+    WildLayer,
+    parameter_shapes,
+)
 
 _NUMPY = [
     np.dtype,

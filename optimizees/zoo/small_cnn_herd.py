@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from optimizees.data.images import ImageData
-
-from .small_cnn_zoo import LAYERS, WIDTH, to_rows
+from optimizees.zoo.small_cnn_zoo import LAYERS, WIDTH, to_rows
 
 OptimizerName: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 ActivationName: TypeAlias = Literal["relu", "tanh"]

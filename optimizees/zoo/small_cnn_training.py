@@ -15,9 +15,8 @@ import numpy as np
 from safetensors.torch import load, save
 
 from optimizees.data.images import ImageData
-
-from .files import settle_description, write_whole
-from .small_cnn_herd import (
+from optimizees.zoo.files import settle_description, write_whole
+from optimizees.zoo.small_cnn_herd import (
     ActivationName,
     OptimizerName,
     ZooConfig,
@@ -25,7 +24,7 @@ from .small_cnn_herd import (
     ZooRecipe,
     train_herd,
 )
-from .small_cnn_zoo import LAYERS, published_layout
+from optimizees.zoo.small_cnn_zoo import LAYERS, published_layout
 
 _OPTIMIZERS: tuple[OptimizerName, ...] = ("adam", "rmsprop", "sgd")
 _ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")

@@ -17,10 +17,9 @@ from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from optimizees.data.images import ImageData
-
-from .files import settle_description, write_whole
-from .wild_cnn import WildArchitecture, WildCNN, draw_architecture
-from .workers import each
+from optimizees.zoo.files import settle_description, write_whole
+from optimizees.zoo.wild_cnn import WildArchitecture, WildCNN, draw_architecture
+from optimizees.zoo.workers import each
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 

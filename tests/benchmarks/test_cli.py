@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import cli
 from benchmarks.cli import main
-from benchmarks.trials import read_rows
+from benchmarks.runs import read_rows
 
 VERBS = (
     "demo",

@@ -1,8 +1,8 @@
 import pytest
 
 from benchmarks.report import report_fashion, report_long
+from benchmarks.runs import write_rows
 from benchmarks.step_cost.report import report_step_cost
-from benchmarks.trials import write_rows
 
 
 def scored(accuracy, step=1000):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmarks.report_ablations import changes, report_ablations
-from benchmarks.trials import write_rows
+from benchmarks.runs import write_rows
 
 BASE = {
     "name": "ablations-base",

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.report_contest import report_contest, steps_to
-from benchmarks.trials import write_rows
+from benchmarks.runs import write_rows
 
 
 def scored(accuracy, train_loss=0.5):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmarks.report_reproduction import learned_by, report_reproduction
-from benchmarks.trials import read_rows, write_rows
+from benchmarks.runs import read_rows, write_rows
 
 
 def scored(accuracy):

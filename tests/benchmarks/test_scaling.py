@@ -1,6 +1,7 @@
 import pytest
 
 from benchmarks import scaling
+from benchmarks.runs import write_rows
 from benchmarks.scaling import (
     FAMILIES,
     Fit,
@@ -10,7 +11,6 @@ from benchmarks.scaling import (
     report_scaling,
     run_scaling,
 )
-from benchmarks.trials import write_rows
 
 ORIGIN = {
     "settings": {"seconds": 10.0},

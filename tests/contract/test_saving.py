@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from l2o import PRESETS, NeuralGraphOpt, Rule
-from l2o.optim.checkpoint import rule_hash
+from l2o.rule.checkpoint import rule_hash
 
 PLAIN = (int, float, bool, str, tuple, list)
 

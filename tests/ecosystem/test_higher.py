@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from l2o import PRESETS, Hyper, NeuralGraphOpt, SafetyConfig, learned_step, neural_graph
-from l2o.optim.config import NominalHeadConfig
+from l2o.rule.config import NominalHeadConfig
 from optimizees import MLP, ConvNet
 
 STEPS = 3

@@ -14,7 +14,7 @@ from l2o.nets import (
     NGGNNConfig,
     NGTConfig,
 )
-from l2o.optim.config import (
+from l2o.rule.config import (
     LogSignFeaturesConfig,
     NominalHeadConfig,
     PaperHeadConfig,

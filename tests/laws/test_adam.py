@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from l2o import NeuralGraphOpt, Rule
-from l2o.optim.config import NominalHeadConfig
+from l2o.rule.config import NominalHeadConfig
 from optimizees import ConvNet, load_fashion_mnist
 
 STEP_SIZE = NominalHeadConfig().step_size

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from l2o import Hyper, SafetyConfig, guarded_step, learned_step, neural_graph
-from l2o.optim import averages, in_place
+from l2o.optim import foreach_state, in_place
 from l2o.optim.in_place import guarded_step_in_place, learned_step_in_place
-from l2o.optim.step import complete_state
+from l2o.rule.step import complete_state
 
 SAFETY = SafetyConfig(max_update=1.5, max_gradient=1e3)
 """Close enough that some updates are clipped, and gradients scaled."""
@@ -102,7 +102,7 @@ class TestInPlace:
         compare(ff, mlp.params, grads)
 
     def test_long_and_strided_tensors(self, ff, random_grads, device, monkeypatch):
-        monkeypatch.setattr(averages, "PIECE_ENTRIES", 7)
+        monkeypatch.setattr(foreach_state, "PIECE_ENTRIES", 7)
         generator = torch.Generator().manual_seed(0)
         params = {
             "0.weight": torch.randn(5, 4, generator=generator),
@@ -116,6 +116,6 @@ class TestInPlace:
 
     @pytest.mark.parametrize("wrong", [0.99, 0.9991])
     def test_the_law_can_fail(self, ff, mlp, grads, monkeypatch, wrong):
-        monkeypatch.setattr(averages, "SECOND_MOMENT_DECAY", wrong)
+        monkeypatch.setattr(foreach_state, "SECOND_MOMENT_DECAY", wrong)
         with pytest.raises(AssertionError):
             compare(ff, mlp.params, grads)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from l2o import NeuralGraphOpt, Rule, neural_graph, with_theta
-from l2o.optim import averages, in_place
-from l2o.optim.averages import advance_in_place, narrowed_like, widened_averages
-from l2o.optim.state import advance_state, averages_as, init_state
-from l2o.optim.step import complete_state, propose_updates
+from l2o.optim import foreach_state, in_place
+from l2o.optim.foreach_state import advance_in_place, narrowed_like, widened_averages
+from l2o.rule.state import advance_state, averages_as, init_state
+from l2o.rule.step import complete_state, propose_updates
 
 STEPS = 500
 
@@ -42,7 +42,7 @@ class TestTheMean:
         assert errors(found, exact).max() < 1e-3
 
     def test_to_the_nearest_it_does_not(self, monkeypatch):
-        monkeypatch.setattr(averages, "rounded", lambda values, noise: values)
+        monkeypatch.setattr(foreach_state, "rounded", lambda values, noise: values)
         assert errors(*follow())[4] > 0.2
 
 
@@ -57,7 +57,7 @@ def grads():
 
 
 def test_in_pieces_and_whole_the_rounding_is_the_same(grads, monkeypatch):
-    monkeypatch.setattr(averages, "PIECE_ENTRIES", 100)
+    monkeypatch.setattr(foreach_state, "PIECE_ENTRIES", 100)
     pure = averages_as(init_state(grads[0]), torch.bfloat16)
     written = averages_as(init_state(grads[0]), torch.bfloat16)
     for step in grads:
@@ -72,7 +72,7 @@ def test_in_pieces_and_whole_the_rounding_is_the_same(grads, monkeypatch):
 def test_what_the_rule_makes_of_it_is_computed_in_float32(
     small_config, random_rule, grads
 ):
-    """The update is that of the same averages, given in float32."""
+    """The update is that of the same foreach_state, given in float32."""
     rule, params = random_rule(small_config, dtype=torch.float32), grads[0]
     graph = neural_graph(params)
     narrow = complete_state(rule, params, {}, torch.bfloat16)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from l2o.optim.config import ScaleFreeFeaturesConfig
+from l2o.rule.config import ScaleFreeFeaturesConfig
 
 SCALE_FREE = ("default", "default-ff", "cells-own", "ng-t", "lstm", "nfn")
 

@@ -14,7 +14,7 @@ from l2o import (
     learned_step,
     neural_graph,
 )
-from l2o.optim.config import NominalHeadConfig, PaperHeadConfig
+from l2o.rule.config import NominalHeadConfig, PaperHeadConfig
 
 
 def assert_same(found, expected):

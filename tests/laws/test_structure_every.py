@@ -7,9 +7,9 @@ import torch
 
 import l2o
 from l2o import NeuralGraphOpt, Rule, RuleConfig
-from l2o.optim.config import NominalHeadConfig
-from l2o.optim.directions import find_directions
-from l2o.optim.head import apply_head, update_units
+from l2o.rule.config import NominalHeadConfig
+from l2o.rule.directions import find_directions
+from l2o.rule.head import apply_head, update_units
 
 EVERY = 3
 

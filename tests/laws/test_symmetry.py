@@ -18,8 +18,8 @@ from l2o.nets.feed_forward import FeedForwardNet
 from l2o.nets.gnn import EdgeStates, NGGNNNet
 from l2o.nets.lstm import LSTMNet
 from l2o.nets.nfn import NFNNet
-from l2o.optim import entries as entries_module
-from l2o.optim.head import num_outputs
+from l2o.rule import tile_io as entries_module
+from l2o.rule.head import num_outputs
 
 
 def relabel(network, tensors, orders):

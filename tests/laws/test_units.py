@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from l2o.graph.maps import fan_ins
-from l2o.optim.config import NominalHeadConfig
+from l2o.graph.linear_maps import fan_ins
+from l2o.rule.config import NominalHeadConfig
 
 FEW = NominalHeadConfig(unit="fan_in", full_fan_in=2.0)
 NAMES = ("default", "pooled-shared", "ng-t")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from meta_train import slot
+from meta_train import inner_problem
 from meta_train.loop import MetaTrainer
-from meta_train.selection import validate
+from meta_train.validation import validate
 
 ESTIMATORS = {
     "one_step": {"kind": "one_step"},
@@ -63,7 +63,7 @@ def test_it_finds_longer_steps(trainer, name):
 
 
 def test_the_law_can_fail(trainer, monkeypatch):
-    original = slot.add_meta_gradient
+    original = inner_problem.add_meta_gradient
 
     def turned(config, problem, *args):
         weight = next(w for w in problem.bound.rule.parameters() if w.requires_grad)
@@ -72,7 +72,7 @@ def test_the_law_can_fail(trainer, monkeypatch):
         weight.grad = 2 * kept - weight.grad
         return progress
 
-    monkeypatch.setattr(slot, "add_meta_gradient", turned)
+    monkeypatch.setattr(inner_problem, "add_meta_gradient", turned)
     trainer = trainer(ESTIMATORS["nres"])
     before = loss_after_training(trainer)
     for _ in range(6):

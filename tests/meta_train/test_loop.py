@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from l2o import load_rule, read_provenance, save_rule
-from meta_train import loop, slot
+from meta_train import inner_problem, loop
 from meta_train.config import load_config
 from meta_train.log import read_json_lines
 from meta_train.loop import MetaTrainer
-from meta_train.outer import learning_rate
+from meta_train.meta_optimizer import learning_rate
 
 EVOLUTION = {"kind": "pes", "pairs": 2, "sigma": 0.02}
 
@@ -303,7 +303,7 @@ class TestSteps:
     def test_a_step_that_is_not_finite_is_skipped_and_counted(
         self, tiny, tmp_path, monkeypatch, value
     ):
-        original, calls = slot.add_meta_gradient, Counter()
+        original, calls = inner_problem.add_meta_gradient, Counter()
 
         def broken(config, run, *args):
             progress = original(config, run, *args)
@@ -312,7 +312,7 @@ class TestSteps:
                 next(run.bound.rule.parameters()).grad.view(-1)[0] = value
             return progress
 
-        monkeypatch.setattr(slot, "add_meta_gradient", broken)
+        monkeypatch.setattr(inner_problem, "add_meta_gradient", broken)
         trainer = MetaTrainer(tiny(), tmp_path)
         moved = []
         for _ in range(3):
@@ -336,7 +336,7 @@ class TestSteps:
     def test_a_run_that_diverges_is_replaced_and_counted(
         self, tiny, tmp_path, monkeypatch
     ):
-        original = slot.add_meta_gradient
+        original = inner_problem.add_meta_gradient
 
         def broken(config, run, *args):
             progress = original(config, run, *args)
@@ -344,7 +344,7 @@ class TestSteps:
             return progress
 
         trainer = MetaTrainer(tiny(unroll=[50, 50]), tmp_path)
-        monkeypatch.setattr(slot, "add_meta_gradient", broken)
+        monkeypatch.setattr(inner_problem, "add_meta_gradient", broken)
         trainer.meta_step()
         assert trainer.num_diverged == 2
         seeds = {item.problem.seed for item in trainer.slots.values()}

@@ -9,10 +9,10 @@ import torch
 import meta_train
 from l2o import PRESETS, RuleConfig
 from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig, NGGNNConfig, NGTConfig
-from l2o.optim.config import NominalHeadConfig, ScaleFreeFeaturesConfig
+from l2o.rule.config import NominalHeadConfig, ScaleFreeFeaturesConfig
 from meta_train.config import load_config
 from meta_train.loop import MetaTrainer
-from meta_train.outer import learning_rate
+from meta_train.meta_optimizer import learning_rate
 from meta_train.task_config import TaskConfig
 
 FOLDER = Path(meta_train.__file__).parent / "configs"

@@ -6,8 +6,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from l2o import NeuralGraphOpt, Rule, RuleConfig
-from l2o.optim.config import NominalHeadConfig
-from l2o.optim.directions import whiten
+from l2o.rule.config import NominalHeadConfig
+from l2o.rule.directions import whiten
 from meta_train.estimator_config import ImitationConfig
 from meta_train.teacher import Teacher
 

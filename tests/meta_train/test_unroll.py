@@ -8,9 +8,9 @@ import torch
 from torch.optim.lr_scheduler import LinearLR
 
 from l2o import PRESETS, NeuralGraphOpt, Rule
-from meta_train.capture import captured
-from meta_train.selection import Validation, validate
+from meta_train.cuda_graphs import captured
 from meta_train.unroll import InnerRun, RuleOnGraph
+from meta_train.validation import Validation, validate
 from optimizees import ConvNet, Task, load_fashion_mnist
 
 

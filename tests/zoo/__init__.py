@@ -10,9 +10,16 @@ from functools import partial
 
 from torch import nn
 
-from . import attention, convolutional, perceptrons, recurrent, residual, third_party
-from .third_party import from_timm, from_torchvision, from_transformers
-from .wild_park import member
+from tests.zoo import (
+    attention,
+    convolutional,
+    perceptrons,
+    recurrent,
+    residual,
+    third_party,
+)
+from tests.zoo.third_party import from_timm, from_torchvision, from_transformers
+from tests.zoo.wild_park import member
 
 Factory = Callable[[], tuple[nn.Module, tuple]]
 

@@ -7,10 +7,9 @@ import torch
 
 from benchmarks.report import github_table
 from l2o.graph import permute_parameters, random_permutations
-
-from . import FULL_SIZE, SMALL, Specimen
-from .prepared import prepare
-from .reach import measure
+from tests.zoo import FULL_SIZE, SMALL, Specimen
+from tests.zoo.prepared import prepare
+from tests.zoo.reach import measure
 
 _HEADERS = (
     *("network", "parameters", "groups", "blocks", "ties"),

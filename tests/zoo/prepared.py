@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from l2o import NeuralGraph, neural_graph
-
-from . import Specimen
-from .snapshot import everything_about
+from tests.zoo import Specimen
+from tests.zoo.snapshot import everything_about
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 import pytest
 
+from benchmarks.runs import write_rows
 from benchmarks.step_cost.report import report_step_cost
-from benchmarks.trials import write_rows
 
 ROW = {
     "network": "fashion-cnn",

@@ -8,8 +8,7 @@ from torch import nn
 
 from l2o import neural_graph
 from l2o.graph import Neurons, Operation, View
-
-from .test_trace_truth import Middle, distance, weight
+from tests.l2o.graph.test_trace_truth import Middle, distance, weight
 
 
 def block_of(graph, name):

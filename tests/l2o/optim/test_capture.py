@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from l2o import NeuralGraphOpt, Rule, neural_graph
 from l2o.optim.capture import Capture, owner_of
-from l2o.optim.config import PRESETS
+from l2o.rule.config import PRESETS
 
 TRACED = "graph: trace of Sequential, 100% placed"
 SHAPES = "graph: parameter names and shapes, 73% placed"

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from l2o.optim.directions import ADAM, WHITENED, find_directions
+from l2o.rule.directions import ADAM, WHITENED, find_directions
 from meta_train.estimator_config import (
     FirstOrderConfig,
     ImitationConfig,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from l2o import AbstractRule, neural_graph
+from meta_train.es_lanes import Population
 from meta_train.estimator_config import EvolutionConfig, TBPTTConfig
 from meta_train.estimators import start_problem
-from meta_train.population import Population
 from meta_train.unroll import RuleOnGraph
 
 KINDS = ("es", "pes", "nres")

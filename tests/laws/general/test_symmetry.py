@@ -10,7 +10,7 @@ from l2o.graph import (
     permute_parameters,
     random_permutations,
 )
-from l2o.optim.directions import WHITENED, find_directions
+from l2o.rule.directions import WHITENED, find_directions
 
 
 def permutations_of(graph, seed=4):
@@ -154,7 +154,7 @@ class TestTheLawCanFail:
                 if grad.ndim > 1
             }
 
-        monkeypatch.setattr("l2o.optim.entries.whiten_momenta", whiten_whole)
+        monkeypatch.setattr("l2o.rule.tile_io.whiten_momenta", whiten_whole)
         rule = random_rule(configs["default-ff"])
         with pytest.raises(AssertionError, match="grouped is off by"):
             compare(rule, build_general("grouped"))

@@ -11,7 +11,7 @@ from l2o import neural_graph
 from l2o.graph import tiles as tiles_module
 from l2o.graph.tiles import find_tiles
 from l2o.nets import gnn
-from l2o.optim import rule as rule_module
+from l2o.rule import rule as rule_module
 
 CPU = torch.device("cpu")
 WHOLE = slice(None)

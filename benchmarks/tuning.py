@@ -1,0 +1,47 @@
+"""Choose a learning rate on a grid that grows until the best one has neighbours."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from .runs import Row
+from .summary import merit
+
+Grid: TypeAlias = tuple[float, ...]
+"""Learning rates in rising order."""
+
+_GROWTH = 2.0
+
+
+def tune(
+    grid: Grid, measure: Callable[[float], Sequence[Row]], *, extensions: int
+) -> float:
+    """Return the learning rate of the best runs.
+
+    The best has the highest mean accuracy on the held-out split, or the lowest mean
+    loss where there are no classes; a run without a number counts as the worst. While
+    it stands at an end of the grid, the grid grows there by a factor of two.
+
+    Args:
+        grid: learning rates to begin with, in rising order.
+        measure: returns one row a seed for a learning rate.
+        extensions: how often the grid may grow.
+
+    Raises:
+        ValueError: unless the grid rises and has two learning rates or more.
+    """
+    if len(grid) < 2 or list(grid) != sorted(set(grid)):
+        raise ValueError(
+            "tune needs two or more learning rates in rising order; got "
+            f"{grid}. Sort them and leave out repetitions."
+        )
+    scores = {lr: merit(measure(lr)) for lr in grid}
+    for _ in range(extensions):
+        best = max(scores, key=lambda lr: scores[lr])
+        if best == max(scores):
+            wider = best * _GROWTH
+        elif best == min(scores):
+            wider = best / _GROWTH
+        else:
+            break
+        scores[wider] = merit(measure(wider))
+    return max(scores, key=lambda lr: scores[lr])

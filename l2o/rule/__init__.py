@@ -1,0 +1,1 @@
+"""What a rule is: state, features, directions, network, head, and the pure step."""

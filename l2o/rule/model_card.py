@@ -1,0 +1,126 @@
+"""What a shared rule says about itself: a model card from its provenance."""
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+from .checkpoint import LICENSE
+from .rule import Rule
+
+_NOT_STATED = "Not stated."
+_NETWORKS = {
+    "ng_gnn": "graph network (NG-GNN)",
+    "ng_t": "relational transformer (NG-T)",
+    "ff": "feed-forward network",
+    "lstm": "recurrent network (LSTM)",
+    "nfn": "neural functional (NFN)",
+}
+
+
+def model_card(
+    rule: Rule,
+    *,
+    repo_id: str,
+    filename: str = "rule.safetensors",
+    provenance: Mapping[str, Any] | None = None,
+) -> str:
+    """Return a model card in markdown, with what the provenance knows.
+
+    A rule without its training data, budget and limits is a number without a unit.
+    What the provenance does not hold, the card says is not stated.
+
+    Args:
+        rule: the rule that the card describes.
+        repo_id: where the rule lies: a repository `owner/name` or a folder.
+        filename: the rule's file there.
+        provenance: as `save_rule` takes it. The keys that the meta-training writes
+            (`config`, `data`, `inner_steps`, `seconds`, `validation`, ...) become a
+            table; three more are prose in markdown and become sections: `tried`,
+            `results` and `limits`.
+
+    Returns:
+        The card, its metadata block first.
+
+    Example:
+        >>> import l2o
+        >>> card = model_card(l2o.Rule(), repo_id="me/rule",
+        ...                   provenance={"limits": "Images only."})
+        >>> "Images only." in card
+        True
+    """
+    known = dict(provenance or {})
+    prose = {key: known.pop(key, None) for key in ("tried", "results", "limits")}
+    template = resources.files("l2o.rule") / "model_card.md"
+    return Template(template.read_text(encoding="utf-8")).substitute(
+        license_tag=str(known.get("license", LICENSE)).lower(),
+        title=repo_id.rstrip("/").rsplit("/", 1)[-1],
+        network=_NETWORKS.get(rule.config.net.kind, rule.config.net.kind),
+        num_weights=f"{rule.num_weights():,}",
+        filename=filename,
+        repo_id=repo_id,
+        training=_training_table(known),
+        tried=prose["tried"] or _NOT_STATED,
+        results=prose["results"] or _validation(known) or _NOT_STATED,
+        limits=prose["limits"] or _NOT_STATED,
+        provenance=json.dumps(known, indent=2, ensure_ascii=False),
+    )
+
+
+def _training_table(known: Mapping[str, Any]) -> str:
+    """Return data, tasks and budget as a table with only the rows that are known."""
+    rows = {
+        "data": known.get("data"),
+        "tasks": _tasks(_at(known, "config", "tasks")),
+        "inner steps a run": _span(_at(known, "config", "unroll")),
+        "estimator": _at(known, "config", "estimator", "kind"),
+        "outer steps": _number(known.get("outer_step")),
+        "inner steps in all": _number(known.get("inner_steps")),
+        "inner runs given up": _number(known.get("num_diverged")),
+        "wall time": _minutes(known.get("seconds")),
+        "processor": _at(known, "machine", "processor"),
+        "threads": _at(known, "machine", "threads"),
+        "GPU": _at(known, "machine", "gpu"),
+        "seed": known.get("seed", _at(known, "config", "seed")),
+        "commit": known.get("commit"),
+    }
+    lines = [f"| {name} | {row} |" for name, row in rows.items() if row is not None]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else _NOT_STATED
+
+
+def _at(values: Any, *keys: str) -> Any:
+    """Return what lies below nested keys; None where the way ends early."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _tasks(tasks: Any) -> str | None:
+    if not isinstance(tasks, list):
+        return None
+    return "; ".join(
+        ", ".join(f"{key} {value}" for key, value in task.items()) for task in tasks
+    )
+
+
+def _span(unroll: Any) -> str | None:
+    if not isinstance(unroll, list):
+        return None
+    return " to ".join(f"{steps:,}" for steps in unroll)
+
+
+def _number(count: Any) -> str | None:
+    return f"{count:,}" if isinstance(count, int) else count
+
+
+def _minutes(seconds: Any) -> str | None:
+    return f"{seconds / 60:.0f} min" if isinstance(seconds, int | float) else seconds
+
+
+def _validation(known: Mapping[str, Any]) -> str | None:
+    figures = known.get("validation")
+    if not isinstance(figures, Mapping):
+        return None
+    values = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return f"On the validation split, as the run measured it: {values}."

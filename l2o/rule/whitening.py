@@ -1,0 +1,268 @@
+"""Whitened momenta: matrices with all singular values near one another."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from l2o.graph import NeuralGraph, View, WeightBlock
+from l2o.graph.layout import put_views, take_view
+from l2o.graph.linear_maps import fan_ins
+from l2o.nets.fast_ops import is_alone, new_empty, product
+
+from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
+_STEPS = 5
+
+GROUP_ROWS = 1024
+"""Rows that take all steps but the last by themselves. A square matrix whitened whole
+takes time in proportion to its width, an entry; in groups, a fifth of that."""
+
+_BLOCK = 128
+"""Least rows of a block of a symmetric product."""
+_MOST_BLOCKS = 8
+
+_SMALL = 2**18
+"""Matrices of at most so many entries are whitened together with others like them."""
+
+
+def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
+    """Return the matrix with its singular values near one another, at unit scale.
+
+    A few Newton-Schulz steps; rows and columns may be permuted before or after.
+
+    Args:
+        matrix: `[*batch, row, column]`.
+        group_rows: most rows, of the shorter side, that are whitened together. Where
+            there are more, all steps but the last are taken in groups of one size: a
+            group has every so manieth row in the order of their norms, so that no
+            numbering matters and the groups are alike.
+
+    Returns:
+        As `matrix`, each with a root mean square of 1; zero where it is zero.
+
+    Reference:
+        Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
+        networks", https://kellerjordan.github.io/posts/muon/. We fix the root mean
+        square instead of the largest singular value.
+    """
+    is_tall = matrix.shape[-2] > matrix.shape[-1]
+    white = matrix.mT if is_tall else matrix
+    num_groups = -(-white.shape[-2] // group_rows)
+    if num_groups > 1:
+        white = _pushed(_whitened_by_groups(white, num_groups), 1)
+    else:
+        white = _pushed(_normed(white), _STEPS)
+    white = white.mT if is_tall else white
+    return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
+
+
+def _normed(wide: Tensor) -> Tensor:
+    """Return a matrix over the root of its sum of squares: none has a larger norm."""
+    return wide / (wide.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
+
+
+def _pushed(wide: Tensor, steps: int) -> Tensor:
+    """Return a wide matrix after some steps, which push its singular values towards 1.
+
+    For long matrices steps are taken two or three at a time: one product of rows each.
+    """
+    rows, columns = wide.shape[-2:]
+    is_long = rows * columns > _SMALL and columns > 2 * rows and steps > 1
+    for some in (steps // 2, steps - steps // 2) if is_long else [1] * steps:
+        gram = symmetric_product(wide, wide)
+        wide = product(_polynomial(gram, some), wide)
+    return wide
+
+
+def _whitened_by_groups(wide: Tensor, num_groups: int) -> Tensor:
+    """Return a wide matrix with rows at right angles to others of their group.
+
+    Its norm is at most what `_pushed` makes of 1: groups at right angles to one another
+    have that of each; equal ones, this many times as much before it is divided out.
+    """
+    if wide.ndim > 2:
+        return torch.stack([_whitened_by_groups(one, num_groups) for one in wide])
+    order = wide.square().sum(-1).argsort(descending=True)
+    groups = [order[start::num_groups] for start in range(num_groups)]
+    white = torch.cat([_pushed(_normed(wide[group]), _STEPS - 1) for group in groups])
+    return white[torch.cat(groups).argsort()] / math.sqrt(num_groups)
+
+
+def _polynomial(gram: Tensor, steps: int) -> Tensor:
+    """Return what some steps multiply a matrix by, from its products of rows.
+
+    The steps are polynomials of one symmetric matrix, so they commute, and only the
+    last product needs the long rows.
+
+    Args:
+        gram: `[*batch, row, row]`.
+        steps: how many to take; each loses some digits of the small singular values.
+    """
+    first, second, third = _COEFFICIENTS
+    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    total = None
+    for step in range(steps):
+        square = symmetric_product(gram, gram)
+        factor = first * unit + second * gram + third * square
+        total = factor if total is None else symmetric_product(factor, total)
+        if step < steps - 1:
+            gram = symmetric_product(symmetric_product(factor, gram), factor)
+    assert total is not None
+    return total
+
+
+def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left @ right.mT`, known to be symmetric; of large ones half is mirrored.
+
+    Args:
+        left: `[*batch, n, column]`.
+        right: `[*batch, n, column]`, the same, or a matrix that commutes with it where
+            both are symmetric.
+
+    Returns:
+        `[*batch, n, n]`.
+    """
+    size = left.shape[-2]
+    count = min(size // _BLOCK, _MOST_BLOCKS)
+    if count < 2:
+        return product(left, right.mT)
+    ends = [size * index // count for index in range(count + 1)]
+    spans = list(itertools.pairwise(ends))
+    upper = [product(left[..., a:b, :], right[..., a:, :].mT) for a, b in spans]
+    rows = []
+    for index, (a, b) in enumerate(spans):
+        mirrored = [
+            row[..., a - start : b - start].mT
+            for row, (start, _) in zip(upper[:index], spans, strict=False)
+        ]
+        rows.append(torch.cat([*mirrored, upper[index]], dim=-1))
+    return torch.cat(rows, dim=-2)
+
+
+def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
+    """Return Nesterov's look ahead on Adam's momentum.
+
+    Args:
+        grad: `[*shape]`.
+        state: after this gradient.
+    """
+    decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
+    momentum = state["momenta"][ADAM_MOMENTUM].to(grad.dtype)  # it may be narrow
+    out = new_empty(grad, grad.shape) if is_alone() else None
+    return torch.lerp(momentum, grad, 1 - decay, out=out)
+
+
+def whiten_momenta(
+    graph: NeuralGraph,
+    grads: Mapping[str, Tensor],
+    state: State,
+    group_rows: int = GROUP_ROWS,
+) -> dict[str, Tensor]:
+    """Return the whitened look ahead of every parameter that is a linear map.
+
+    A matrix is one linear map: rows and columns may be permuted, each alike for all
+    entries. So packed projections are whitened one by one, and the parts of a grouped
+    convolution too; otherwise renumbering the neurons of one part would change all.
+
+    Args:
+        graph: the neural graph of the parameters.
+        grads: name to gradient, for every parameter of the graph.
+        state: name to state, after these gradients.
+        group_rows: as for `whiten`.
+
+    Returns:
+        Name to `[*shape]`, for the parameters that `fan_ins` names.
+    """
+    views = _matrix_views(graph)
+    matrices: dict[tuple[str, int], Tensor] = {}
+    for name in fan_ins(graph):
+        shape = graph.shapes[name]
+        ahead = look_ahead(grads[name], state[name])
+        for index, view in enumerate(views.get(name, ())):
+            piece = take_view(ahead, shape, view, lead=3).flatten(2)
+            matrices[name, index] = piece
+        if name not in views:
+            matrices[name, 0] = ahead.flatten(1)[None]
+    white = _whiten_all(matrices, group_rows)
+    found = {}
+    for name in fan_ins(graph):
+        shape = graph.shapes[name]
+        if name in views:
+            pieces = [
+                (view, white[name, index].reshape(view.shape))
+                for index, view in enumerate(views[name])
+            ]
+            found[name] = put_views(shape, pieces)
+        else:
+            found[name] = white[name, 0].reshape(shape)
+    return found
+
+
+def _whiten_all(
+    matrices: Mapping[tuple[str, int], Tensor], group_rows: int
+) -> dict[tuple[str, int], Tensor]:
+    """Whiten each `[part, row, column]`; small ones of one shape together.
+
+    Args:
+        matrices: tensors that nobody else needs; without autograd large ones are
+            written over, lest new ones lie scattered between what is freed.
+        group_rows: as for `whiten`.
+    """
+    alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
+    white = {}
+    for key, matrix in matrices.items():
+        if math.prod(matrix.shape[1:]) > _SMALL:
+            found = whiten(matrix, group_rows)
+            white[key] = found if torch.is_grad_enabled() else matrix.copy_(found)
+        else:
+            alike[tuple(matrix.shape[1:])].append(key)
+    for keys in alike.values():
+        sizes = [len(matrices[key]) for key in keys]
+        joined = whiten(torch.cat([matrices[key] for key in keys]), group_rows)
+        white.update(zip(keys, joined.split(sizes), strict=True))
+    return white
+
+
+def _matrix_views(graph: NeuralGraph) -> dict[str, tuple[View, ...]]:
+    """Return, for parameters that hold several matrices, the view of each.
+
+    Those that are one matrix, rows along the first axis, are left out.
+    """
+    key = "matrix views"
+    if key not in graph.derived:
+        blocks: defaultdict[str, list[WeightBlock]] = defaultdict(list)
+        for block in graph.blocks:
+            if not block.is_alias:
+                blocks[block.parameter].append(block)
+        graph.derived[key] = {
+            name: tuple(block.view for block in found)
+            for name, found in blocks.items()
+            if len(graph.shapes[name]) >= 2
+            and not _is_one_matrix(found, graph.shapes[name])
+        }
+    return graph.derived[key]
+
+
+def _is_one_matrix(blocks: list[WeightBlock], shape: tuple[int, ...]) -> bool:
+    """Whether a parameter is one linear map, with its first axis as rows or columns.
+
+    A projection that keeps a head axis of its own, as in JAX code, is one map and still
+    has neither along its first axis.
+    """
+    if any(block.parts > 1 for block in blocks):
+        # A norm's scale or a depthwise kernel has a row a part: one matrix.
+        return all(block.view.shape[1:3] == (1, 1) for block in blocks)
+    row = math.prod(shape[1:])
+    return len({block.target for block in blocks}) == 1 and any(
+        all(
+            (block.view.shape[axis], block.view.strides[axis]) == (shape[0], row)
+            for block in blocks
+        )
+        for axis in (1, 2)
+    )

@@ -1,0 +1,208 @@
+"""Pairs of networks that are trained by rules changed in opposite ways."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from l2o.rule.rule import Params
+from l2o.rule.state import State
+from optimizees import Task
+
+from .unroll import DIVERGENCE, RuleOnGraph
+
+
+class Population:
+    """Networks of one inner problem, side by side, each with its own change of theta.
+
+    All start from the same parameters and read the same batches, so that what differs
+    between them is the change alone. The first `pairs` lanes add their change to theta,
+    the next `pairs` subtract the same ones; with `has_centre` one more lane follows the
+    unchanged theta.
+
+    Args:
+        task: what is trained.
+        bound: the rule on this task's graph.
+        seed: decides initial parameters and batches.
+        length: inner steps after which the problem is over.
+        pairs: number of pairs.
+        has_centre: whether a lane follows the unchanged theta.
+        stacked: whether the lanes are one `vmap`; else they take turns.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        bound: RuleOnGraph,
+        *,
+        seed: int,
+        length: int,
+        pairs: int = 1,
+        has_centre: bool = False,
+        stacked: bool = False,
+    ) -> None:
+        self.task = task
+        self.bound = bound
+        self.seed = seed
+        self.length = length
+        self.pairs = pairs
+        self.num_lanes = 2 * pairs + has_centre
+        self.stacked = stacked
+        self.position = 0
+        self.batches = task.batches(seed)
+        self.noise: Params = {}
+        self.memory: Params = {}
+        start = task.init_params(seed)
+        self.params: Params = _repeated(start, self.num_lanes)
+        self.state: State = _repeated(bound.rule.init_state(start), self.num_lanes)
+        self.grads: Params = {}
+        self.losses = self._measure()
+        self.first_losses = self.losses
+        self.is_lost = ~torch.isfinite(self.losses)
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether every lane has diverged."""
+        return bool(self.is_lost.all())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the problem has reached its length or diverged."""
+        return self.position >= self.length or self.has_diverged
+
+    def draw_noise(self, generator: torch.Generator) -> None:
+        """Draw new changes, one a pair, of unit deviation; remember their sum.
+
+        Args:
+            generator: on the CPU.
+        """
+        for name, weight in self._trained().items():
+            self.noise[name] = torch.randn(
+                self.pairs, *weight.shape, generator=generator, dtype=torch.float64
+            ).to(weight)
+            past = self.memory.get(name, torch.zeros_like(self.noise[name]))
+            self.memory[name] = past + self.noise[name]
+
+    def changed_theta(self, sigma: float) -> Params:
+        """Return theta's trained weights as each lane has them: `[lane, *shape]`."""
+        theta = {}
+        for name, weight in self._trained().items():
+            change = sigma * self.noise[name]
+            centre = torch.zeros_like(change[: self.num_lanes - 2 * self.pairs])
+            theta[name] = weight.detach() + torch.cat([change, -change, centre])
+        return theta
+
+    @torch.no_grad()
+    def step(self, theta: Params) -> Tensor:
+        """Move every lane once and return its loss on the next batch: `[lane]`.
+
+        Args:
+            theta: what `changed_theta` returned.
+        """
+        function = self.bound.lane_step(stacked=self.stacked)
+        self.params, self.state = self._over_lanes(
+            function, (theta, self.params, self.grads, self.state)
+        )
+        self.position += 1
+        self.losses = self._measure()
+        is_sound = self.losses <= DIVERGENCE * self.first_losses
+        self.is_lost = self.is_lost | ~is_sound
+        return self.losses
+
+    def skip(self, steps: int) -> None:
+        """Take steps with the unchanged theta, from which it does not learn."""
+        theta = {
+            name: weight.detach().expand(self.num_lanes, *weight.shape)
+            for name, weight in self._trained().items()
+        }
+        while steps > 0 and not self.is_over:
+            self.step(theta)
+            steps -= 1
+
+    def gather(self, lane: int) -> None:
+        """Put every lane where one of them is."""
+        for values in (self.params, self.grads, *self.state.values()):
+            for name, item in values.items():
+                values[name] = item[lane].expand_as(item).clone()
+        self.losses = self.losses[lane].expand_as(self.losses).clone()
+        self.is_lost = self.is_lost[lane].expand_as(self.is_lost).clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a new population of the same task needs to go on."""
+        names = ("seed", "length", "position", *_TENSORS)
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "batches": self.batches.state_dict()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Go on where another population of the same task stopped."""
+        for name, value in values.items():
+            if name == "batches":
+                self.batches.load_state_dict(value)
+            else:
+                setattr(self, name, value)
+
+    def _measure(self) -> Tensor:
+        """Draw the next batch; take gradients and losses of every lane on it."""
+        batch = self.batches.next()
+        if self.stacked:
+            function = vmap(grad_and_value(self.task.loss), in_dims=(0, None))
+            self.grads, losses = function(self.params, batch)
+            return losses.detach()
+        found = [
+            self.task.loss_and_grads(_pick(self.params, lane), batch)
+            for lane in range(self.num_lanes)
+        ]
+        self.grads = _stack([grads for _, grads in found])
+        return torch.stack([loss for loss, _ in found])
+
+    def _over_lanes(self, function: Callable[..., Any], arguments: tuple) -> Any:
+        """Call a function of one lane on all of them."""
+        if self.stacked:
+            return function(*arguments)
+        done = [
+            function(*(_pick(argument, lane) for argument in arguments))
+            for lane in range(self.num_lanes)
+        ]
+        return tuple(_stack(part) for part in zip(*done, strict=True))
+
+    def _trained(self) -> dict[str, Tensor]:
+        return {
+            name: weight
+            for name, weight in self.bound.rule.named_parameters()
+            if weight.requires_grad
+        }
+
+
+_TENSORS = (
+    "params",
+    "state",
+    "grads",
+    "losses",
+    "first_losses",
+    "is_lost",
+    "noise",
+    "memory",
+)
+
+
+def _repeated(values: Any, times: int) -> Any:
+    """Return nested values with every tensor repeated along a new first axis."""
+    if isinstance(values, Mapping):
+        return {name: _repeated(item, times) for name, item in values.items()}
+    return values.expand(times, *values.shape).clone()
+
+
+def _pick(values: Any, lane: int) -> Any:
+    """Return nested values of one lane; views."""
+    if isinstance(values, Mapping):
+        return {name: _pick(item, lane) for name, item in values.items()}
+    return values[lane]
+
+
+def _stack(lanes: Sequence[Any]) -> Any:
+    """Return nested values of all lanes along a new first axis."""
+    if isinstance(lanes[0], Mapping):
+        return {name: _stack([lane[name] for lane in lanes]) for name in lanes[0]}
+    return torch.stack(tuple(lanes))

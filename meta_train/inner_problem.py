@@ -1,0 +1,130 @@
+"""A place in which one inner problem follows another."""
+
+from typing import Any
+
+import torch
+
+from .config import MetaTrainConfig
+from .estimators import InnerProblem, add_meta_gradient, start_problem
+from .problems import Shelf
+from .task_config import FamilyConfig
+from .unroll import Progress
+
+
+class Slot:
+    """One inner problem in flight, and the draws that decide its successors.
+
+    Slots share nothing but theta, and each has its own generator. So what happens in
+    one depends neither on the others nor on the process it lives in.
+
+    Args:
+        config: the run.
+        shelf: tasks and the rule on them.
+        index: number of the slot in the run.
+    """
+
+    def __init__(self, config: MetaTrainConfig, shelf: Shelf, index: int) -> None:
+        self.config = config
+        self.shelf = shelf
+        seeds = torch.Generator().manual_seed(config.seed)
+        drawn = torch.randint(2**31, (index + 1,), generator=seeds)
+        self.generator = torch.Generator().manual_seed(int(drawn[index]))
+        self.choice = 0
+        self.member = 0
+        self.problem: InnerProblem | None = None
+
+    def advance(self, outer_step: int) -> tuple[Progress, bool]:
+        """Take one outer step's share of inner steps; add to theta's `.grad`.
+
+        A problem that is over is replaced before, so that a checkpoint holds the last
+        state of each.
+
+        Args:
+            outer_step: updates of theta made so far.
+
+        Returns:
+            What the problem did, and whether it diverged.
+        """
+        if self.problem is None or self.problem.is_over:
+            is_first = self.problem is None
+            self.problem = self._next_problem(outer_step, is_first=is_first)
+        task = self.config.tasks[self.choice]
+        progress = add_meta_gradient(
+            self.shelf.estimator(task, self.member),
+            self.problem,
+            self.config.steps_per_outer,
+            self.generator,
+        )
+        return progress, self.problem.has_diverged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a new slot of the same index needs to go on."""
+        return {
+            "generator": self.generator.get_state(),
+            "choice": self.choice,
+            "member": self.member,
+            "problem": None if self.problem is None else self.problem.state_dict(),
+        }
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Go on where another slot of the same index stopped."""
+        self.generator.set_state(values["generator"])
+        self.choice, self.member = values["choice"], values["member"]
+        if values["problem"] is not None:
+            self.problem = self._start(seed=0, length=1)
+            self.problem.load_state_dict(moved(values["problem"], self.shelf.device))
+
+    def _next_problem(self, outer_step: int, *, is_first: bool) -> InnerProblem:
+        """Draw a task, its length, its seed and how much of it is skipped.
+
+        First problems end early, so that slots are out of step.
+        """
+        config, generator = self.config, self.generator
+        weights = torch.tensor([task.weight for task in config.tasks])
+        self.choice = int(torch.multinomial(weights, 1, generator=generator))
+        task = config.tasks[self.choice]
+        self.member = 0
+        if isinstance(task, FamilyConfig):
+            self.member = int(torch.randint(task.members, (1,), generator=generator))
+        low, high = unroll_range(config, outer_step)
+        place, cut, offset = torch.rand(3, generator=generator).tolist()
+        length = low * (high / low) ** place
+        if is_first and low != high:
+            length *= cut
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        problem = self._start(seed=seed, length=max(1, round(length)))
+        problem.skip(int(config.max_offset * offset * problem.length))
+        return problem
+
+    def _start(self, *, seed: int, length: int) -> InnerProblem:
+        config = self.config.tasks[self.choice]
+        return start_problem(
+            self.config.estimator,
+            self.shelf.task(config, self.member),
+            self.shelf.bound(config, self.member),
+            seed=seed,
+            length=length,
+        )
+
+
+def unroll_range(config: MetaTrainConfig, outer_step: int) -> tuple[float, float]:
+    """Return the shortest and longest life that is drawn at an outer step.
+
+    Args:
+        config: the run; `unroll` and `curriculum` matter.
+        outer_step: updates of theta made so far.
+    """
+    low, high = config.unroll
+    if outer_step < config.curriculum:
+        high = low * (high / low) ** ((outer_step + 1) / config.curriculum)
+    return low, high
+
+
+def moved(values: Any, device: torch.device) -> Any:
+    """Return nested values with every tensor on `device`, but generator states."""
+    if isinstance(values, dict):
+        return {
+            key: item if key == "batches" else moved(item, device)
+            for key, item in values.items()
+        }
+    return values.to(device) if isinstance(values, torch.Tensor) else values

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from l2o.rule.state import (
+    MOMENTUM_DECAYS,
+    advance_parameter_state,
+    init_parameter_state,
+    rms,
+)
+
+
+@pytest.fixture
+def grads():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(10, 4, 3, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def state(grads):
+    state = init_parameter_state(grads[0])
+    for grad in grads:
+        state = advance_parameter_state(state, grad)
+    return state
+
+
+def test_momenta_are_moving_averages_from_zero(grads, state):
+    for index, decay in enumerate(MOMENTUM_DECAYS):
+        expected = torch.zeros(4, 3, dtype=torch.float64)
+        for grad in grads:
+            expected = decay * expected + (1 - decay) * grad
+        found = state["momenta"][index]
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_the_second_moment_is_adams(grads, state):
+    expected = torch.zeros(4, 3, dtype=torch.float64)
+    for grad in grads:
+        expected = 0.999 * expected + 0.001 * grad.square()
+    torch.testing.assert_close(state["second_moment"], expected, rtol=1e-12, atol=0)
+    assert state["step"] == 10
+
+
+def test_the_first_state_is_zero_and_of_the_parameters_type():
+    state = init_parameter_state(torch.ones(2, dtype=torch.float64))
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "step": (),
+        "momenta": (5, 2),
+        "second_moment": (2,),
+    }
+    assert not any(value.any() for value in state.values())
+    assert state["momenta"].dtype == torch.float64
+    assert state["step"].dtype == torch.float32
+
+
+def test_the_papers_decays():
+    assert MOMENTUM_DECAYS == (0.5, 0.9, 0.99, 0.999, 0.9999)
+
+
+def test_root_mean_squares_of_rows():
+    values = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    found = rms(values)
+    assert found.shape == (2, 1)
+    torch.testing.assert_close(found[0, 0], torch.tensor(12.5).sqrt())
+    assert 0 < found[1, 0] < 1e-14
+    torch.testing.assert_close(rms(torch.tensor([-2.0])), torch.tensor([2.0]))

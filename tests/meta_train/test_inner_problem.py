@@ -1,0 +1,110 @@
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from meta_train.inner_problem import Slot, unroll_range
+from meta_train.loop import MetaTrainer
+from meta_train.problems import Shelf
+from optimizees import Family
+from optimizees.sampling import build_problem
+
+FAMILY = {"networks": ["mlp"], "image_sizes": [7], "norms": ["none"]}
+
+
+@pytest.fixture
+def trainer(tiny, tmp_path):
+    return lambda **changes: MetaTrainer(tiny(**changes), tmp_path)
+
+
+def drawn(trainer, count=100):
+    """Draw problems of one slot, as if each were over at once."""
+    slot = trainer.slots[0]
+    for _ in range(count):
+        yield slot, slot._next_problem(0, is_first=False)
+
+
+def test_a_problem_at_its_length_is_replaced_and_not_counted(trainer):
+    trainer = trainer(unroll=[2, 2])
+    trainer.meta_step()
+    seeds = {slot.problem.seed for slot in trainer.slots.values()}
+    assert all(slot.problem.is_over for slot in trainer.slots.values())
+    trainer.meta_step()
+    assert trainer.num_diverged == 0
+    assert trainer.inner_steps == 8
+    assert not seeds & {slot.problem.seed for slot in trainer.slots.values()}
+
+
+def test_lengths_are_log_uniform(trainer):
+    problems = drawn(trainer(unroll=[10, 1000]))
+    lengths = torch.tensor([float(problem.length) for _, problem in problems])
+    assert 10 <= lengths.min() < 25
+    assert 600 < lengths.max() <= 1000
+    # The mean place on a logarithmic scale, with a standard error of 0.13.
+    assert lengths.log().mean() == pytest.approx(math.log(100), abs=0.4)
+
+
+def test_a_curriculum_lets_lives_grow(tiny):
+    config = tiny(unroll=[10, 1000], curriculum=4)
+    found = [unroll_range(config, step) for step in (0, 1, 3, 4, 9)]
+    highs = [10 * 100**0.25, 100, 1000, 1000, 1000]
+    assert found == [(10, pytest.approx(high)) for high in highs]
+
+
+def test_an_offset_passes_before_theta_learns(trainer):
+    trainer = trainer(unroll=[10, 10], max_offset=0.5)
+    positions = {problem.position for _, problem in drawn(trainer, 20)}
+    assert positions <= set(range(5))
+    assert len(positions) > 2
+
+
+def test_tasks_come_as_often_as_they_weigh(trainer):
+    task = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
+    tasks = [{**task, "weight": 3.0}, {**task, "batch_size": 8}]
+    sizes = Counter(
+        problem.task.batch_size for _, problem in drawn(trainer(tasks=tasks))
+    )
+    assert 0.6 < sizes[16] / 100 < 0.9
+
+
+def test_tasks_of_one_shape_share_a_graph(trainer):
+    task = {"name": "fashion-cnn", "image_size": 7, "batch_size": 16}
+    trainer = trainer(tasks=[task, {**task, "image_size": 14}])
+    problems = [problem for _, problem in drawn(trainer, 20)]
+    assert {problem.task.data.images.shape[-1] for problem in problems} == {7, 14}
+    assert len({id(problem.bound) for problem in problems}) == 1
+
+
+def test_slots_draw_differently_and_alone(tiny, trainer):
+    """What a slot draws depends on its number, not on how many there are."""
+    several = trainer(num_tasks=3)
+    several.meta_step()
+    seeds = [slot.problem.seed for slot in several.slots.values()]
+    assert len(set(seeds)) == 3
+    shelf = Shelf(tiny(num_tasks=1), several.rule, torch.device("cpu"))
+    alone = Slot(tiny(num_tasks=1), shelf, 2)
+    alone.advance(0)
+    assert alone.problem.seed == seeds[2]
+
+
+class TestFamilies:
+    def test_members_are_drawn_once(self, trainer):
+        tasks = [{"kind": "family", "members": 3, "family": FAMILY}]
+        trainer = trainer(tasks=tasks)
+        found = {slot.member: p.task.name for slot, p in drawn(trainer, 30)}
+        assert set(found) == {0, 1, 2}
+        assert len(set(found.values())) == 3
+
+    def test_they_are_what_the_family_draws(self, trainer):
+        tasks = [{"kind": "family", "members": 3, "seed": 5, "family": FAMILY}]
+        shelf = trainer(tasks=tasks).shelf
+        generator = torch.Generator().manual_seed(5)
+        family = Family(networks=("mlp",), image_sizes=(7,), norms=("none",))
+        for member in range(3):
+            task = shelf.task(shelf.config.tasks[0], member)
+            data = shelf._images("train", 7)
+            expected = build_problem(family.draw(generator), data)
+            assert task.name == expected.name
+            assert task.data.source == expected.data.source
+            assert task.batch_size == expected.batch_size
