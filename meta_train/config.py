@@ -1,28 +1,23 @@
 """One run of meta-training as one frozen record; read from YAML, strict both ways."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from l2o import PRESETS, RuleConfig
-from l2o.nets.config import check_positive
+from l2o.config import check_not_negative, check_positive, config_values, frozen_config
 
 from .estimator_config import EstimatorConfig, FirstOrderConfig
-from .ranges import check_not_negative
 from .task_config import AnyTaskConfig, TaskConfig
 
-_STRICT = {"extra": "forbid"}
 
-
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class MetaOptimizerConfig:
     """AdamW on theta, with warm-up, cosine decay and clipping."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["adam", "adamw"] = "adamw"
     """`adam` puts the decay into the gradient, as the paper does; `adamw` decouples."""
@@ -62,11 +57,9 @@ class MetaOptimizerConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class ValidationConfig:
     """How candidate rules are compared, on the validation split of FashionMNIST."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     every: int = 50
     """Outer steps between two validations."""
@@ -100,11 +93,9 @@ class ValidationConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class MetaTrainConfig:
     """A whole run of meta-training."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     name: str
     """Name of the run and of its folder."""
@@ -282,15 +273,3 @@ def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
 def save_config(config: MetaTrainConfig, path: Path) -> None:
     """Write the resolved run as YAML; `load_config` reads it back unchanged."""
     path.write_text(yaml.safe_dump(config_values(config), sort_keys=False))
-
-
-def config_values(config: Any) -> Any:
-    """Return a configuration as plain lists and dictionaries."""
-    if is_dataclass(config):
-        return {
-            item.name: config_values(getattr(config, item.name))
-            for item in fields(config)
-        }
-    if isinstance(config, tuple | list):
-        return [config_values(item) for item in config]
-    return config

@@ -1,23 +1,16 @@
 """How a meta-gradient is found: one frozen record for each estimator."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from l2o.nets.config import check_positive
-
-from .ranges import check_not_negative, check_share
-
-_STRICT = {"extra": "forbid"}
+from l2o.config import check_not_negative, check_positive, check_share, frozen_config
 
 Objective: TypeAlias = Literal["mean", "log"]
 """A loss in nats, or its logarithm, which weighs late training more."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class OneStepConfig:
     """The paper's estimator: the loss after one update, on that update's own batch."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["one_step"] = "one_step"
     replay: float = 1.0
@@ -27,11 +20,9 @@ class OneStepConfig:
         check_share("OneStepConfig", replay=self.replay)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class FirstOrderConfig:
     """Losses on fresh batches up to the window's end, to first order in the updates."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["first_order"] = "first_order"
     window: int = 20
@@ -57,7 +48,7 @@ class FirstOrderConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class ImitationConfig:
     """A warm start: the update of a hand-designed optimizer is the target.
 
@@ -65,8 +56,6 @@ class ImitationConfig:
     units of the head's step size. The rule drives the runs, so it learns on the states
     that it will meet.
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["imitation"] = "imitation"
     matrix_rate: float = 0.7
@@ -106,15 +95,13 @@ class ImitationConfig:
             check_positive("ImitationConfig", rates=rate)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class TBPTTConfig:
     """Truncated backpropagation through time: autograd through a whole window.
 
     Parameters, momenta and features carry derivatives from one inner step to the next.
     The graph of a window is held in memory, so windows are short.
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["tbptt"] = "tbptt"
     window: int = 20
@@ -129,7 +116,7 @@ class TBPTTConfig:
         check_positive("TBPTTConfig", window=self.window)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class EvolutionConfig:
     """Evolution strategies: pairs of runs with opposite changes of theta are compared.
 
@@ -137,8 +124,6 @@ class EvolutionConfig:
     cost is variance, which grows with the number of weights that are changed. Keep
     `trained` of the run small.
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["es", "pes", "nres"] = "nres"
     """`es`: every window starts from one network, so effects beyond it are lost.

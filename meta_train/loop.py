@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 
 from l2o import Rule
+from l2o.config import config_values
 from l2o.rule.checkpoint import load_rule, save_rule
 
-from .config import MetaTrainConfig, config_values, save_config
+from .config import MetaTrainConfig, save_config
 from .distributed import Ranks
 from .inner_problem import Slot
 from .interrupt import StopRequest

@@ -1,19 +1,15 @@
 """What the inner problems are: one frozen record for each kind."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from dataclasses import field
+from typing import Literal, TypeAlias
 
-from l2o.nets.config import check_positive
+from l2o.config import check_positive, frozen_config
 from optimizees.sampling import Family
 
-_STRICT = {"extra": "forbid"}
 
-
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class TaskConfig:
     """One named inner problem."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["named"] = "named"
     name: Literal["fashion-cnn", "fashion-mlp"] = "fashion-cnn"
@@ -34,11 +30,9 @@ class TaskConfig:
         return f"{self.name}, {self.image_size} px, batches of {self.batch_size}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class FamilyConfig:
     """Inner problems drawn from a family of networks, images and batch sizes."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["family"]
     family: Family = field(default_factory=Family)

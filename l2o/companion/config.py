@@ -1,14 +1,12 @@
 """What a companion network looks like: frozen records, one `kind` a backbone."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from dataclasses import field
+from typing import Literal, TypeAlias
 
-from l2o.nets.config import check_positive
+from l2o.config import check_positive, frozen_config
 from l2o.nets.transformer import RelationalConfig
 
 from .architecture import ACTIVATIONS
-
-_STRICT = {"extra": "forbid"}
 
 Pooling: TypeAlias = Literal["outputs", "mean", "max", "last_mean", "last_max"]
 
@@ -34,11 +32,9 @@ def check_dropout(owner: str, dropout: float) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class InputsConfig:
     """How trained networks become node and edge features; each part is a switch."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     num_inputs: int
     """Input neurons of the networks that are read."""
@@ -91,11 +87,9 @@ class InputsConfig:
             check_positive("InputsConfig", fourier_scale=self.fourier_scale)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NGGNNBackboneConfig:
     """NG-GNN on batches of trained networks."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["ng_gnn"] = "ng_gnn"
     width: int = 64
@@ -116,11 +110,9 @@ class NGGNNBackboneConfig:
         check_sizes(self, "width", "layers", "typical_log_degree")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NGTBackboneConfig:
     """NG-T on batches of trained networks."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["ng_t"] = "ng_t"
     layers: int = 4
@@ -135,11 +127,9 @@ class NGTBackboneConfig:
 BackboneConfig: TypeAlias = NGGNNBackboneConfig | NGTBackboneConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class ReadoutConfig:
     """From node states to numbers a network."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     pooling: Pooling = "outputs"
     """`outputs`: the states of the output neurons, one after another. `mean`, `max`:
@@ -153,11 +143,9 @@ class ReadoutConfig:
         check_sizes(self, "width", "layers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class CompanionConfig:
     """A network that reads trained networks."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     inputs: InputsConfig
     """How networks become features."""

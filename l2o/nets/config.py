@@ -1,21 +1,10 @@
 """What a learned network looks like: frozen records, one `kind` each."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
+
+from l2o.config import check_positive, frozen_config
 
 Activation: TypeAlias = Literal["relu", "silu"]
-
-_STRICT = {"extra": "forbid"}
-
-
-def check_positive(owner: str, **values: int | float) -> None:
-    """Raise unless every value is above zero."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(
-                f"{owner} {name} must be above zero; got {name}={value}. "
-                "Choose a positive value."
-            )
 
 
 def _check_width(owner: str, width: int) -> None:
@@ -27,11 +16,9 @@ def _check_width(owner: str, width: int) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class FeedForwardConfig:
     """The plain per-parameter network: every entry by itself, no graph."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["ff"] = "ff"
     width: int = 32
@@ -48,11 +35,9 @@ class FeedForwardConfig:
         check_positive("FeedForwardConfig", width=self.width, layers=self.layers)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NGGNNConfig:
     """The graph network NG-GNN, ending in a per-parameter network."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["ng_gnn"] = "ng_gnn"
     width: int = 32
@@ -85,11 +70,9 @@ class NGGNNConfig:
             check_positive("NGGNNConfig", kernel=self.kernel)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NGTConfig:
     """The relational transformer NG-T, ending in a per-parameter network."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["ng_t"] = "ng_t"
     width: int = 32
@@ -131,11 +114,9 @@ class NGTConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class LSTMConfig:
     """A recurrent network over the tensors, in order, beside a per-parameter one."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["lstm"] = "lstm"
     width: int = 32
@@ -148,11 +129,9 @@ class LSTMConfig:
         check_positive("LSTMConfig", width=self.width)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NFNConfig:
     """A neural functional for plain chains, ending in a per-parameter network."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["nfn"] = "nfn"
     width: int = 32

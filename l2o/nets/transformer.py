@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import check_positive
+from l2o.config import check_positive
 
 
 @dataclass(frozen=True, kw_only=True)

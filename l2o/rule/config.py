@@ -1,9 +1,15 @@
 """What a rule is made of: features, network, update head."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from dataclasses import field
+from typing import Any, Literal, TypeAlias
 
+from l2o.config import (
+    check_positive,
+    config_from_values,
+    config_values,
+    frozen_config,
+)
 from l2o.nets import (
     FeedForwardConfig,
     LSTMConfig,
@@ -12,38 +18,29 @@ from l2o.nets import (
     NGGNNConfig,
     NGTConfig,
 )
-from l2o.nets.config import check_positive
 
 from .whitening import GROUP_ROWS
 
-_STRICT = {"extra": "forbid"}
 
-
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class LogSignFeaturesConfig:
     """The paper's features: log-magnitude and sign of weight, gradient, momenta."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["log_sign"] = "log_sign"
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class ScaleFreeFeaturesConfig:
     """Features that do not change when the loss or a tensor is rescaled."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["scale_free"] = "scale_free"
     time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
     """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class PaperHeadConfig:
     """The paper's update: `0.01 * s * exp(0.01 * m)`, sign learned."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["paper"] = "paper"
     step_size: float = 0.01
@@ -53,11 +50,9 @@ class PaperHeadConfig:
         check_positive("PaperHeadConfig", step_size=self.step_size)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class NominalHeadConfig:
     """A hand-designed update with others added, scaled by what the network says."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["nominal"] = "nominal"
     step_size: float = 0.01
@@ -101,7 +96,7 @@ FeaturesConfig: TypeAlias = LogSignFeaturesConfig | ScaleFreeFeaturesConfig
 HeadConfig: TypeAlias = PaperHeadConfig | NominalHeadConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class RuleConfig:
     """A learned network with the features it reads and the head that it feeds.
 
@@ -110,8 +105,6 @@ class RuleConfig:
         >>> config.head.kind
         'nominal'
     """
-
-    __pydantic_config__: ClassVar = _STRICT
 
     net: NetConfig = field(default_factory=NGGNNConfig)
     """The learned network."""
@@ -185,65 +178,24 @@ PRESETS: dict[str, RuleConfig] = {
 
 def rule_config_values(config: RuleConfig) -> dict[str, Any]:
     """Return a rule's configuration as plain values, ready for JSON."""
-    return asdict(config)
+    return config_values(config)
 
 
 def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
     """Return the configuration that plain values describe, strictly.
 
     Raises:
-        ValueError: if a key is unknown or missing, or a `kind` does not exist.
+        ValueError: if a key is unknown, one of net, features and head is missing, a
+            `kind` does not exist, or a value has the wrong type or is out of range.
     """
-    parts = dict(values)
-    net = dict(_part(parts, "net"))
-    if net.get("kind") != "ff" and "head" in net:
-        net["head"] = _record((FeedForwardConfig,), net["head"])
-    features = dict(_part(parts, "features"))
-    if "time_scales" in features:
-        features["time_scales"] = tuple(features["time_scales"])
-    head = dict(_part(parts, "head"))
-    if head.get("kind") == NominalHeadConfig.kind:
-        # Files from before there was a choice.
-        head.setdefault("unit", "one")
-        head.setdefault("scaled", "adam")
-    rows = parts.pop("whitening_rows", GROUP_ROWS)
-    if parts:
+    missing = sorted({"net", "features", "head"} - values.keys())
+    if missing:
         raise ValueError(
-            "RuleConfig has net, features, head and whitening_rows; got also "
-            f"{sorted(parts)}. "
-            "Remove them, or load the file with the version of l2o that wrote it."
-        )
-    return RuleConfig(
-        net=_record(get_args(NetConfig), net),
-        features=_record((LogSignFeaturesConfig, ScaleFreeFeaturesConfig), features),
-        head=_record((PaperHeadConfig, NominalHeadConfig), head),
-        whitening_rows=rows,
-    )
-
-
-def _part(parts: dict[str, Any], name: str) -> Mapping[str, Any]:
-    if name not in parts:
-        raise ValueError(
-            f"RuleConfig needs {name!r}; got only {sorted(parts)}. "
+            f"RuleConfig needs {missing}; got only {sorted(values)}. "
             "Write the configuration with save_rule."
         )
-    return parts.pop(name)
-
-
-def _record(choices: tuple[type[Any], ...], values: Mapping[str, Any]) -> Any:
-    """Return the dataclass among `choices` whose `kind` the values name."""
-    for choice in choices:
-        if values.get("kind") == choice.kind:
-            known = {field.name for field in fields(choice)}
-            if not values.keys() <= known:
-                raise ValueError(
-                    f"{choice.__name__} has the fields {sorted(known)}; got also "
-                    f"{sorted(values.keys() - known)}. Load the file with the version "
-                    "of l2o that wrote it."
-                )
-            return choice(**values)
-    kinds = [choice.kind for choice in choices]
-    raise ValueError(
-        f"RuleConfig needs one of the kinds {kinds}; got {values.get('kind')!r}. "
-        "Load the file with the version of l2o that wrote it."
-    )
+    head = values["head"]
+    if isinstance(head, Mapping) and head.get("kind") == NominalHeadConfig.kind:
+        # Files from before there was a choice.
+        head = {"unit": "one", "scaled": "adam", **head}
+    return config_from_values(RuleConfig, {**values, "head": head})

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from l2o.config import check_positive
 from l2o.graph import NeuralGraph
-from l2o.nets.config import check_positive
 
 from .rule import AbstractRule, Params
 from .state import ParameterState, State

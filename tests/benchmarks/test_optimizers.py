@@ -14,8 +14,9 @@ from benchmarks.optimizers import (
     learned,
 )
 from l2o import NeuralGraphOpt, load_rule, save_rule, shipped_rules
+from l2o.config import config_values
 from l2o.rule.rule import Rule
-from meta_train.config import config_values, load_config
+from meta_train.config import load_config
 
 FOLDER = Path(meta_train.__file__).parent / "configs"
 

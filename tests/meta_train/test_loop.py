@@ -162,7 +162,7 @@ class TestResume:
     def stop(self, config, tmp_path, monkeypatch, name, call, *causes):
         """Stop a run at a call, resume it, compare; return the step of the stop."""
         whole = run_whole(config, tmp_path / "whole")
-        room = loop if name == "validate" else slot
+        room = loop if name == "validate" else inner_problem
         original, calls = getattr(room, name), Counter()
 
         def sometimes(*args, **kwargs):

@@ -1,19 +1,14 @@
 """What a baseline looks like: frozen records, one `kind` each."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from l2o.companion.config import check_sizes
-from l2o.nets.config import check_positive
-
-_STRICT = {"extra": "forbid"}
+from l2o.config import check_positive, frozen_config
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class MLPConfig:
     """A multi-layer perceptron on the flattened parameters, blind to symmetry."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["mlp"] = "mlp"
     width: int = 256
@@ -27,11 +22,9 @@ class MLPConfig:
         check_sizes(self, "width", "layers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class SetNNConfig:
     """Deep Sets on single entries: more symmetric than the networks that it reads."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["set_nn"] = "set_nn"
     width: int = 64
@@ -47,11 +40,9 @@ class SetNNConfig:
         check_sizes(self, "width", "layers", "head_width")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class DWSNetConfig:
     """DWSNet: affine equivariant layers, hidden neurons exchangeable."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["dwsnet"] = "dwsnet"
     width: int = 32
@@ -69,11 +60,9 @@ class DWSNetConfig:
         check_sizes(self, "width", "layers")
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class FunctionalConfig:
     """NFN: equivariant layers, all neurons exchangeable (np) or the hidden (hnp)."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["nfn"] = "nfn"
     mode: Literal["np", "hnp"] = "np"
@@ -104,11 +93,9 @@ class FunctionalConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class StatNNConfig:
     """A perceptron on statistics of every tensor, for any depth up to a limit."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     kind: Literal["stat_nn"] = "stat_nn"
     max_layers: int = 6

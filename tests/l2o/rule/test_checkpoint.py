@@ -144,7 +144,7 @@ class TestDamage:
             load_rule(with_config(path, add))
 
     def test_a_missing_part(self, path):
-        with pytest.raises(ValueError, match="needs 'head'"):
+        with pytest.raises(ValueError, match=r"needs \['head'\]"):
             load_rule(with_config(path, lambda values: values.pop("head") and None))
 
     def test_a_configuration_out_of_range(self, path):
