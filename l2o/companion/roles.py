@@ -1,11 +1,9 @@
 """What tells neurons of a trained network apart: number, layer, activation."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph
+from l2o.graph import NeuralGraph, derived
 
 from .architecture import ACTIVATIONS
 from .config import InputsConfig
@@ -38,6 +36,7 @@ def layer_rows(graph: NeuralGraph, config: InputsConfig) -> list[int]:
     return rows
 
 
+@derived
 def position_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
     """Return for each neuron its row in the table of positions.
 
@@ -48,31 +47,27 @@ def position_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
         ValueError: if the network has more inputs, hidden layers or outputs than
             `config` has rows.
     """
-
-    def find() -> Tensor:
-        rows, count = [], {"input": 0, "output": 0}
-        first = {"input": 0, "output": config.num_inputs + config.num_hidden}
-        layers = layer_rows(graph, config)
-        for group, layer in zip(graph.groups, layers, strict=True):
-            if group.role in ("input", "output"):
-                start = first[group.role] + count[group.role]
-                rows.append(torch.arange(start, start + group.size))
-                count[group.role] += group.size
-            else:
-                rows.append(torch.full((group.size,), config.num_inputs + layer - 1))
-        wanted = config.num_inputs, config.num_outputs
-        if count["input"] > wanted[0] or count["output"] > wanted[1]:
-            raise ValueError(
-                f"InputsConfig reads networks of at most {wanted[0]} inputs and "
-                f"{wanted[1]} outputs; got one of {count['input']} and "
-                f"{count['output']}. Raise num_inputs or num_outputs."
-            )
-        return torch.cat(rows)
-
-    sizes = config.num_inputs, config.num_hidden, config.num_outputs
-    return _kept(graph, ("position rows", *sizes), find)
+    rows, count = [], {"input": 0, "output": 0}
+    first = {"input": 0, "output": config.num_inputs + config.num_hidden}
+    layers = layer_rows(graph, config)
+    for group, layer in zip(graph.groups, layers, strict=True):
+        if group.role in ("input", "output"):
+            start = first[group.role] + count[group.role]
+            rows.append(torch.arange(start, start + group.size))
+            count[group.role] += group.size
+        else:
+            rows.append(torch.full((group.size,), config.num_inputs + layer - 1))
+    wanted = config.num_inputs, config.num_outputs
+    if count["input"] > wanted[0] or count["output"] > wanted[1]:
+        raise ValueError(
+            f"InputsConfig reads networks of at most {wanted[0]} inputs and "
+            f"{wanted[1]} outputs; got one of {count['input']} and "
+            f"{count['output']}. Raise num_inputs or num_outputs."
+        )
+    return torch.cat(rows)
 
 
+@derived
 def activation_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
     """Return for each neuron its row in the table of activations, one past for none.
 
@@ -83,30 +78,16 @@ def activation_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
         ValueError: if the network has an activation that `config` does not list.
     """
     names = config.activations
-
-    def find() -> Tensor:
-        rows = []
-        for group in graph.groups:
-            called = [op.name for op in group.operations if op.name in ACTIVATIONS]
-            name = called[0] if called else "none"
-            is_hidden = group.role == "hidden"
-            if is_hidden and name not in names:
-                raise ValueError(
-                    f"InputsConfig(activations={names}) reads networks with these "
-                    f"activations; got one with {name!r}. Add it to the list."
-                )
-            row = names.index(name) if is_hidden else len(names)
-            rows.append(torch.full((group.size,), row))
-        return torch.cat(rows)
-
-    return _kept(graph, ("activation rows", *names), find)
-
-
-def _kept(
-    graph: NeuralGraph, key: tuple[object, ...], find: Callable[[], Tensor]
-) -> Tensor:
-    """Return what depends on the architecture alone, found once."""
-    if key not in graph.derived:
-        graph.derived[key] = find()
-    found: Tensor = graph.derived[key]
-    return found
+    rows = []
+    for group in graph.groups:
+        called = [op.name for op in group.operations if op.name in ACTIVATIONS]
+        name = called[0] if called else "none"
+        is_hidden = group.role == "hidden"
+        if is_hidden and name not in names:
+            raise ValueError(
+                f"InputsConfig(activations={names}) reads networks with these "
+                f"activations; got one with {name!r}. Add it to the list."
+            )
+        row = names.index(name) if is_hidden else len(names)
+        rows.append(torch.full((group.size,), row))
+    return torch.cat(rows)

@@ -7,15 +7,15 @@ that run backwards belong to a second fan, the transpose of the first.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, Neurons
+from l2o.graph import NeuralGraph, Neurons, derived
 
-from .batch import NetworkBatch, NetworkStack
+from .batch import NetworkBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +102,12 @@ def find_wiring(
         ValueError: if a parameter of a network has no certain place.
     """
     device = batch.like.device
-    if len(batch.stacks) != 1:
-        return _wire(batch, device, both_ways, ties, tell_linear)
-    kept = batch.graph.derived
-    key = ("wiring", len(batch), device, both_ways, ties, tell_linear)
-    if key not in kept:
-        kept[key] = _wire(batch, device, both_ways, ties, tell_linear)
-    wiring: Wiring = kept[key]
-    return wiring
+    if len(batch.stacks) == 1:
+        graph, count = batch.graph, len(batch)
+        return _wire_alike(graph, count, device, both_ways, ties, tell_linear)
+    stacks = [(stack.graph, len(stack)) for stack in batch.stacks]
+    places = torch.cat([stack.places for stack in batch.stacks])
+    return _wire(stacks, places, device, both_ways, ties, tell_linear)
 
 
 def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
@@ -126,13 +124,11 @@ def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
     return float(wiring.degree.double().log1p().mean())
 
 
+@derived
 def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
     """Return where some neurons stand among all of their network."""
-    key = ("numbers", neurons)
-    if key not in graph.derived:
-        start = sum(group.size for group in graph.groups[: neurons.group])
-        graph.derived[key] = start + torch.tensor(tuple(neurons.index)).long()
-    return graph.derived[key]
+    start = sum(group.size for group in graph.groups[: neurons.group])
+    return start + torch.tensor(tuple(neurons.index)).long()
 
 
 def count_neurons(graph: NeuralGraph) -> int:
@@ -140,28 +136,51 @@ def count_neurons(graph: NeuralGraph) -> int:
     return sum(group.size for group in graph.groups)
 
 
-def _wire(
-    batch: NetworkBatch,
+@derived
+def _wire_alike(
+    graph: NeuralGraph,
+    count: int,
     device: torch.device,
     both_ways: bool,
     ties: bool,
     tell_linear: bool,
 ) -> Wiring:
-    """Return the wiring, made on the CPU and then sent to the device."""
+    """Return the wiring of `count` networks of one architecture."""
+    return _wire([(graph, count)], None, device, both_ways, ties, tell_linear)
+
+
+def _wire(
+    stacks: Sequence[tuple[NeuralGraph, int]],
+    places: Tensor | None,
+    device: torch.device,
+    both_ways: bool,
+    ties: bool,
+    tell_linear: bool,
+) -> Wiring:
+    """Return the wiring, built on the CPU and then moved to the device.
+
+    Args:
+        stacks: each architecture with its number of networks.
+        places: `[network]`, place in the batch of the networks, stack after stack.
+        device: where the tensors are moved.
+        both_ways: whether messages also run against the weights.
+        ties: whether residual connections are edges.
+        tell_linear: whether linear layers get fans apart from kernels.
+    """
     starts, slots, first, network = [], [], 0, 0
-    sizes = [count_neurons(stack.graph) for stack in batch.stacks]
-    for stack, size in zip(batch.stacks, sizes, strict=True):
-        _check_places(stack.graph)
-        starts.append(first + size * torch.arange(len(stack)))
-        rows = network + torch.arange(len(stack))
+    sizes = [count_neurons(graph) for graph, _ in stacks]
+    for (graph, count), size in zip(stacks, sizes, strict=True):
+        _check_places(graph)
+        starts.append(first + size * torch.arange(count))
+        rows = network + torch.arange(count)
         slots.append((max(sizes) * rows[:, None] + torch.arange(size)).flatten())
-        first, network = first + size * len(stack), network + len(stack)
+        first, network = first + size * count, network + count
     slot = torch.cat(slots)
     is_real = torch.zeros(network * max(sizes), dtype=torch.bool)
     is_real[slot] = True
     alike: dict[tuple[bool, int, int], list[tuple[Piece, Tensor, Tensor]]] = {}
-    for index, stack in enumerate(batch.stacks):
-        for block, is_linear, targets, sources in _blocks(stack.graph, ties):
+    for index, (graph, _) in enumerate(stacks):
+        for block, is_linear, targets, sources in _blocks(graph, ties):
             target = _everywhere(targets, starts[index])
             source = _everywhere(sources, starts[index])
             key = is_linear and tell_linear, target.shape[1], source.shape[1]
@@ -187,12 +206,8 @@ def _wire(
         is_real=is_real.view(network, -1).to(device),
         is_even=len(set(sizes)) == 1,
         degree=_degree(fans, first, device),
-        places=(
-            torch.cat([stack.places for stack in batch.stacks])
-            if len(batch.stacks) > 1
-            else None
-        ),
-        outputs=_outputs(batch.stacks, starts, device),
+        places=places,
+        outputs=_outputs([graph for graph, _ in stacks], starts, device),
     )
 
 
@@ -225,12 +240,12 @@ def _degree(fans: list[Fan], count: int, device: torch.device) -> Tensor:
 
 
 def _outputs(
-    stacks: tuple[NetworkStack, ...], starts: list[Tensor], device: torch.device
+    graphs: Sequence[NeuralGraph], starts: list[Tensor], device: torch.device
 ) -> Tensor | None:
     """Return the running numbers of output neurons, if all have equally many."""
     rows = [
-        _everywhere(output_numbers(stack.graph)[None], start)
-        for stack, start in zip(stacks, starts, strict=True)
+        _everywhere(output_numbers(graph)[None], start)
+        for graph, start in zip(graphs, starts, strict=True)
     ]
     if len({row.shape[1] for row in rows}) != 1:
         return None

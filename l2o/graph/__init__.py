@@ -1,5 +1,6 @@
 """Networks as graphs: neurons are nodes, weights are edges. No learning here."""
 
+from .caching import derived as derived
 from .layout import Blocks as Blocks
 from .layout import from_blocks as from_blocks
 from .layout import to_blocks as to_blocks

@@ -2,9 +2,11 @@
 
 import math
 
+from .caching import derived
 from .neural_graph import NeuralGraph, WeightBlock
 
 
+@derived
 def fan_ins(graph: NeuralGraph) -> dict[str, int]:
     """Return how many numbers each linear map reads anew to make one, by parameter.
 
@@ -21,14 +23,11 @@ def fan_ins(graph: NeuralGraph) -> dict[str, int]:
     Args:
         graph: the neural graph of the parameters.
     """
-    key = "fan-ins"
-    if key not in graph.derived:
-        found: dict[str, int] = {}
-        for block in graph.blocks:
-            if not block.is_alias and _is_map(graph, block):
-                found.setdefault(block.parameter, _fan_in(block))
-        graph.derived[key] = found
-    return graph.derived[key]
+    found: dict[str, int] = {}
+    for block in graph.blocks:
+        if not block.is_alias and _is_map(graph, block):
+            found.setdefault(block.parameter, _fan_in(block))
+    return found
 
 
 def _is_map(graph: NeuralGraph, block: WeightBlock) -> bool:

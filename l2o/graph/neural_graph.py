@@ -9,14 +9,8 @@ import itertools
 import math
 import operator
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
+from typing import Any, Literal, TypeAlias
 
 Role: TypeAlias = Literal["input", "hidden", "output", "isolated"]
 TieKind: TypeAlias = Literal["residual", "gate", "dot", "move"]
@@ -234,10 +228,10 @@ class NeuralGraph:
     symmetries: tuple[Symmetry, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
     source: str = "given"
-    derived: dict[Any, Any] = field(
+    cache: dict[tuple[object, ...], Any] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """What others compute from the graph once and keep with it."""
+    """Results of functions marked `l2o.graph.derived`, by function and arguments."""
 
     def __post_init__(self) -> None:
         placed: Counter[str] = Counter()
@@ -293,16 +287,6 @@ class NeuralGraph:
         """Share of the parameter entries whose place is certain, in [0, 1]."""
         loose = sum(math.prod(self.shapes[item.parameter]) for item in self.unplaced)
         return 1.0 - loose / max(self.num_parameters, 1)
-
-    def to_pyg(self, tensors: Mapping[str, Tensor] | None = None) -> "Data":
-        """Return the graph for PyTorch Geometric, as `l2o.graph.pyg.to_pyg` tells.
-
-        Args:
-            tensors: name to `[*shape, *features]`; None leaves out the values.
-        """
-        from .pyg import to_pyg
-
-        return to_pyg(self, tensors)
 
     @property
     def num_components(self) -> int:

@@ -15,6 +15,7 @@ from math import ceil, isqrt, prod
 import torch
 from torch import Tensor
 
+from .caching import derived
 from .linear_maps import fan_ins
 from .neural_graph import NeuralGraph, Neurons
 
@@ -99,6 +100,7 @@ class Tiles:
         return [*(tile for tile in self.edges if tile.is_owned), *self.nodes]
 
 
+@derived
 def find_tiles(graph: NeuralGraph, device: torch.device, cut: int | None) -> Tiles:
     """Return the graph in tiles; computed once for the same arguments.
 
@@ -108,10 +110,7 @@ def find_tiles(graph: NeuralGraph, device: torch.device, cut: int | None) -> Til
         cut: most entries of a tile, an edge or neuron counting at least
             `EDGE_ENTRIES` (a single one may hold more); None leaves every block whole.
     """
-    key = ("tiles", device, cut)
-    if key not in graph.derived:
-        graph.derived[key] = _Tiler(graph, device, cut).tile()
-    return graph.derived[key]
+    return _Tiler(graph, device, cut).tile()
 
 
 class _Tiler:

@@ -10,7 +10,7 @@ from math import prod
 
 from torch import Tensor
 
-from l2o.graph import NeuralGraph
+from l2o.graph import NeuralGraph, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.neural_graph import Neurons, NodeParameter, WeightBlock
 
@@ -150,6 +150,7 @@ def find_chain(graph: NeuralGraph) -> Chain | None:
     )
 
 
+@derived
 def require_chain(graph: NeuralGraph, owner: str, most: int | None = None) -> Chain:
     """Return a graph's layers in order.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2o.graph import NeuralGraph
+from l2o.graph import NeuralGraph, derived
 from l2o.graph.encodings import encode_positions
 from l2o.graph.layout import pad_cells
 
@@ -105,23 +105,27 @@ class GraphInputs(nn.Module):
 
 
 def positions(graph: NeuralGraph, width: int, like: Tensor) -> Tensor:
-    """Return the encoding of every neuron, `[neuron, width]`; computed once.
+    """Return the encoding of every neuron, `[neuron, width]`.
 
     Args:
         graph: the neural graph.
         width: number of channels, even and at least 6.
         like: a tensor whose dtype and device the encoding takes.
     """
-    key = ("positions", width, like.dtype, like.device)
-    if key not in graph.derived:
-        groups = encode_positions(graph, width, like.detach())
-        graph.derived[key] = torch.cat(
-            [
-                item.expand(group.size, -1)
-                for item, group in zip(groups, graph.groups, strict=True)
-            ]
-        )
-    return graph.derived[key]
+    return _positions(graph, width, like.dtype, like.device)
+
+
+@derived
+def _positions(
+    graph: NeuralGraph, width: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    groups = encode_positions(graph, width, torch.empty(0, dtype=dtype, device=device))
+    return torch.cat(
+        [
+            item.expand(group.size, -1)
+            for item, group in zip(groups, graph.groups, strict=True)
+        ]
+    )
 
 
 def _mean_over_cells(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2o.graph import NeuralGraph
+from l2o.graph import NeuralGraph, derived
 
 from .config import LSTMConfig
 from .entries import Entries, at_owners
@@ -63,7 +63,7 @@ class LSTMNet(nn.Module):
 
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph."""
-        _num_entries(graph, self.first.weight)
+        _num_entries(graph, self.first.weight.dtype, self.first.weight.device)
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
@@ -72,7 +72,9 @@ class LSTMNet(nn.Module):
         for tile in tiles:
             hidden = self.first(entries.read(tile)).relu()
             total = total.index_add(0, tile.owner, hidden.flatten(1, -2).sum(1))
-        means = self.second(total / _num_entries(graph, total)[:, None])
+        means = self.second(
+            total / _num_entries(graph, total.dtype, total.device)[:, None]
+        )
         if self.context_in is not None:
             means = means + self.context_in(context)
         states = self.read_in_order(means)
@@ -95,10 +97,10 @@ class LSTMNet(nn.Module):
         return torch.cat(found)
 
 
-def _num_entries(graph: NeuralGraph, like: Tensor) -> Tensor:
-    """Return how many entries each tensor has; computed once."""
-    key = ("entries", like.dtype, like.device)
-    if key not in graph.derived:
-        counts = [float(max(prod(shape), 1)) for shape in graph.shapes.values()]
-        graph.derived[key] = torch.tensor(counts, dtype=like.dtype, device=like.device)
-    return graph.derived[key]
+@derived
+def _num_entries(
+    graph: NeuralGraph, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return how many entries each tensor has."""
+    counts = [float(max(prod(shape), 1)) for shape in graph.shapes.values()]
+    return torch.tensor(counts, dtype=dtype, device=device)

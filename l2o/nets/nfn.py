@@ -156,11 +156,8 @@ class NFNNet(nn.Module):
         return torch.stack(padded).flatten(3)
 
     def _chain(self, graph: NeuralGraph) -> Chain:
-        """Return the layers of the graph; looked for once."""
-        key = ("chain", self.config.depth)
-        if key not in graph.derived:
-            graph.derived[key] = require_chain(graph, "NFNNet", self.config.depth)
-        return graph.derived[key]
+        """Return the layers of the graph."""
+        return require_chain(graph, "NFNNet", self.config.depth)
 
 
 def _present(places: Sequence[int | None], states: Laid) -> dict[int, Tensor]:

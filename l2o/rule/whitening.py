@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, View, WeightBlock
+from l2o.graph import NeuralGraph, View, WeightBlock, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import is_alone, new_empty, product
@@ -229,24 +229,22 @@ def _whiten_all(
     return white
 
 
+@derived
 def _matrix_views(graph: NeuralGraph) -> dict[str, tuple[View, ...]]:
     """Return, for parameters that hold several matrices, the view of each.
 
     Those that are one matrix, rows along the first axis, are left out.
     """
-    key = "matrix views"
-    if key not in graph.derived:
-        blocks: defaultdict[str, list[WeightBlock]] = defaultdict(list)
-        for block in graph.blocks:
-            if not block.is_alias:
-                blocks[block.parameter].append(block)
-        graph.derived[key] = {
-            name: tuple(block.view for block in found)
-            for name, found in blocks.items()
-            if len(graph.shapes[name]) >= 2
-            and not _is_one_matrix(found, graph.shapes[name])
-        }
-    return graph.derived[key]
+    blocks: defaultdict[str, list[WeightBlock]] = defaultdict(list)
+    for block in graph.blocks:
+        if not block.is_alias:
+            blocks[block.parameter].append(block)
+    return {
+        name: tuple(block.view for block in found)
+        for name, found in blocks.items()
+        if len(graph.shapes[name]) >= 2
+        and not _is_one_matrix(found, graph.shapes[name])
+    }
 
 
 def _is_one_matrix(blocks: list[WeightBlock], shape: tuple[int, ...]) -> bool:

@@ -36,11 +36,6 @@ def test_nodes_and_edges_say_what_they_are(graph):
     assert data.edge_cells[::8].tolist() == [3, 1, 3, 0]
 
 
-def test_a_graph_knows_the_way_itself(graph, tensors):
-    found = from_pyg(graph, graph.to_pyg(tensors))
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
-
-
 def test_edges_point_from_source_to_target(graph):
     edge_index = to_pyg(graph).edge_index
     assert edge_index[:, 0:3].tolist() == [[0, 1, 0], [2, 2, 3]]
