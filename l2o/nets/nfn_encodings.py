@@ -26,10 +26,14 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, in_channels: int, frequencies: int, scale: float) -> None:
         super().__init__()
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        drawn = torch.randn(in_channels, frequencies, generator=generator, device="cpu")
         device = torch.get_default_device()
-        self.register_buffer("frequencies", (scale * drawn).to(device))
+        shape = (in_channels, frequencies)
+        if device.type == "meta":  # only the shape is wanted
+            drawn = torch.empty(shape)
+        else:
+            generator = torch.Generator(device="cpu").manual_seed(0)
+            drawn = scale * torch.randn(shape, generator=generator, device="cpu")
+        self.register_buffer("frequencies", drawn.to(device))
 
     @property
     def out_channels(self) -> int:

@@ -2,22 +2,44 @@
 
 import hashlib
 import json
+import math
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
-from .config import rule_config_from_values, rule_config_values
+from l2o.files import parse_json, printable
+from l2o.files import write_whole as write_whole
+
+from .config import RuleConfig, rule_config_from_values, rule_config_values
 from .rule import AbstractRule, Rule
 
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
+
+_FORMAT = "l2o-rule-2"
+_FORMAT_WITHOUT_HASH = "l2o-rule-1"
+_HASH = "sha256"
+"""Metadata key of the checksum over everything else."""
+_SHIPPED_SHA256 = {
+    "ff": "39dbcf567ac3dc13a77ff0dfe4f9f1dd818eb25d9bb67a2c9e37603e89b84977",
+    "ng-gnn-small": "7001aa391b6e02cd8017966b20ad607f92a39190ea0b800e581c7a3a85e94c77",
+    "ng-gnn": "a75aefebf31c04702143b00dfc520abe51fef42c389436892e85ecaf1da7fd36",
+}
+"""Checksum of each shipped file without one of its own; results are recorded under it,
+so these files stay as they are."""
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+"""Types that weights may have, under their names in the file format."""
+_MOST_HEADER_BYTES = 2**24
+"""Largest header that is read: names, shapes, configuration and provenance."""
 
 
 def shipped_rules() -> list[str]:
@@ -30,12 +52,7 @@ def shipped_rules() -> list[str]:
         >>> "ng-gnn" in shipped_rules()
         True
     """
-    folder = resources.files("l2o.rule") / "weights"
-    return sorted(
-        item.name.removesuffix(".safetensors")
-        for item in folder.iterdir()
-        if item.name.endswith(".safetensors")
-    )
+    return sorted(_shipped_files())
 
 
 def save_rule(
@@ -43,21 +60,24 @@ def save_rule(
     path: str | Path,
     *,
     provenance: Mapping[str, Any] | None = None,
-    license: str = LICENSE,
+    license: str | None = None,
 ) -> None:
     """Write a rule to one file: weights, configuration, provenance, licence.
 
     The file appears whole or not at all: an interrupt or a full disk leaves what was
-    there before.
+    there before. A checksum of all of it goes along, which `load_rule` checks.
 
     Args:
-        rule: the rule.
+        rule: the rule; its weights must be finite and of one floating-point type.
         path: where to write, usually `*.safetensors`.
         provenance: how theta came about, as JSON values: run, seed, commit, budget.
-        license: under which others may use theta, by its short name (SPDX).
+        license: under which others may use theta, by its short name (SPDX). None is
+            what the provenance has under the key `license`, else MIT.
 
     Raises:
         OSError: if the file cannot be written.
+        TypeError: if `rule` is no `Rule`, or the provenance holds other than JSON.
+        ValueError: if a weight is not finite, or the licence is not one line.
 
     Example:
         >>> import tempfile
@@ -66,39 +86,65 @@ def save_rule(
         >>> read_provenance(path)
         {'seed': 3, 'license': 'MIT'}
     """
-    metadata = {
-        "format": "l2o-rule-1",
-        "config": json.dumps(rule_config_values(rule.config)),
-        "provenance": json.dumps(dict(provenance or {})),
-        "license": license,
-    }
+    if not isinstance(rule, Rule):
+        raise TypeError(
+            f"save_rule needs a Rule; got {type(rule).__name__}. Keep the state_dict() "
+            "of a class of your own with torch.save."
+        )
+    known = dict(provenance or {})
     theta = {
         name: weight.detach().cpu().contiguous()
         for name, weight in rule.state_dict().items()
     }
+    dtypes = {str(weight.dtype).removeprefix("torch.") for weight in theta.values()}
+    short = {long: name for name, long in _DTYPES.items()}
+    _check_dtypes("save_rule", {short.get(name, name) for name in dtypes}, "the rule")
+    _check_finite("save_rule", theta, "the rule")
+    metadata = {
+        "format": _FORMAT,
+        "config": json.dumps(rule_config_values(rule.config)),
+        "license": _checked_license(license or known.pop("license", LICENSE)),
+    }
+    known.pop("license", None)
+    try:
+        metadata["provenance"] = json.dumps(known)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"save_rule needs a provenance of JSON values; got {error}. Convert it to "
+            "text, numbers, lists and dictionaries."
+        ) from error
+    metadata[_HASH] = _content_hash(metadata, theta)
     write_whole(Path(path), save(theta, metadata))
 
 
-def rule_path(name_or_path: str | Path) -> Path:
+def rule_path(name_or_path: object) -> Path:
     """Return the file that `load_rule` reads.
 
     Args:
-        name_or_path: as for `load_rule`.
+        name_or_path: as for `load_rule`; anything else is refused.
 
     Raises:
         FileNotFoundError: if it is neither a shipped rule nor a file.
+        TypeError: if it is neither text nor a path.
     """
-    names = shipped_rules()
-    if str(name_or_path) in names:
-        return Path(
-            str(resources.files("l2o.rule") / "weights" / f"{name_or_path}.safetensors")
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            "load_rule needs a name or a path; got "
+            f"{type(name_or_path).__name__} {printable(repr(name_or_path), 40)}. Pass "
+            f"one of {shipped_rules()}, or the path of a rule file."
         )
+    if str(name_or_path) in _shipped_files():
+        return Path(str(_shipped_files()[str(name_or_path)]))
     path = Path(name_or_path)
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # the name is too long, or a folder may not be entered
+        is_file = False
+    if not is_file:
         raise FileNotFoundError(
-            f"load_rule needs a shipped rule {names} or a rule file; got "
-            f"{str(name_or_path)!r}, which is neither. Check the spelling, or write "
-            "the file with save_rule."
+            f"load_rule needs a shipped rule {shipped_rules()} or a rule file; got "
+            f"{printable(repr(str(name_or_path)))}, which is neither. Check the "
+            "spelling, or write the file with save_rule."
         )
     return path
 
@@ -108,15 +154,18 @@ def load_rule(name_or_path: str | Path) -> Rule:
 
     Args:
         name_or_path: a name in `shipped_rules()`, else a path to a file that
-            `save_rule` wrote. A shipped name wins over a file of the same name.
+            `save_rule` wrote. A shipped name takes precedence over a file of the same
+            name.
 
     Returns:
         The rule, on the CPU; move it with `rule.to(device)`.
 
     Raises:
         FileNotFoundError: if it is neither.
-        ValueError: if the file is damaged, no rule, or its weights do not fit its
-            configuration.
+        OSError: if the file may not be read.
+        TypeError: if the argument is neither text nor a path.
+        ValueError: if the file is damaged, no rule, of a newer format, or if its
+            weights are not finite or do not fit its configuration.
 
     Example:
         >>> rule = load_rule("ng-gnn")
@@ -124,29 +173,9 @@ def load_rule(name_or_path: str | Path) -> Rule:
         'ng_gnn'
     """
     path = rule_path(name_or_path)
-    metadata, theta = _read(path)
-    try:
-        config = rule_config_from_values(json.loads(metadata["config"]))
-    except ValueError as error:
-        raise ValueError(
-            f"load_rule cannot understand the configuration in {path}: {error}"
-        ) from error
-    with torch.device("meta"):  # no random numbers are drawn for weights that wait
-        rule = Rule(config)
-    expected = {name: tuple(item.shape) for name, item in rule.state_dict().items()}
-    found = {name: tuple(item.shape) for name, item in theta.items()}
-    if expected != found:
-        differing = sorted(
-            name
-            for name in expected.keys() | found.keys()
-            if expected.get(name) != found.get(name)
-        )
-        raise ValueError(
-            f"load_rule needs weights that fit the file's own configuration; got {path}"
-            f" with {len(differing)} tensors that do not, first {differing[0]!r}: "
-            f"{found.get(differing[0])} instead of {expected.get(differing[0])}. "
-            "The file belongs to another configuration; write it again with save_rule."
-        )
+    with _opened(path) as (file, metadata):
+        rule = _empty_rule(path, metadata["config"], _shapes(file))
+        theta = _read_theta(path, file, metadata)
     rule.load_state_dict(theta, assign=True)
     return rule
 
@@ -158,21 +187,29 @@ def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
         name_or_path: as for `load_rule`.
 
     Returns:
-        The provenance, and the licence under the key `license`.
+        The provenance, and the licence under the key `license`. Its texts are as the
+        file has them: do not print those of an untrusted file as they are.
 
     Raises:
         FileNotFoundError: if it is neither a shipped rule nor a file.
+        OSError: if the file may not be read.
+        TypeError: if the argument is neither text nor a path.
         ValueError: if the file is damaged or no rule.
 
     Example:
         >>> read_provenance("ff")["license"]
         'MIT'
     """
-    metadata, _ = _read(rule_path(name_or_path))
-    return {
-        **json.loads(metadata.get("provenance", "{}")),
-        "license": metadata.get("license", "unknown"),
-    }
+    path = rule_path(name_or_path)
+    with _opened(path) as (file, metadata):
+        _read_theta(path, file, metadata)
+    try:
+        known = parse_json(metadata.get("provenance", "{}"))
+    except ValueError as error:
+        raise _unreadable(path, f"its provenance is no JSON: {error}") from error
+    if not isinstance(known, dict):
+        raise _unreadable(path, "its provenance is no JSON object")
+    return {**known, "license": metadata.get("license", "unknown")}
 
 
 def rule_hash(rule: AbstractRule) -> int:
@@ -192,48 +229,193 @@ def rule_hash(rule: AbstractRule) -> int:
     for name, weight in rule.state_dict().items():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         if not weight.is_meta:
-            raw = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(raw.numpy().tobytes())
+            digest.update(_raw(weight))
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all.
-
-    Raises:
-        OSError: if there is no room; the file that was there survives.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+def _weights_folder() -> Traversable:
+    return resources.files("l2o.rule") / "weights"
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def _shipped_files() -> dict[str, Traversable]:
+    """Return the files of the shipped rules by name."""
+    return {
+        item.name.removesuffix(".safetensors"): item
+        for item in _weights_folder().iterdir()
+        if item.name.endswith(".safetensors")
+    }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Give an open rule file and its metadata; nothing of theta is read yet."""
+    with path.open("rb") as raw:
+        header_size = int.from_bytes(raw.read(8), "little")
+    if header_size > _MOST_HEADER_BYTES:
+        raise _unreadable(path, f"its header claims {header_size:,} bytes")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            names = file.keys()
-            # A file aligns its tensors otherwise than memory does, and kernels round by
-            # alignment: copies make the updates those of the rule that was saved.
-            theta = {name: file.get_tensor(name).clone() for name in names}
+            _check_metadata(path, metadata)
+            yield file, metadata
     except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_theta(
+    path: Path, file: Any, metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Return the weights: of a known type, finite, and as they were saved."""
+    names = list(file.keys())
+    _check_dtypes(
+        "load_rule", {file.get_slice(name).get_dtype() for name in names}, str(path)
+    )
+    # A file aligns its tensors otherwise than memory does, and kernels round by
+    # alignment: copies make the updates those of the rule that was saved.
+    theta = {name: file.get_tensor(name).clone() for name in names}
+    recorded = metadata.get(_HASH)
+    if recorded is None:
+        if path.parent == Path(str(_weights_folder())) and path.stem in _SHIPPED_SHA256:
+            recorded = _SHIPPED_SHA256[path.stem]
+            is_same = recorded == hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            is_same = True
+    else:
+        is_same = recorded == _content_hash(metadata, theta)
+    if not is_same:
+        raise _unreadable(path, "its content is not what was saved: bits have changed")
+    _check_finite("load_rule", theta, str(path))
+    return theta
+
+
+def _empty_rule(
+    path: Path, description: str, found: Mapping[str, tuple[int, ...]]
+) -> Rule:
+    """Return the rule of a configuration, without weights, if the shapes are its own.
+
+    Nothing is drawn or allocated.
+    """
+    try:
+        values = parse_json(description)
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        config = rule_config_from_values(values)
+        _check_counts(config, found)
+        with torch.device("meta"):
+            rule = Rule(config)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
-            f"load_rule needs a whole safetensors file; got {path}, which cannot be "
-            f"read ({error}). It may be truncated: copy or download it again."
+            f"load_rule cannot understand the configuration in {path}: "
+            f"{printable(error, 600)}"
         ) from error
-    if "config" not in metadata:
+    expected = {name: tuple(item.shape) for name, item in rule.state_dict().items()}
+    if expected != found:
+        differing = sorted(
+            name
+            for name in expected.keys() | found.keys()
+            if expected.get(name) != found.get(name)
+        )
+        first = differing[0]
+        raise ValueError(
+            f"load_rule needs weights that fit the file's own configuration; got {path}"
+            f" with {len(differing)} tensors that do not, first "
+            f"{printable(repr(first))}: {found.get(first)} instead of "
+            f"{expected.get(first)}. The file belongs to another configuration; write "
+            "it again with save_rule."
+        )
+    return rule
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Raise unless the metadata are those of a rule, of a format that is known."""
+    if not {"config", "format"} <= metadata.keys():
         raise ValueError(
             f"load_rule needs a file that save_rule wrote; got {path}, whose metadata "
-            f"holds {sorted(metadata)} and no rule configuration. Save a rule with "
-            "save_rule."
+            f"holds {printable(sorted(metadata))} and no rule configuration. Save a "
+            "rule with save_rule."
         )
-    return metadata, theta
+    if metadata["format"] not in (_FORMAT, _FORMAT_WITHOUT_HASH):
+        raise ValueError(
+            f"load_rule reads the formats {_FORMAT_WITHOUT_HASH} and {_FORMAT}; got "
+            f"{printable(repr(metadata['format']))} in {path}. Install the version of "
+            "l2o that wrote it."
+        )
+    if metadata["format"] == _FORMAT and _HASH not in metadata:
+        raise _unreadable(path, "its checksum is missing")
+
+
+def _check_dtypes(caller: str, dtypes: set[str], owner: str) -> None:
+    """Raise unless all weights are of one floating-point type."""
+    if len(dtypes) != 1 or not dtypes <= _DTYPES.keys():
+        raise ValueError(
+            f"{caller} needs weights of one type among {', '.join(_DTYPES.values())}; "
+            f"got {printable(sorted(_DTYPES.get(name, name) for name in dtypes))} in "
+            f"{owner}. Convert the rule with rule.float() and save it again."
+        )
+
+
+def _check_finite(caller: str, theta: Mapping[str, Tensor], owner: str) -> None:
+    """Raise if a weight is NaN or infinite."""
+    for name, weight in theta.items():
+        if not bool(weight.isfinite().all()):
+            raise ValueError(
+                f"{caller} needs finite weights; got NaN or infinity in {name!r} of "
+                f"{owner}. Use a checkpoint from before the run diverged."
+            )
+
+
+def _check_counts(config: RuleConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if a size asks for more than the file holds.
+
+    Each layer has a tensor of its own, and each channel an entry in one of them.
+    """
+    most = max(map(math.prod, shapes.values()), default=0)
+    net = config.net
+    for part in (net, getattr(net, "head", net)):
+        for name in ("layers", "depth", "width", "heads", "kernel"):
+            value = getattr(part, name, None) or 0
+            limit = len(shapes) if name in ("layers", "depth") else most
+            if value > limit:
+                raise ValueError(
+                    f"{name}={value} needs more than the file's {len(shapes)} tensors "
+                    f"of at most {most:,} entries; the file belongs to another "
+                    "configuration"
+                )
+
+
+def _content_hash(metadata: Mapping[str, str], theta: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of metadata and weights, whatever their order in the file."""
+    digest = hashlib.sha256()
+    for key in sorted(metadata.keys() - {_HASH}):
+        digest.update(json.dumps([key, metadata[key]]).encode())
+    for name, weight in sorted(theta.items()):
+        kind = [name, str(weight.dtype), list(weight.shape)]
+        digest.update(json.dumps(kind).encode())
+        digest.update(_raw(weight))
+    return digest.hexdigest()
+
+
+def _raw(weight: Tensor) -> bytes:
+    """Return the bytes of a tensor."""
+    flat = weight.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()
+
+
+def _checked_license(license: object) -> str:
+    if not isinstance(license, str) or not license.isprintable() or not license:
+        raise ValueError(
+            "save_rule needs a licence as one line of text; got "
+            f"{printable(repr(license))}. Pass its short name, for example Apache-2.0."
+        )
+    return license
+
+
+def _unreadable(path: Path, problem: object) -> ValueError:
+    return ValueError(
+        f"load_rule needs a whole safetensors file; got {path}, which cannot be read "
+        f"({printable(problem)}). It may be damaged: copy or download it again."
+    )

@@ -37,6 +37,10 @@ class ScaleFreeFeaturesConfig:
     time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
     """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
 
+    def __post_init__(self) -> None:
+        for scale in self.time_scales:
+            check_positive("ScaleFreeFeaturesConfig", time_scales=scale)
+
 
 @frozen_config
 class PaperHeadConfig:
