@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,42 +10,15 @@ from optimizees import build_task, load_fashion_mnist
 from optimizees.data.download import Progress, download, verify
 from optimizees.data.layouts import DatasetName, require
 
-from .comparison import Contest, run_contests
+from .command import benchmark, report
 from .demo import DemoConfig, run_demo
-from .fashion import FashionConfig, run_fashion
-from .generalization.command import GeneralizationConfig, run_generalization
-from .generalization.report import report_generalization
 from .graph_command import graph
-from .held_out import HeldOutConfig, held_out_contests
-from .inr.command import InrClassificationConfig, InrEditingConfig, run_inr
 from .inr.fits import SirenFitsData, run_siren_fits
-from .inr.psnr import SirenPsnrConfig, report_siren_psnr, run_siren_psnr
-from .inr.report import report_inr
-from .inr.speed import InrSpeedConfig, report_inr_speed, run_inr_speed
-from .long import LongConfig, run_long
-from .meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
-from .optimizer_cost import (
-    OptimizerCostConfig,
-    report_optimizer_cost,
-    run_optimizer_cost,
-)
-from .options_file import with_options_of_file
-from .report import report_fashion, report_long
-from .report_ablations import report_ablations
-from .report_contest import report_contest
-from .report_meta import report_meta_train
-from .report_reproduction import report_reproduction
-from .runs import RESULTS, config_values, use_threads
-from .scaling import ScalingConfig, report_scaling, run_scaling
-from .step_cost import StepCostConfig, run_step_cost
-from .step_cost.report import report_step_cost
-from .trace_cost import TraceCostConfig, report_trace_cost, run_trace_cost
-from .transfer import TransferConfig, transfer_contests
+from .runs import use_threads
 from .workloads import DataChoice
 from .zoo_commands import CnnZooData, WildParkData, run_cnn_zoo, run_wild_park
 
 _DESCRIPTION = "Learned optimizers that see the network they train."
-_BENCHMARK = "Compare optimizers: append rows. `--config FILE.yaml` reads options."
 _EXTRAS = (
     "matplotlib",
     "pydantic",
@@ -75,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return meta_train_main(arguments[1:])
         if arguments[:1] == ["benchmark"]:
-            arguments = with_options_of_file(arguments)
+            return benchmark(arguments[1:])
+        if arguments[:1] == ["report"]:
+            return report(arguments[1:])
         _run(arguments)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted; benchmarks continue where they stopped.\n")
@@ -90,62 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, TypeError) as error:
         return _fail(str(error))
     return 0
-
-
-def report(
-    name: Literal[
-        "fashion",
-        "long",
-        "transfer",
-        "reproduction",
-        "ablations",
-        "held-out",
-        "step-cost",
-        "scaling",
-        "meta-speed",
-        "optimizer-cost",
-        "trace-cost",
-        "inr",
-        "inr-speed",
-        "siren-psnr",
-        "generalization",
-        "meta-train",
-    ],
-    /,
-    *,
-    results: Path | None = None,
-) -> None:
-    """Print the tables of a benchmark; write them and its curves beside the results.
-
-    Args:
-        name: the benchmark, or meta-train for runs of it.
-        results: its rows; by default benchmarks/results and the benchmark's name. Of
-            meta-train, the folder of a run or of several.
-    """
-    default = "meta_train" if name == "meta-train" else f"{name}.jsonl"
-    file = RESULTS / default if results is None else results
-    builders = {
-        "fashion": report_fashion,
-        "long": report_long,
-        "transfer": partial(report_contest, "transfer"),
-        "reproduction": report_reproduction,
-        "ablations": report_ablations,
-        "held-out": partial(report_contest, "held-out"),
-        "step-cost": report_step_cost,
-        "scaling": report_scaling,
-        "meta-speed": report_meta_speed,
-        "optimizer-cost": report_optimizer_cost,
-        "trace-cost": report_trace_cost,
-        "inr": report_inr,
-        "inr-speed": report_inr_speed,
-        "siren-psnr": report_siren_psnr,
-        "generalization": report_generalization,
-        "meta-train": report_meta_train,
-    }
-    print(builders[name](file))
-    has_curves = not name.endswith(("-cost", "-speed", "-psnr"))
-    suffixes = [".md", ".png"] if has_curves else [".md"]
-    print("Written:", ", ".join(str(file.with_suffix(end)) for end in suffixes))
 
 
 def data_locate(name: DatasetName, /) -> None:
@@ -250,25 +168,10 @@ def _run(arguments: list[str]) -> None:
     from meta_train.command import meta_train
 
     app = tyro.extras.SubcommandApp()
-    benchmark, data = tyro.extras.SubcommandApp(), tyro.extras.SubcommandApp()
+    data = tyro.extras.SubcommandApp()
     app.command(name="demo")(DemoConfig)
     app.command(name="meta-train")(meta_train)
-    app.command(benchmark, name="benchmark", help=_BENCHMARK)
-    benchmark.command(name="fashion")(FashionConfig)
-    benchmark.command(name="long")(LongConfig)
-    benchmark.command(name="transfer")(TransferConfig)
-    benchmark.command(name="held-out")(HeldOutConfig)
-    flat = tyro.conf.configure(tyro.conf.OmitArgPrefixes)
-    benchmark.command(name="step-cost")(flat(StepCostConfig))
-    benchmark.command(name="scaling")(flat(ScalingConfig))
-    benchmark.command(name="meta-speed")(MetaSpeedConfig)
-    benchmark.command(name="optimizer-cost")(OptimizerCostConfig)
-    benchmark.command(name="trace-cost")(TraceCostConfig)
-    benchmark.command(name="generalization")(GeneralizationConfig)
-    benchmark.command(name="inr-classification")(InrClassificationConfig)
-    benchmark.command(name="inr-editing")(InrEditingConfig)
-    benchmark.command(name="inr-speed")(InrSpeedConfig)
-    benchmark.command(name="siren-psnr")(SirenPsnrConfig)
+    app.command(name="benchmark")(benchmark)
     app.command(name="report")(report)
     app.command(data, name="data", help="Find, fetch, check and make data.")
     data.command(name="locate")(data_locate)
@@ -283,55 +186,12 @@ def _run(arguments: list[str]) -> None:
     match app.cli(prog="l2o", description=_DESCRIPTION, args=arguments):
         case DemoConfig() as config:
             run_demo(config)
-        case FashionConfig() as config:
-            run_fashion(config, print)
-        case LongConfig() as config:
-            run_long(config, print)
-        case TransferConfig() as config:
-            _compete(config, transfer_contests(config), known=config.known)
-        case HeldOutConfig() as config:
-            _compete(config, held_out_contests(config))
-        case StepCostConfig() as config:
-            run_step_cost(config, print)
-        case ScalingConfig() as config:
-            run_scaling(config, print)
-        case MetaSpeedConfig() as config:
-            run_meta_speed(config, print)
-        case OptimizerCostConfig() as config:
-            run_optimizer_cost(config, print)
-        case TraceCostConfig() as config:
-            run_trace_cost(config, print)
-        case InrClassificationConfig() | InrEditingConfig() as config:
-            run_inr(config, print)
-        case InrSpeedConfig() as config:
-            run_inr_speed(config, print)
-        case SirenPsnrConfig() as config:
-            run_siren_psnr(config, print)
         case SirenFitsData() as config:
             run_siren_fits(config, print)
-        case GeneralizationConfig() as config:
-            run_generalization(config, print)
         case WildParkData() as config:
             run_wild_park(config, print)
         case CnnZooData() as config:
             run_cnn_zoo(config, print)
-
-
-def _compete(
-    config: TransferConfig | HeldOutConfig,
-    contests: list[Contest],
-    known: tuple[Path, ...] = (),
-) -> None:
-    """Run contests as their configuration says."""
-    use_threads(config.threads)
-    run_contests(
-        contests,
-        config.results,
-        data=config.data,
-        config=config_values(config),
-        announce=print,
-        known=known,
-    )
 
 
 def _show_progress() -> Progress | None:

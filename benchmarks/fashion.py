@@ -6,11 +6,15 @@ from pathlib import Path
 
 from .baselines import Adam
 from .optimizers import Contender, Teacher, learned
+from .report import report_fashion
 from .runs import RESULTS, Trial, config_values, run_trials, use_threads
 from .workloads import DataChoice
 
 SEEDS = (101, 102, 103, 104, 105)
 """The paper's seeds of the networks that are trained for a result."""
+
+
+ROWS = RESULTS / "fashion.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +50,15 @@ class FashionConfig:
     """Which copy of FashionMNIST; `full` fails where it is absent."""
     threads: int | None = None
     """CPU threads; by default all cores."""
-    results: Path = RESULTS / "fashion.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
 
-def run_fashion(config: FashionConfig, announce: Callable[[str], object]) -> None:
+CONFIG = FashionConfig()
+report = report_fashion
+
+
+def run(config: FashionConfig, announce: Callable[[str], object]) -> None:
     """Run what is not in the results yet.
 
     Args:

@@ -1,17 +1,22 @@
 """Rules on networks, and partly data, that no rule was trained on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from .comparison import Contest, without_tuning
+from .comparison import Contest, run_contests, without_tuning
 from .optimizers import learned
-from .runs import RESULTS
+from .report_contest import report_contest
+from .runs import RESULTS, config_values, use_threads
 from .tuning import Grid
 from .workloads import DataChoice, HeldOutTask
 
 _NUM_EVALUATIONS = 5
 """Evaluations of a run, at equal distances; the last one at its end."""
+
+
+ROWS = RESULTS / "held-out.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ class HeldOutConfig:
     """Which copy of FashionMNIST; `full` fails where it is absent."""
     threads: int | None = None
     """CPU threads; by default all cores."""
-    results: Path = RESULTS / "held-out.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
     def __post_init__(self) -> None:
@@ -62,6 +67,26 @@ class HeldOutConfig:
                 f"HeldOutConfig needs at least {_NUM_EVALUATIONS} steps, one for each "
                 f"evaluation; got {self.steps}. Leave it out for 1,000."
             )
+
+
+CONFIG = HeldOutConfig()
+
+
+def run(config: HeldOutConfig, announce: Callable[[str], object]) -> None:
+    """Run what is not in the results yet."""
+    use_threads(config.threads)
+    run_contests(
+        held_out_contests(config),
+        config.results,
+        data=config.data,
+        config=config_values(config),
+        announce=announce,
+    )
+
+
+def report(results: Path) -> str:
+    """Write the tables and curves of a results file."""
+    return report_contest("held-out", results)
 
 
 def held_out_contests(config: HeldOutConfig) -> list[Contest]:

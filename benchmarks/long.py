@@ -7,8 +7,11 @@ from pathlib import Path
 from .baselines import Adam
 from .fashion import SEEDS
 from .optimizers import ADAM_LR, Contender, learned
+from .report import report_long
 from .runs import RESULTS, Trial, config_values, run_trials, use_threads
 from .workloads import DataChoice
+
+ROWS = RESULTS / "long.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class LongConfig:
     """Which copy of FashionMNIST; `full` fails where it is absent."""
     threads: int | None = None
     """CPU threads; by default all cores."""
-    results: Path = RESULTS / "long.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
     def __post_init__(self) -> None:
@@ -42,7 +45,11 @@ class LongConfig:
             )
 
 
-def run_long(config: LongConfig, announce: Callable[[str], object]) -> None:
+CONFIG = LongConfig()
+report = report_long
+
+
+def run(config: LongConfig, announce: Callable[[str], object]) -> None:
     """Run what is not in the results yet.
 
     Args:

@@ -48,6 +48,9 @@ NETWORKS: dict[TaskName, int] = {"fashion-mlp": 7, "fashion-cnn": 14}
 """Pixels a side of the images of each inner problem."""
 
 
+ROWS = RESULTS / "meta-speed.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetaSpeedConfig:
     """Time the inner steps of meta-training, estimator by estimator.
@@ -68,7 +71,7 @@ class MetaSpeedConfig:
     """CPU threads."""
     device: str = "cpu"
     """Any PyTorch device."""
-    results: Path = RESULTS / "meta-speed.jsonl"
+    results: Path = ROWS
     """JSON lines file, written anew."""
 
     def __post_init__(self) -> None:
@@ -81,7 +84,10 @@ class MetaSpeedConfig:
             )
 
 
-def run_meta_speed(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
+CONFIG = MetaSpeedConfig()
+
+
+def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
     """Time everything and write one row each.
 
     Args:
@@ -124,7 +130,7 @@ def run_meta_speed(config: MetaSpeedConfig, announce: Callable[[str], object]) -
     write_rows(config.results, rows)
 
 
-def report_meta_speed(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the tables of `l2o benchmark meta-speed` by `report_rows`."""
     return report_rows(results, "l2o benchmark meta-speed", _page)
 

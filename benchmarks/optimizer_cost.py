@@ -27,6 +27,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+ROWS = RESULTS / "optimizer-cost.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerCostConfig:
     """Measure state, construction and first step beside Adam's.
@@ -41,7 +44,7 @@ class OptimizerCostConfig:
     """Times that each is built."""
     threads: int = 1
     """CPU threads."""
-    results: Path = RESULTS / "optimizer-cost.jsonl"
+    results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
@@ -50,6 +53,9 @@ class OptimizerCostConfig:
                 "OptimizerCostConfig repetitions must be at least 2, for quartiles; "
                 f"got {self.repetitions}. Choose 9."
             )
+
+
+CONFIG = OptimizerCostConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +72,7 @@ class Life:
     """Of `construction`, `first step` and `second step`."""
 
 
-def run_optimizer_cost(
-    config: OptimizerCostConfig, announce: Callable[[str], object]
-) -> None:
+def run(config: OptimizerCostConfig, announce: Callable[[str], object]) -> None:
     """Measure everything, write one row each, and the table.
 
     Args:
@@ -116,7 +120,7 @@ def run_optimizer_cost(
             row[f"{part} quartiles_ms"] = [round(low, 3), round(high, 3)]
         rows.append({**row, "repetitions": config.repetitions, **origin})
     write_rows(config.results, rows)
-    announce(report_optimizer_cost(config.results))
+    announce(report(config.results))
 
 
 def live(network: str, dtype: str, optimizer: str) -> Life:
@@ -152,7 +156,7 @@ def live(network: str, dtype: str, optimizer: str) -> Life:
     )
 
 
-def report_optimizer_cost(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the table of `l2o benchmark optimizer-cost` by `report_rows`."""
     return report_rows(results, "l2o benchmark optimizer-cost", _page)
 

@@ -29,6 +29,9 @@ _TITLES: dict[Family, str] = {
 }
 
 
+ROWS = RESULTS / "scaling.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
     """Measure the cost of a step against the number of parameters.
@@ -52,10 +55,13 @@ class ScalingConfig:
     of larger networks are taken from step-cost where it has them."""
     measure: Measurement = field(default_factory=Measurement)
     """How."""
-    results: Path = RESULTS / "scaling.jsonl"
+    results: Path = ROWS
     """JSON lines file."""
     known: tuple[Path, ...] = (RESULTS / "step-cost.jsonl",)
     """Results of step-cost; a row made by the same commit and settings is copied."""
+
+
+CONFIG = ScalingConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ class Fit:
         return self.scale * size**self.slope
 
 
-def run_scaling(config: ScalingConfig, announce: Callable[[str], object]) -> None:
+def run(config: ScalingConfig, announce: Callable[[str], object]) -> None:
     """Measure every subject on every size and write one row each.
 
     Args:
@@ -127,7 +133,7 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit | None:
     return Fit(slope=round(slope, 12), scale=float(f"{scale:.12g}"))
 
 
-def report_scaling(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the tables and the picture of `l2o benchmark scaling` by `report_rows`."""
     return report_rows(results, "l2o benchmark scaling", _page, _draw)
 

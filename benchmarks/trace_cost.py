@@ -28,6 +28,9 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 """Each with two samples: images of 224 x 224 pixels, or 128 tokens."""
 
 
+ROWS = RESULTS / "trace-cost.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraceCostConfig:
     """Measure `neural_graph(model, inputs)` on three networks in full size.
@@ -42,7 +45,7 @@ class TraceCostConfig:
     """Processes for each network."""
     threads: int = 1
     """CPU threads."""
-    results: Path = RESULTS / "trace-cost.jsonl"
+    results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
@@ -55,7 +58,10 @@ class TraceCostConfig:
             )
 
 
-def run_trace_cost(config: TraceCostConfig, announce: Callable[[str], object]) -> None:
+CONFIG = TraceCostConfig()
+
+
+def run(config: TraceCostConfig, announce: Callable[[str], object]) -> None:
     """Measure everything, write one row a network, and the table.
 
     Args:
@@ -77,7 +83,7 @@ def run_trace_cost(config: TraceCostConfig, announce: Callable[[str], object]) -
             row[f"{key} range"] = [round(min(values), 3), round(max(values), 3)]
         rows.append({**row, "repetitions": config.repetitions, **origin})
     write_rows(config.results, rows)
-    announce(report_trace_cost(config.results))
+    announce(report(config.results))
 
 
 def _in_a_process(network: str, config: TraceCostConfig) -> Row:
@@ -91,7 +97,7 @@ def _in_a_process(network: str, config: TraceCostConfig) -> Row:
     )
     if done.returncode:
         raise OSError(
-            f"run_trace_cost needs its processes to end well; got {done.returncode} "
+            f"run needs its processes to end well; got {done.returncode} "
             f"for {network}: {done.stderr[-500:]}. Run `measure` yourself to see more."
         )
     return json.loads(done.stdout.splitlines()[-1])
@@ -149,7 +155,7 @@ def _memory(field: str) -> int:
     )
 
 
-def report_trace_cost(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the table of `l2o benchmark trace-cost` by `report_rows`."""
     return report_rows(results, "l2o benchmark trace-cost", _page)
 

@@ -1,17 +1,22 @@
 """Rules without tuning against tuned opponents, on both tasks of the paper."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .baselines import Adam, BaselineName
-from .comparison import Contest, without_tuning
+from .comparison import Contest, run_contests, without_tuning
 from .fashion import SEEDS
 from .optimizers import Contender
-from .runs import RESULTS
+from .report_contest import report_contest
+from .runs import RESULTS, config_values, use_threads
 from .tuning import Grid
 from .workloads import DataChoice, PaperTask
 
 _LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
+
+
+ROWS = RESULTS / "transfer.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +70,29 @@ class TransferConfig:
     """CPU threads; by default all cores."""
     known: tuple[Path, ...] = (RESULTS / "fashion.jsonl",)
     """Results of other benchmarks, whose rows are copied where they fit."""
-    results: Path = RESULTS / "transfer.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
+
+
+CONFIG = TransferConfig()
+
+
+def run(config: TransferConfig, announce: Callable[[str], object]) -> None:
+    """Run what is not in the results yet."""
+    use_threads(config.threads)
+    run_contests(
+        transfer_contests(config),
+        config.results,
+        data=config.data,
+        config=config_values(config),
+        announce=announce,
+        known=config.known,
+    )
+
+
+def report(results: Path) -> str:
+    """Write the tables and curves of a results file."""
+    return report_contest("transfer", results)
 
 
 def transfer_contests(config: TransferConfig) -> list[Contest]:

@@ -15,6 +15,8 @@ from .data import PopulationName, load_population
 from .learning import Learned, LearningConfig, learn
 from .predictors import PredictorName
 
+ROWS = RESULTS / "generalization.jsonl"
+
 DIRECTORIES: dict[PopulationName, Path] = {
     "park": Path("runs/park/cifar-10"),
     "zoo": Path("runs/zoo/cifar-10-grey"),
@@ -59,7 +61,7 @@ class GeneralizationConfig:
     """CPU threads."""
     work: Path = Path("runs/generalization")
     """Where checkpoints of unfinished runs lie."""
-    results: Path = RESULTS / "generalization.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
 

@@ -34,6 +34,8 @@ from .models import (
 from .tasks import GRAPH, AbstractInrTask, Classification, Editing, Nothing, edit
 from .training import Outcome, Run, Say, TrainingConfig, finish
 
+ROWS = RESULTS / "inr.jsonl"
+
 _EXAMPLES = 6
 """Edited images in a row, the first ones of the test set."""
 
@@ -52,7 +54,7 @@ class RunsConfig:
     """CPU threads."""
     folder: Path = Path("runs/inr/runs")
     """Of the checkpoints."""
-    results: Path = RESULTS / "inr.jsonl"
+    results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
 

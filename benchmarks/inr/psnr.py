@@ -20,6 +20,9 @@ PUBLISHED = {
 Navon et al., as the paper's released code has them."""
 
 
+ROWS = RESULTS / "siren-psnr.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SirenPsnrConfig:
     """Fit a few images in several ways: which steps are worth their time?"""
@@ -36,11 +39,14 @@ class SirenPsnrConfig:
     """How the last layer is drawn."""
     threads: int = 1
     """CPU threads."""
-    results: Path = RESULTS / "siren-psnr.jsonl"
+    results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
 
-def run_siren_psnr(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
+CONFIG = SirenPsnrConfig()
+
+
+def run(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
     """Measure, write one row a way of fitting, and the table.
 
     Args:
@@ -80,10 +86,10 @@ def run_siren_psnr(config: SirenPsnrConfig, announce: Callable[[str], object]) -
             )
             announce(f"{name}, {last_layer}, lr {lr:g}, {steps} steps: {psnr:.2f} dB")
     write_rows(config.results, rows)
-    announce(report_siren_psnr(config.results))
+    announce(report(config.results))
 
 
-def report_siren_psnr(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the table of `l2o benchmark siren-psnr` by `report_rows`."""
     return report_rows(results, "l2o benchmark siren-psnr", _page)
 

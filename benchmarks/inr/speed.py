@@ -23,6 +23,9 @@ from .tasks import GRAPH
 _NAMES = {"fans": "fans of dense edges", "pyg": "PyTorch Geometric, edge by edge"}
 
 
+ROWS = RESULTS / "inr-speed.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class InrSpeedConfig:
     """Measure training of NG-GNN on small networks, in two forms of the same network.
@@ -41,7 +44,7 @@ class InrSpeedConfig:
     """Turns of each form and size."""
     threads: int = 1
     """CPU threads."""
-    results: Path = RESULTS / "inr-speed.jsonl"
+    results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
@@ -54,7 +57,10 @@ class InrSpeedConfig:
             )
 
 
-def run_inr_speed(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
+CONFIG = InrSpeedConfig()
+
+
+def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
     """Measure, write one row a form and size, and the table.
 
     Args:
@@ -86,7 +92,7 @@ def run_inr_speed(config: InrSpeedConfig, announce: Callable[[str], object]) -> 
             }
         )
     write_rows(config.results, rows)
-    announce(report_inr_speed(config.results))
+    announce(report(config.results))
 
 
 def _subjects(config: InrSpeedConfig) -> list[Subject]:
@@ -135,7 +141,7 @@ def _turn(
         cross_entropy(model(batch), wanted, reduction="sum").backward()
 
 
-def report_inr_speed(results: Path) -> str:
+def report(results: Path) -> str:
     """Write the table of `l2o benchmark inr-speed` by `report_rows`."""
     return report_rows(results, "l2o benchmark inr-speed", _page)
 

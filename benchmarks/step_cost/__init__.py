@@ -2,6 +2,5 @@
 
 from .command import Measurement as Measurement
 from .command import StepCostConfig as StepCostConfig
-from .command import run_step_cost as run_step_cost
 from .turns import Subject as Subject
 from .turns import time_in_turns as time_in_turns

@@ -37,6 +37,9 @@ _MORE: tuple[SubjectName, ...] = (
 )
 
 
+ROWS = RESULTS / "step-cost.jsonl"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """How each subject is measured, in a process of its own."""
@@ -97,11 +100,14 @@ class StepCostConfig:
     FashionMNIST network, PyTorch Geometric up to ResNet-18."""
     measure: Measurement = Measurement()
     """How."""
-    results: Path = RESULTS / "step-cost.jsonl"
+    results: Path = ROWS
     """JSON lines file."""
 
 
-def run_step_cost(config: StepCostConfig, announce: Callable[[str], object]) -> None:
+CONFIG = StepCostConfig()
+
+
+def run(config: StepCostConfig, announce: Callable[[str], object]) -> None:
     """Measure everything and write one row each.
 
     Args:

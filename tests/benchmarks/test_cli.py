@@ -6,7 +6,6 @@ import torch
 
 from benchmarks import cli
 from benchmarks.cli import main
-from benchmarks.runs import read_rows
 
 VERBS = (
     "demo",
@@ -19,17 +18,6 @@ VERBS = (
     "validate",
 )
 EXTRAS = ("tyro", "pydantic", "yaml", "matplotlib", "tabulate")
-
-
-def fashion_arguments(rule_file, results):
-    return [
-        *("benchmark", "fashion", "--rules", rule_file, "--adam-lrs", "0.01"),
-        *("--narrow-rules", rule_file, "--sparing-rules", rule_file),
-        *("--grouped-rules", rule_file),
-        *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
-        *("--batch-size", "4", "--data", "embedded", "--threads", "1"),
-        *("--results", str(results)),
-    ]
 
 
 def test_help_names_every_verb(capsys):
@@ -47,40 +35,6 @@ def test_an_unknown_verb_is_a_usage_error(capsys):
     assert "l2o --help" in capsys.readouterr().err
 
 
-def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
-    path = tmp_path / "fashion.jsonl"
-    assert main(fashion_arguments(rule_file, path)) == 0
-    assert (
-        "[7/7] fashion-cnn, Adam, lr 0.01, seed 101: test accuracy"
-        in capsys.readouterr().out
-    )
-    rows = read_rows(path)
-    assert [(row["optimizer"], row["seed"], row["held_out_split"]) for row in rows] == [
-        (rule_file, 101, "test"),
-        (rule_file, 101, "test"),
-        (rule_file, 101, "test"),
-        (rule_file, 101, "test"),
-        ("teacher", 101, "test"),
-        ("adam", 9001, "validation"),
-        ("adam", 101, "test"),
-    ]
-    assert rows[1]["settings"] == {"state": "bfloat16"}
-    assert rows[2]["settings"] == {"structure_every": 10}
-    assert rows[3]["settings"] == {"whitening_rows": 8}
-    assert rows[5]["train_split"] == "train"
-    before = path.read_bytes()
-    assert main(fashion_arguments(rule_file, path)) == 0
-    assert path.read_bytes() == before
-    assert main(["report", "fashion", "--results", str(path)]) == 0
-    text = capsys.readouterr().out
-    assert "| Adam, lr 0.01 *(chosen)* *(best on test)*" in text
-    assert "| teacher " in text
-    assert ", bfloat16 state " in text
-    assert ", whitened by 8 rows " in text
-    assert ", network every 10 steps " in text
-    assert str(tmp_path / "fashion.png") in text
-
-
 def test_validate_measures_rules(rule_file, capsys):
     few = ("--seeds", "9001", "--steps", "2", "--batch-size", "4", "--data", "embedded")
     assert main(["validate", rule_file, rule_file, *few]) == 0
@@ -90,101 +44,6 @@ def test_validate_measures_rules(rule_file, capsys):
     assert "(n = 1, 2 steps, FashionMNIST (embedded" in first
     assert main(["validate", "no-such-rule", *few]) == 1
     assert "Check the spelling" in capsys.readouterr().err
-
-
-def test_long_runs_and_reports(tmp_path, rule_file, capsys):
-    path = tmp_path / "long.jsonl"
-    arguments = [
-        *("benchmark", "long", "--rules", rule_file, "--adam-lrs", "0.01"),
-        *("--seeds", "101", "--evaluate-at", "1", "--steps", "2"),
-        *("--batch-size", "4", "--data", "embedded", "--results", str(path)),
-    ]
-    assert main(arguments) == 0
-    assert len(read_rows(path)) == 2
-    assert main(["report", "long", "--results", str(path)]) == 0
-    assert "| test accuracy % at 1 " in capsys.readouterr().out
-
-
-def test_transfer_tunes_opponents_tests_rules_and_reports(tmp_path, rule_file, capsys):
-    path = tmp_path / "transfer.jsonl"
-    arguments = [
-        *("benchmark", "transfer", "--tasks", "fashion-cnn", "--rules", rule_file),
-        *("--baselines", "adam", "--lrs.adam", "0.01", "0.02", "--extensions", "0"),
-        *("--seeds", "101", "--selection-seeds", "9001", "--steps", "1"),
-        *("--batch-size", "4", "--data", "embedded", "--results", str(path)),
-    ]
-    assert main(arguments) == 0
-    found = [
-        (row["optimizer"], row["lr"], row["seed"], row["held_out_split"])
-        for row in read_rows(path)
-    ]
-    chosen = found[2][1]
-    assert chosen in (0.01, 0.02)
-    assert found == [
-        ("adam", 0.01, 9001, "validation"),
-        ("adam", 0.02, 9001, "validation"),
-        ("adam", chosen, 101, "test"),
-        ("adam", 0.001, 101, "test"),
-        (rule_file, None, 101, "test"),
-        ("teacher", None, 101, "test"),
-    ]
-    before = path.read_bytes()
-    assert main(arguments) == 0
-    assert path.read_bytes() == before
-    assert main(["report", "transfer", "--results", str(path)]) == 0
-    assert f"| Adam, lr {chosen:g} *(tuned)*" in capsys.readouterr().out
-
-
-def test_held_out_runs_and_reports(tmp_path, rule_file, capsys):
-    path = tmp_path / "held-out.jsonl"
-    arguments = [
-        *("benchmark", "held-out", "--tasks", "fashion-autoencoder"),
-        *("--rules", rule_file, "--no-with-teacher", "--extensions", "0"),
-        *("--adam-lrs", "0.001", "0.01", "--seeds", "101", "--steps", "5"),
-        *("--data", "embedded", "--threads", "1", "--results", str(path)),
-    ]
-    assert main(arguments) == 0
-    rows = read_rows(path)
-    assert [row["task"] for row in rows] == ["fashion-autoencoder"] * 4
-    assert [score["step"] for score in rows[-1]["scores"]] == [1, 2, 3, 4, 5]
-    assert main(["report", "held-out", "--results", str(path)]) == 0
-    text = capsys.readouterr().out
-    assert "validation loss by learning rate" in text
-    assert path.with_suffix(".png").is_file()
-
-
-def test_held_out_needs_a_step_for_each_evaluation(capsys):
-    with pytest.raises(SystemExit):
-        main(["benchmark", "held-out", "--steps", "4"])
-    assert "Leave it out for 1,000" in " ".join(capsys.readouterr().err.split())
-
-
-def test_the_first_evaluation_of_long_comes_before_its_end(capsys):
-    with pytest.raises(SystemExit):
-        main(["benchmark", "long", "--steps", "1000"])
-    assert "Lower it" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_step_cost_runs_and_reports(tmp_path, capsys):
-    path = tmp_path / "step-cost.jsonl"
-    arguments = [
-        *("benchmark", "step-cost", "--models", "mlp-10k", "--subjects", "adam-fused"),
-        *("--threads", "1", "--repeats", "2", "--results", str(path)),
-    ]
-    assert main(arguments) == 0
-    assert main(["report", "step-cost", "--results", str(path)]) == 0
-    text = capsys.readouterr().out
-    assert "| torch Adam, fused " in text
-    assert "png" not in text
-
-
-def test_report_needs_rows(tmp_path, capsys):
-    path = tmp_path / "fashion.jsonl"
-    assert main(["report", "fashion", "--results", str(path)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("l2o: report needs rows")
-    assert error.count("\n") == 1
 
 
 def test_meta_train_is_handed_on(tmp_path, capsys):

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import meta_speed
-from benchmarks.meta_speed import MetaSpeedConfig, report_meta_speed, run_meta_speed
+from benchmarks.meta_speed import MetaSpeedConfig, report, run
 from meta_train.log import read_json_lines
 
 
@@ -21,14 +21,14 @@ def test_every_choice_is_a_row_and_a_cell(tmp_path):
     config = MetaSpeedConfig(
         rules=("default-ff",), compile=(False,), repetitions=2, results=path
     )
-    run_meta_speed(config, lines.append)
+    run(config, lines.append)
     rows = read_json_lines(path)
     assert [row["estimator"] for row in rows] == list(meta_speed.ESTIMATORS)
     for row in rows:
         low, high = row["quartiles"]
         assert 0 < low <= row["steps_per_s"] <= high
         assert row["provenance"]["machine"]["threads"] == 1
-    text = report_meta_speed(path)
+    text = report(path)
     assert f"| one_step{' ' * 17}| {rows[0]['steps_per_s']:.0f}" in text
     assert (tmp_path / "meta-speed.md").read_text() == text
     assert lines[-1] == "timing 2 choices on fashion-mlp"
@@ -36,7 +36,7 @@ def test_every_choice_is_a_row_and_a_cell(tmp_path):
 
 def test_no_rows_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="Run `l2o benchmark meta-speed` first"):
-        report_meta_speed(tmp_path / "none.jsonl")
+        report(tmp_path / "none.jsonl")
 
 
 @pytest.mark.parametrize("changes", [{"rules": ("pony",)}, {"repetitions": 1}], ids=str)

@@ -4,8 +4,8 @@ from benchmarks import optimizer_cost
 from benchmarks.optimizer_cost import (
     OptimizerCostConfig,
     live,
-    report_optimizer_cost,
-    run_optimizer_cost,
+    report,
+    run,
 )
 from meta_train.log import read_json_lines
 
@@ -36,7 +36,7 @@ def test_rows_and_table(tmp_path, monkeypatch):
     path = tmp_path / "optimizer-cost.jsonl"
     lines = []
     config = OptimizerCostConfig(rules=("ff",), repetitions=2, results=path)
-    run_optimizer_cost(config, lines.append)
+    run(config, lines.append)
     rows = read_json_lines(path)
     found = [(row["dtype"], row["optimizer"], row["state_floats"]) for row in rows]
     assert found == [
@@ -47,7 +47,7 @@ def test_rows_and_table(tmp_path, monkeypatch):
     ]
     assert all(row["first step ms"] > 0 for row in rows)
     text = path.with_suffix(".md").read_text()
-    assert text == lines[-1] == report_optimizer_cost(path)
+    assert text == lines[-1] == report(path)
     assert "| bfloat16 | ff " in text
 
 
@@ -55,4 +55,4 @@ def test_what_makes_no_sense_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Choose 9"):
         OptimizerCostConfig(repetitions=1)
     with pytest.raises(FileNotFoundError, match="optimizer-cost` first"):
-        report_optimizer_cost(tmp_path / "none.jsonl")
+        report(tmp_path / "none.jsonl")

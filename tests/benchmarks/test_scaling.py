@@ -8,8 +8,8 @@ from benchmarks.scaling import (
     ScalingConfig,
     fit,
     nominal_size,
-    report_scaling,
-    run_scaling,
+    report,
+    run,
 )
 
 ORIGIN = {
@@ -71,7 +71,7 @@ def test_networks_beyond_the_largest_are_left_out(asked, tmp_path):
         largest=2e5,
         results=tmp_path / "rows.jsonl",
     )
-    run_scaling(config, print)
+    run(config, print)
     assert asked == [("gpt-10k", "default"), ("gpt-100k", "default")]
 
 
@@ -80,7 +80,7 @@ def test_larger_networks_are_taken_from_step_cost(asked, monkeypatch, tmp_path):
         scaling, "known_pairs", lambda measurement, known: {("gpt-2", "default")}
     )
     config = ScalingConfig(families=("gpt",), largest=1.0, results=tmp_path / "rows")
-    run_scaling(config, print)
+    run(config, print)
     assert asked == [("gpt-2", "default")]
 
 
@@ -98,7 +98,7 @@ def test_slopes_are_fitted_where_fixed_costs_do_not_rule(tmp_path):
         },
     ]
     write_rows(path, rows)
-    text = report_scaling(path)
+    text = report(path)
     line = next(line for line in text.splitlines() if line.startswith("| NG-GNN  "))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["NG-GNN", "50", "100", "1,000", "1.00", "1e+03", "8"]
@@ -110,4 +110,4 @@ def test_slopes_are_fitted_where_fixed_costs_do_not_rule(tmp_path):
 
 def test_a_report_without_rows_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match="Run `l2o benchmark scaling` first"):
-        report_scaling(tmp_path / "rows.jsonl")
+        report(tmp_path / "rows.jsonl")

@@ -10,8 +10,8 @@ from benchmarks.trace_cost import (
     MODELS,
     TraceCostConfig,
     measure,
-    report_trace_cost,
-    run_trace_cost,
+    report,
+    run,
 )
 
 
@@ -38,7 +38,7 @@ def test_rows_become_a_table(small, monkeypatch, tmp_path):
         networks=("ResNet-18",), repetitions=2, results=tmp_path / "cost.jsonl"
     )
     said = []
-    run_trace_cost(config, said.append)
+    run(config, said.append)
     assert said[0] == "ResNet-18: 2 processes"
     assert "| ResNet-18 |" in said[1]
     assert config.results.with_suffix(".md").read_text() == said[1]
@@ -46,7 +46,7 @@ def test_rows_become_a_table(small, monkeypatch, tmp_path):
 
 def test_a_report_needs_rows():
     with pytest.raises(FileNotFoundError, match="Run `l2o benchmark trace-cost`"):
-        report_trace_cost(Path("nowhere.jsonl"))
+        report(Path("nowhere.jsonl"))
 
 
 @pytest.mark.parametrize("change", [{"networks": ("VGG",)}, {"repetitions": 0}])
@@ -58,7 +58,7 @@ def test_what_cannot_be_measured(change):
 def test_a_process_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(trace_cost.sys, "executable", "/bin/false")
     with pytest.raises(OSError, match="Run `measure` yourself"):
-        run_trace_cost(TraceCostConfig(repetitions=1), lambda line: None)
+        run(TraceCostConfig(repetitions=1), lambda line: None)
 
 
 @pytest.mark.slow

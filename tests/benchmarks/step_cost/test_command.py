@@ -1,11 +1,7 @@
 import pytest
 
-from benchmarks.step_cost import (
-    Measurement,
-    StepCostConfig,
-    command,
-    run_step_cost,
-)
+from benchmarks.step_cost import Measurement, StepCostConfig, command
+from benchmarks.step_cost.command import run as run_step_cost
 from benchmarks.step_cost.networks import NETWORKS
 from meta_train.log import read_json_lines
 

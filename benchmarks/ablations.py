@@ -8,9 +8,9 @@ from typing import Any
 from l2o.rule.config import rule_config_from_values, rule_config_values
 
 from .curves import Panel, save_curves
+from .meta_runs import MetaRun, read_meta_runs
 from .report import github_table, origin_of, require_rows, write_report
-from .report_meta import MetaRun, read_meta_runs
-from .runs import Row, read_rows
+from .runs import RESULTS, Row, read_rows
 from .summary import Group, groups, settings, spread, task_of
 
 COMMAND = "l2o benchmark transfer"
@@ -21,6 +21,8 @@ RUNS = "ablations-runs"
 
 _NOT_COMPARED = ("name", "seed", "device", "compile", "checkpoint_minutes")
 
+ROWS = RESULTS / "ablations.jsonl"
+
 _NOTES = """\
 Each run is `ablations-base` but for what the second column names. Inner steps are those
 that all its problems took. *Validation* is of the rule that each run kept, on the
@@ -30,7 +32,7 @@ all meta-seeds; *diverged* counts those that ended above the loss of their first
 or in numbers that are not finite."""
 
 
-def report_ablations(results: Path) -> str:
+def report(results: Path) -> str:
     """Write what runs of meta-training came to that differ from one in one part.
 
     Args:

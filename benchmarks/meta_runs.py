@@ -8,6 +8,9 @@ from meta_train.log import read_json_lines
 
 from .curves import save_figure, smooth
 from .report import github_table, write_report
+from .runs import RESULTS
+
+ROWS = RESULTS / "meta_train"
 
 _NOTES = """\
 Validation is on FashionMNIST's validation images, as each run's configuration says; of
@@ -66,7 +69,7 @@ def read_meta_runs(place: Path) -> list[MetaRun]:
     return found
 
 
-def report_meta_train(results: Path) -> str:
+def report(results: Path) -> str:
     """Return a table of runs; write it and their curves beside the folder.
 
     Args:

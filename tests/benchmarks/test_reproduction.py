@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from benchmarks.report_reproduction import learned_by, report_reproduction
+from benchmarks.reproduction import learned_by, report
 from benchmarks.runs import read_rows, write_rows
 
 
@@ -72,7 +72,7 @@ def line(text, start):
 
 
 def test_both_recipes_stand_beside_the_paper(results):
-    text = report_reproduction(results)
+    text = report(results)
     graph = line(text, "NG-GNN")
     assert graph[1] == "85.91 ± 0.37"
     assert graph[2] == "82.50 ± 2.38 (2 meta-seeds, 4 runs)"
@@ -87,14 +87,14 @@ def test_both_recipes_stand_beside_the_paper(results):
 
 
 def test_adam_is_there_tuned_and_untuned(results):
-    text = report_reproduction(results)
+    text = report(results)
     assert line(text, "Adam, lr 0.001")[1:3] == ["", "71.00 (1 run)"]
     tuned = line(text, "Adam, *tuned*")
     assert tuned[1:3] == ["80.97 ± 0.66", "81.00 (1 run) at 0.01"]
 
 
 def test_what_faults_and_choices_cost_has_tables(results):
-    text = report_reproduction(results)
+    text = report(results)
     parts = {part.split("\n")[0]: part for part in text.split("## ")}
     seeds = line(parts["Meta-seeds"], "NG-GNN")
     assert seeds[2] == "0: 84.50 ± 0.71, 1: 80.50 ± 0.71"
@@ -114,7 +114,7 @@ def test_what_test_would_choose_is_known_only_where_it_was_measured(results):
 
 
 def test_each_run_tells_what_it_kept_and_what_test_would(results):
-    assert "Which rule of a run is kept" not in report_reproduction(results)
+    assert "Which rule of a run is kept" not in report(results)
     place = results.with_name("reproduction-runs")
     place.mkdir()
     accuracies = [(1, 0.8, 0.7), (2, 0.85, 0.81), (3, 0.84, 0.83)]
@@ -129,10 +129,10 @@ def test_each_run_tells_what_it_kept_and_what_test_would(results):
     (place / "paper-ff-0.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
     values = {"validation": {"select": "accuracy"}}
     (place / "paper-ff-0.yaml").write_text(yaml.safe_dump(values))
-    found = line(report_reproduction(results), "paper-ff-0")
+    found = line(report(results), "paper-ff-0")
     assert found[1:] == ["80.0 to 85.0", "2", "81.0", "3", "83.0"]
 
 
 def test_it_needs_rows(tmp_path):
     with pytest.raises(FileNotFoundError, match="Run `l2o benchmark transfer`"):
-        report_reproduction(tmp_path / "none.jsonl")
+        report(tmp_path / "none.jsonl")

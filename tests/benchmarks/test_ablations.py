@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from benchmarks.report_ablations import changes, report_ablations
+from benchmarks.ablations import changes, report
 from benchmarks.runs import write_rows
 
 BASE = {
@@ -105,7 +105,7 @@ def results(tmp_path, make_row):
 
 
 def test_each_change_has_a_line_beneath_the_base(results):
-    text = report_ablations(results)
+    text = report(results)
     lines = [
         line for line in text.splitlines() if line.startswith(("| ablations", "| sh"))
     ]
@@ -122,4 +122,4 @@ def test_without_the_base_there_is_nothing_to_compare(results):
     for file in results.with_name("ablations-runs").glob("ablations-base-*"):
         file.unlink()
     with pytest.raises(ValueError, match="called 'ablations-base'; got \\['short'\\]"):
-        report_ablations(results)
+        report(results)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .baselines import Adam
 from .curves import Panel, save_curves
+from .meta_runs import MetaRun, read_meta_runs
 from .report import (
     PAPER_ACCURACY,
     github_table,
@@ -12,8 +13,7 @@ from .report import (
     require_rows,
     write_report,
 )
-from .report_meta import MetaRun, read_meta_runs
-from .runs import Row, read_rows
+from .runs import RESULTS, Row, read_rows
 from .summary import Group, groups, is_chosen, settings, spread, task_of
 
 COMMAND = "l2o benchmark transfer"
@@ -31,6 +31,8 @@ RECIPES = {"paper": "the paper's recipe", "ours": "our recipe"}
 RUNS = "reproduction-runs"
 """Folder beside the results with logs of the runs that made the rules."""
 
+ROWS = RESULTS / "reproduction.jsonl"
+
 _NOTES = """\
 Test accuracy in percent after the last step: mean ± sample standard deviation over all
 runs of all meta-seeds, and in brackets how many of both. A rule is chosen among those
@@ -44,7 +46,7 @@ The paper's figures are recalled, not verified; they are of one meta-seed, its A
 tuned on a grid that we do not know, and its CIFAR-10 were the official pixels."""
 
 
-def report_reproduction(results: Path) -> str:
+def report(results: Path) -> str:
     """Write how rules of both recipes do on both tasks, and their curves.
 
     Args:

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from benchmarks.report_meta import read_meta_runs, report_meta_train
+from benchmarks.meta_runs import read_meta_runs, report
 
 STEPS = [
     {"outer_step": step, "loss": 2.0 / step, "inner_steps": 40 * step, "seconds": 60}
@@ -40,7 +40,7 @@ def write():
 def test_a_run_is_a_line(write, tmp_path):
     home = tmp_path / "ff-nres"
     write(home / "log.jsonl", home / "config.yaml")
-    text = report_meta_train(home)
+    text = report(home)
     (line,) = [line for line in text.splitlines() if "| ff-nres" in line]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == [
@@ -74,7 +74,7 @@ def test_runs_are_found_as_pairs_and_as_folders(write, tmp_path):
     runs = read_meta_runs(tmp_path)
     assert [run.name for run in runs] == ["a", "b", "c"]
     assert [len(run.validations) for run in runs] == [0, 3, 3]
-    assert "| a " in report_meta_train(tmp_path)
+    assert "| a " in report(tmp_path)
 
 
 def test_a_place_without_runs_is_named(tmp_path):

@@ -1,0 +1,147 @@
+"""Every benchmark by its name: the one place that lists them.
+
+A benchmark is a module, or a package, that offers these names:
+
+* `ROWS`: the path of its results, a JSON lines file.
+* `CONFIG`: an instance of a frozen dataclass, the options of `l2o benchmark NAME` and
+  their defaults. The module's docstring is the help text.
+* `run(config, announce)`: measures what is missing; `announce` takes one line of text.
+* `report(results)`: writes the page of a results file and returns its text.
+
+A page about rows of other benchmarks has `ROWS` and `report` alone. Modules are
+imported when their benchmark is called.
+"""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Where a benchmark is defined."""
+
+    module: str
+    """Import path of its module."""
+    summary: str
+    """One line for `l2o benchmark --help`."""
+    rows_from: str | None = None
+    """The command that makes its rows, if it has no run of its own."""
+    flat: bool = False
+    """Whether options of nested dataclasses are named without their group."""
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "fashion": Benchmark(
+        module="benchmarks.fashion",
+        summary="The paper's training task: rules, their teacher and a tuned Adam.",
+    ),
+    "long": Benchmark(
+        module="benchmarks.long",
+        summary="Five times the paper's number of steps.",
+    ),
+    "transfer": Benchmark(
+        module="benchmarks.transfer",
+        summary="Rules and tuned opponents on both tasks of the paper.",
+    ),
+    "held-out": Benchmark(
+        module="benchmarks.held_out",
+        summary="Networks that no rule was trained on.",
+    ),
+    "reproduction": Benchmark(
+        module="benchmarks.reproduction",
+        summary="The paper's table of learned optimizers, from rows of transfer.",
+        rows_from="l2o benchmark transfer",
+    ),
+    "ablations": Benchmark(
+        module="benchmarks.ablations",
+        summary="What each part of a recipe contributes, from rows of transfer.",
+        rows_from="l2o benchmark transfer",
+    ),
+    "meta-train": Benchmark(
+        module="benchmarks.meta_runs",
+        summary="Runs of `l2o meta-train` as a table and curves.",
+        rows_from="l2o meta-train",
+    ),
+    "step-cost": Benchmark(
+        module="benchmarks.step_cost.benchmark",
+        summary="Time, memory and state of a step, compared with Adam.",
+        flat=True,
+    ),
+    "scaling": Benchmark(
+        module="benchmarks.scaling",
+        summary="Time of a step against the number of parameters.",
+        flat=True,
+    ),
+    "optimizer-cost": Benchmark(
+        module="benchmarks.optimizer_cost",
+        summary="State, construction and first step, compared with Adam.",
+    ),
+    "trace-cost": Benchmark(
+        module="benchmarks.trace_cost",
+        summary="Time and memory that finding a neural graph takes.",
+    ),
+    "meta-speed": Benchmark(
+        module="benchmarks.meta_speed",
+        summary="Inner steps per second of each meta-gradient estimator.",
+    ),
+    "inr-classification": Benchmark(
+        module="benchmarks.inr.classification",
+        summary="Name the class of the image that a small network represents.",
+    ),
+    "inr-editing": Benchmark(
+        module="benchmarks.inr.editing",
+        summary="Edit small networks so that the lines of their images grow.",
+    ),
+    "inr": Benchmark(
+        module="benchmarks.inr.classification",
+        summary="The tables of inr-classification and inr-editing together.",
+        rows_from="l2o benchmark inr-classification",
+    ),
+    "inr-speed": Benchmark(
+        module="benchmarks.inr.speed",
+        summary="Training on dense blocks compared with PyTorch Geometric.",
+    ),
+    "siren-psnr": Benchmark(
+        module="benchmarks.inr.psnr",
+        summary="How well small networks fit their images.",
+    ),
+    "generalization": Benchmark(
+        module="benchmarks.generalization.benchmark",
+        summary="Predict a network's accuracy from its weights.",
+    ),
+}
+
+
+def load_benchmark(name: str, verb: Literal["benchmark", "report"]) -> ModuleType:
+    """Import the module of a benchmark.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        verb: what it is needed for.
+
+    Raises:
+        ValueError: if there is no such benchmark, or it has no run of its own.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(
+            f"l2o {verb} needs one of {', '.join(names_of(verb))}; got {name!r}. "
+            f"Run `l2o {verb} --help` for what each one measures."
+        )
+    source = BENCHMARKS[name].rows_from
+    if verb == "benchmark" and source is not None:
+        raise ValueError(
+            f"l2o benchmark needs a benchmark that makes rows; got {name!r}, whose "
+            f"rows come from `{source}`. Run that, then `l2o report {name}`."
+        )
+    return importlib.import_module(BENCHMARKS[name].module)
+
+
+def names_of(verb: Literal["benchmark", "report"]) -> list[str]:
+    """Return the names that a verb accepts, in order."""
+    return [
+        name
+        for name, item in BENCHMARKS.items()
+        if verb == "report" or item.rows_from is None
+    ]
