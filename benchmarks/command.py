@@ -33,9 +33,10 @@ def benchmark(arguments: Sequence[str]) -> int:
         ValueError: if there is no such benchmark, or an option's value is refused.
         OSError: if data is missing or results cannot be written.
     """
-    import tyro  # extra [train]
-
     name = _name_of("benchmark", arguments)
+
+    import tyro  # extra [train]; behind the list, which needs no package
+
     module = load_benchmark(name, "benchmark")
     config = tyro.cli(
         type(module.CONFIG),
@@ -62,9 +63,10 @@ def report(arguments: Sequence[str]) -> int:
         ValueError: if there is no such benchmark, or its rows are damaged.
         OSError: if there are no rows or the page cannot be written.
     """
-    import tyro  # extra [train]
-
     name = _name_of("report", arguments)
+
+    import tyro  # extra [train]; behind the list, which needs no package
+
     module = load_benchmark(name, "report")
     options = tyro.cli(
         _ReportOptions,
