@@ -97,7 +97,7 @@ def parts(name: PredictorName, batch: NetworkBatch) -> Iterator[NetworkBatch]:
 
 def _alone(stack: NetworkStack) -> NetworkBatch:
     """Return one stack as a batch of its own."""
-    return NetworkBatch((replace(stack, places=torch.arange(len(stack))),))
+    return NetworkBatch((replace(stack, positions=torch.arange(len(stack))),))
 
 
 def _config(

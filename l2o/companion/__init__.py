@@ -19,4 +19,4 @@ from .presets import inr_editor as inr_editor
 from .presets import park_predictor as park_predictor
 from .presets import zoo_predictor as zoo_predictor
 from .probes import Evaluate as Evaluate
-from .wiring import typical_log_degree as typical_log_degree
+from .union_graph import typical_log_degree as typical_log_degree

@@ -17,11 +17,11 @@ class NetworkStack:
     """The architecture."""
     params: dict[str, Tensor]
     """Name to `[network, *shape]`, in the order of `graph.shapes`."""
-    places: Tensor
-    """`[network]`, where each stands in the batch."""
+    positions: Tensor
+    """`[network]`, the position of each in the batch."""
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +34,8 @@ class NetworkBatch:
     as memory or cache demand, and the results stay what they were.
 
     Args:
-        stacks: the networks, one stack an architecture; together their places are
-            0, 1, 2, ...
+        stacks: the networks, one stack per architecture; their positions together
+            are 0, 1, 2, ...
 
     Example:
         >>> import l2o, torch
@@ -83,15 +83,15 @@ class NetworkBatch:
         stacks = []
         for stack in self.stacks:
             params = {name: value.to(target) for name, value in stack.params.items()}
-            places = stack.places.to(next(iter(params.values())).device)
-            stacks.append(NetworkStack(stack.graph, params, places))
+            positions = stack.positions.to(next(iter(params.values())).device)
+            stacks.append(NetworkStack(stack.graph, params, positions))
         return NetworkBatch(tuple(stacks))
 
     def split(self, size: int) -> Iterator["NetworkBatch"]:
         """Yield the networks in order, at most `size` at a time; views where possible.
 
         Args:
-            size: networks a part, at least 1.
+            size: networks per part, at least 1.
 
         Raises:
             ValueError: if `size` is below 1.
@@ -110,12 +110,12 @@ class NetworkBatch:
             if len(self.stacks) == 1:
                 rows: slice | Tensor = slice(start, stop)
             else:
-                inside = (stack.places >= start) & (stack.places < stop)
+                inside = (stack.positions >= start) & (stack.positions < stop)
                 rows = inside.nonzero()[:, 0]
-            places = stack.places[rows] - start
-            if len(places):
+            positions = stack.positions[rows] - start
+            if len(positions):
                 params = {name: value[rows] for name, value in stack.params.items()}
-                stacks.append(NetworkStack(stack.graph, params, places))
+                stacks.append(NetworkStack(stack.graph, params, positions))
         return NetworkBatch(tuple(stacks))
 
     def _only(self) -> NetworkStack:
@@ -158,8 +158,8 @@ def stack_networks(graph: NeuralGraph, params: Mapping[str, Tensor]) -> NetworkB
             )
     ordered = {name: params[name] for name in graph.shapes}
     first = next(iter(ordered.values()))
-    places = torch.arange(len(first), device=first.device)
-    return NetworkBatch((NetworkStack(graph, ordered, places),))
+    positions = torch.arange(len(first), device=first.device)
+    return NetworkBatch((NetworkStack(graph, ordered, positions),))
 
 
 def collate_networks(
@@ -167,9 +167,9 @@ def collate_networks(
 ) -> NetworkBatch:
     """Return networks of any architectures as a batch.
 
-    Networks with the same graph *object* are stacked, the others stand side by side;
-    the results do not depend on it, the speed does. `layered_graph` returns the same
-    object for the same architecture.
+    Networks with the same graph *object* are stacked, the others stay apart; the
+    results do not depend on it, the speed does. `layered_graph` returns the same object
+    for the same architecture.
 
     Args:
         graphs: the architecture of each network.
@@ -184,17 +184,17 @@ def collate_networks(
     """
     if not graphs or len(graphs) != len(params):
         raise ValueError(
-            "collate_networks needs one graph and one set of parameters a network, at "
-            f"least one network; got {len(graphs)} graphs and {len(params)} sets. Pass "
-            "two sequences of one length."
+            "collate_networks needs at least one network, and for each one graph and "
+            f"one set of parameters; got {len(graphs)} graphs and {len(params)} sets. "
+            "Pass two sequences of one length."
         )
     alike: dict[int, list[int]] = {}
-    for place, graph in enumerate(graphs):
-        alike.setdefault(id(graph), []).append(place)
+    for position, graph in enumerate(graphs):
+        alike.setdefault(id(graph), []).append(position)
     stacks = []
     for members in alike.values():
         graph = graphs[members[0]]
-        found = [params[place] for place in members]
+        found = [params[position] for position in members]
         if any(own.keys() != graph.shapes.keys() for own in found):
             raise ValueError(
                 "collate_networks needs the parameters of each graph, by name; got "
@@ -203,6 +203,6 @@ def collate_networks(
             )
         stacked = {name: torch.stack([own[name] for own in found]) for name in found[0]}
         stack = stack_networks(graph, stacked).stacks[0]
-        places = torch.tensor(members, device=stack.places.device)
-        stacks.append(NetworkStack(graph, stack.params, places))
+        positions = torch.tensor(members, device=stack.positions.device)
+        stacks.append(NetworkStack(graph, stack.params, positions))
     return NetworkBatch(tuple(stacks))

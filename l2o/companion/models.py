@@ -1,4 +1,4 @@
-"""Networks that read trained networks: an answer a network, or an edit of it."""
+"""Networks that read trained networks: to classify, predict or edit them."""
 
 from typing import assert_never
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from .batch import NetworkBatch
 from .config import CompanionConfig, NGGNNBackboneConfig, NGTBackboneConfig
-from .gnn import GraphBackbone
-from .inputs import Inputs
+from .fan_states import LastStates
+from .graph_backbone import GraphBackbone
+from .network_inputs import NetworkInputs
 from .predictor import AbstractPredictor
 from .probes import Evaluate
 from .readout import EditReadout, Readout
-from .relational import RelationalBackbone
-from .states import States
-from .wiring import Wiring
+from .transformer_backbone import TransformerBackbone
+from .union_graph import UnionGraph
 
 
 class NetworkEncoder(nn.Module):
@@ -22,7 +22,7 @@ class NetworkEncoder(nn.Module):
     Args:
         config: sizes and variants.
         evaluate: how to run the networks on probes; needed where there are any.
-        has_last_edges: whether the edge states are read, too.
+        has_last_edges: whether the last edge states are read, too.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class NetworkEncoder(nn.Module):
     ) -> None:
         super().__init__()
         backbone = config.backbone
-        self.backbone: GraphBackbone | RelationalBackbone
+        self.backbone: GraphBackbone | TransformerBackbone
         match backbone:
             case NGGNNBackboneConfig():
                 self.node_width = self.edge_width = backbone.width
@@ -42,22 +42,22 @@ class NetworkEncoder(nn.Module):
             case NGTBackboneConfig():
                 self.node_width = backbone.layer.node_width
                 self.edge_width = backbone.layer.edge_width
-                self.backbone = RelationalBackbone(
+                self.backbone = TransformerBackbone(
                     backbone, has_last_edges=has_last_edges
                 )
             case _:
                 assert_never(backbone)
-        self.inputs = Inputs(
+        self.inputs = NetworkInputs(
             config.inputs,
             node_width=self.node_width,
             edge_width=self.edge_width,
             evaluate=evaluate,
         )
 
-    def forward(self, batch: NetworkBatch) -> tuple[Wiring, States]:
-        """Return where neurons and edges are, and their last states."""
+    def forward(self, batch: NetworkBatch) -> tuple[UnionGraph, LastStates]:
+        """Return the neurons and edges, and their last states."""
         encoded = self.inputs(batch)
-        return encoded.wiring, self.backbone(encoded)
+        return encoded.graph, self.backbone(encoded)
 
 
 class NetworkClassifier(nn.Module):
@@ -65,7 +65,7 @@ class NetworkClassifier(nn.Module):
 
     Args:
         config: sizes and variants, for example `inr_classifier("ng_t")`.
-        num_classes: logits a network.
+        num_classes: logits per network.
         evaluate: how to run the networks on probes; needed where there are any.
 
     Example:

@@ -1,9 +1,9 @@
 """NG-GNN on trained networks, edge by edge, as a user of PyTorch Geometric writes it.
 
-The same network with the same weights as a `NetworkClassifier`, and the same numbers,
-but every edge carries copies of its end states, reversed edges are listed beside the
-forward ones, features are written out in full, and messages are scattered to their
-receivers. It is what the fans are checked against, and what they are faster than.
+The same network as a `NetworkClassifier` with the same weights and the same numbers,
+but its layers run edge by edge (`l2o.nets.pyg_layer`), reversed edges are listed after
+the forward ones, and features are written out in full. The fans are checked and timed
+against it.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import degree, to_dense_batch
-from typing_extensions import override
+from torch_geometric.utils import to_dense_batch
 
 from l2o.graph import NeuralGraph, to_pyg
 from l2o.graph.layout import pad_cells
 from l2o.nets.message_layer import MessageLayer
+from l2o.nets.pyg_layer import MessageConv
 
-from .gnn import GraphBackbone
-from .inputs import Inputs
+from .graph_backbone import GraphBackbone
 from .models import NetworkClassifier
+from .network_inputs import NetworkInputs
 from .projection import Projection, waves
 from .roles import activation_rows, layer_rows, position_rows
 
@@ -52,9 +51,8 @@ class PyGClassifier(nn.Module):
                 f"got {type(backbone).__name__} and {inputs.config}. Use the model "
                 "itself."
             )
-        self.backbone = backbone
         self.convs = [
-            MessageConv(layer, backbone.typical_log_degree)
+            MessageConv(layer, both_ways=False)
             for layer in backbone.layers
             if isinstance(layer, MessageLayer)
         ]
@@ -104,64 +102,15 @@ class PyGClassifier(nn.Module):
         ):
             if table is not None:
                 nodes = nodes + F.pad(table, (0, 0, 0, 1))[rows]
-        edges = _project(inputs.edge_in, batch.edge_attr)
+        edges = [_project(inputs.edge_in, batch.edge_attr)]
         for conv in self.convs:
             nodes, edges = conv(nodes, edges, batch.edge_index)
-            if not conv.layer.is_last:
-                nodes = self.backbone.dropout(nodes)
         is_output = batch.node_type == 2
         outputs, _ = to_dense_batch(nodes[is_output], batch.batch[is_output])
         return self.model.readout.network(outputs.flatten(1))
 
 
-class MessageConv(MessagePassing):
-    """One NG-GNN layer over an edge list, with the weights of a `MessageLayer`."""
-
-    def __init__(self, layer: MessageLayer, typical_log_degree: float) -> None:
-        super().__init__(aggr=["mean", "min", "max", "var"])
-        self.layer = layer
-        self.typical_log_degree = typical_log_degree
-
-    @override
-    def forward(
-        self, nodes: Tensor, edges: Tensor, edge_index: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the next states.
-
-        Args:
-            nodes: `[neuron, width]`.
-            edges: `[edge, width]`.
-            edge_index: `[2, edge]`.
-        """
-        layer = self.layer
-        found = self.propagate(
-            edge_index,
-            receiver=layer.from_receiver[0](nodes),
-            sender=layer.from_sender[0](nodes),
-            modulation=layer.scale_shift[0](edges),
-            size=(len(nodes), len(nodes)),
-        )
-        count = degree(edge_index[1], len(nodes), dtype=nodes.dtype)[:, None]
-        mean, low, high, variance = found.chunk(4, dim=-1)
-        deviation = (variance.relu() + 1e-5).sqrt() * (count > 0)
-        plain = torch.cat([mean, low, high, deviation], dim=-1)
-        amplified = plain * count.log1p() / self.typical_log_degree
-        nodes = layer.update_nodes(nodes, torch.cat([plain, amplified], dim=-1))
-        if layer.is_last:
-            return nodes, edges
-        source, target = edge_index
-        ends = layer.edge_source(nodes)[source] + layer.edge_target(nodes)[target]
-        return nodes, layer.edge_update(edges, ends)
-
-    def message(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
-        self, receiver_i: Tensor, sender_j: Tensor, modulation: Tensor
-    ) -> Tensor:
-        """Return the message of every edge."""
-        scale, shift = modulation.chunk(2, dim=-1)
-        return scale * (receiver_i + sender_j) + shift
-
-
-def _edge_features(inputs: Inputs, graph: NeuralGraph, data: "Data") -> Tensor:
+def _edge_features(inputs: NetworkInputs, graph: NeuralGraph, data: "Data") -> Tensor:
     """Return standardised and centred kernels along the weights, `[edge, cell]`."""
     kernel, rows = inputs.config.kernel, layer_rows(graph, inputs.config)
     assert data.edge_attr is not None

@@ -1,4 +1,4 @@
-"""From the last states to an answer a network, or to an update of it."""
+"""From the last states to an answer per network, or to an update of it."""
 
 from math import prod
 from typing import assert_never
@@ -11,22 +11,22 @@ from l2o.graph.layout import crop_cells
 
 from .batch import NetworkBatch
 from .config import InputsConfig, Pooling, ReadoutConfig
+from .fan_states import LastStates
 from .roles import layer_rows
-from .states import States
-from .wiring import Wiring, neuron_numbers
+from .union_graph import UnionGraph, neuron_numbers
 
 INITIAL_SCALE = 0.01
 """What updates are multiplied by before any training."""
 
 
 class Readout(nn.Module):
-    """Pools node states and maps them to a few numbers a network.
+    """Pools node states and maps them to a few numbers per network.
 
     Args:
         config: pooling and sizes.
         inputs: the networks that are read.
         node_width: channels of a node state.
-        num_answers: numbers to return a network.
+        num_answers: numbers per network.
 
     Reference:
         Kofinas et al., 2024, section 3: the states of the output neurons, one after
@@ -52,40 +52,40 @@ class Readout(nn.Module):
             width = config.width
         self.network = nn.Sequential(*layers, nn.Linear(width, num_answers))
 
-    def forward(self, wiring: Wiring, states: States) -> Tensor:
+    def forward(self, graph: UnionGraph, states: LastStates) -> Tensor:
         """Return `[network, answer]`, in the order of the batch.
 
         Raises:
             ValueError: if output neurons are pooled and a network has not the
                 configured number of them.
         """
-        return wiring.in_order(self.network(self._pool(wiring, states.nodes)))
+        return graph.in_order(self.network(self._pool(graph, states.nodes)))
 
-    def _pool(self, wiring: Wiring, nodes: Tensor) -> Tensor:
+    def _pool(self, graph: UnionGraph, nodes: Tensor) -> Tensor:
         """Return `[network, channel]`."""
         match self.pooling:
             case "outputs":
-                return self._outputs(wiring, nodes).flatten(1)
+                return self._outputs(graph, nodes).flatten(1)
             case "last_mean":
-                return self._outputs(wiring, nodes).mean(1)
+                return self._outputs(graph, nodes).mean(1)
             case "last_max":
-                return self._outputs(wiring, nodes).amax(1)
+                return self._outputs(graph, nodes).amax(1)
             case "mean":
-                count = wiring.is_real.sum(1, keepdim=True)
-                return wiring.spread(nodes).sum(1) / count
+                count = graph.is_real.sum(1, keepdim=True)
+                return graph.pad(nodes).sum(1) / count
             case "max":
-                padding = ~wiring.is_real[..., None]
-                return wiring.spread(nodes).masked_fill(padding, -torch.inf).amax(1)
+                padding = ~graph.is_real[..., None]
+                return graph.pad(nodes).masked_fill(padding, -torch.inf).amax(1)
             case _:
                 assert_never(self.pooling)
 
-    def _outputs(self, wiring: Wiring, nodes: Tensor) -> Tensor:
+    def _outputs(self, graph: UnionGraph, nodes: Tensor) -> Tensor:
         """Return the output neurons, `[network, output, width]`."""
-        numbers = wiring.outputs
+        numbers = graph.outputs
         if numbers is None or numbers.shape[1] != self.num_outputs:
             found = "various" if numbers is None else numbers.shape[1]
             raise ValueError(
-                f"InputsConfig(num_outputs={self.num_outputs}) reads networks of "
+                f"InputsConfig(num_outputs={self.num_outputs}) reads networks with "
                 f"exactly so many outputs; got {found}. Set num_outputs, or pool over "
                 "all neurons with ReadoutConfig(pooling='mean')."
             )
@@ -123,7 +123,7 @@ class EditReadout(nn.Module):
         self.bias_scale = nn.Parameter(scales.clone())
 
     def forward(
-        self, batch: NetworkBatch, wiring: Wiring, states: States
+        self, batch: NetworkBatch, union: UnionGraph, states: LastStates
     ) -> dict[str, Tensor]:
         """Return name to `[network, *shape]`.
 
@@ -133,8 +133,8 @@ class EditReadout(nn.Module):
         graph, count = batch.graph, len(batch)
         rows = layer_rows(graph, self.inputs)
         edges = [batch.like.new_zeros(0)] * len(graph.blocks)
-        mapped = states.edges.through(self.edge_in)
-        for pieces, (hidden,) in zip(wiring.pieces, mapped, strict=True):
+        mapped = states.edges.mapped(self.edge_in)
+        for pieces, hidden in zip(union.pieces, mapped, strict=True):
             updates = self.edge_out(hidden.relu())
             sizes = [piece.parts for piece in pieces]
             for piece, own in zip(pieces, updates.split(sizes), strict=True):

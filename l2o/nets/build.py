@@ -1,6 +1,8 @@
 """From a configuration to a network."""
 
-from typing import TypeAlias, assert_never
+from typing import assert_never
+
+from torch import nn
 
 from .config import (
     FeedForwardConfig,
@@ -14,23 +16,38 @@ from .feed_forward import FeedForwardNet
 from .gnn import NGGNNNet
 from .gnn_released import ReleasedNGGNNNet
 from .lstm import LSTMNet
+from .net import BuildsNet, Net
 from .nfn import NFNNet
 from .ng_t import NGTNet
 from .ng_t_released import ReleasedNGTNet
 
-Net: TypeAlias = FeedForwardNet | NGGNNNet | NGTNet | LSTMNet | NFNNet
-
 
 def build_net(
-    config: NetConfig, *, num_features: int, num_context: int, num_outputs: int
+    config: NetConfig | BuildsNet | nn.Module,
+    *,
+    num_features: int,
+    num_context: int,
+    num_outputs: int,
 ) -> Net:
-    """Build the network that `config` describes.
+    """Return the network that `config` describes.
 
     Args:
-        config: the choice; its type picks the network.
-        num_features: channels an entry of a parameter.
-        num_context: channels a parameter tensor; 0 for none.
-        num_outputs: numbers to return an entry.
+        config: one of the library's configurations, whose type picks the network; or
+            any object with a method `build` (see `BuildsNet`); or a module that is a
+            `Net` already, which is returned as it is.
+        num_features: channels per entry of a parameter.
+        num_context: channels per parameter tensor; 0 for none.
+        num_outputs: numbers to return per entry.
+
+    Raises:
+        TypeError: if what `config` is or builds is no `Net`.
+
+    Example:
+        >>> net = build_net(
+        ...     FeedForwardConfig(width=8), num_features=4, num_context=0, num_outputs=2
+        ... )
+        >>> isinstance(net, Net)
+        True
     """
     sizes = {
         "num_features": num_features,
@@ -52,5 +69,19 @@ def build_net(
             return LSTMNet(config, **sizes)
         case NFNConfig():
             return NFNNet(config, **sizes)
+        case nn.Module():
+            return _checked(config)
+        case BuildsNet():
+            return _checked(config.build(**sizes))
         case _:
             assert_never(config)
+
+
+def _checked(net: object) -> Net:
+    """Return a network from outside the library if it has what a rule needs."""
+    if not (isinstance(net, nn.Module) and isinstance(net, Net)):
+        raise TypeError(
+            "build_net needs a torch.nn.Module with the methods check, forward and "
+            f"zero_last; got {type(net).__name__}. See l2o.nets.Net."
+        )
+    return net

@@ -1,10 +1,11 @@
-"""Sums and products that are made faster where no gradient is recorded.
+"""Sums and products that are faster where no gradient is recorded.
 
-Without autograd a step is bound by memory: what is written over stays in the cache.
+Without autograd a step is bound by memory, and overwritten tensors stay in the cache.
 With autograd nothing may be overwritten, and the same functions return new tensors.
 
-Products go to oneDNN then. PyTorch's own go to MKL, which does without AVX-512 on
-processors that are not Intel's, and both lose by narrow matrices, oneDNN less.
+Without autograd products go to oneDNN. PyTorch's own go to MKL, which does not use
+AVX-512 on processors of other makers than Intel; both are slow on narrow matrices,
+oneDNN less so.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,12 +22,12 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from .config import Activation
 
 _LEAST = 2**20
-"""Multiplications of a product from which on oneDNN is worth its call."""
+"""Multiplications from which on a product pays for the call of oneDNN."""
 
 _LARGE = 2**22
 """Bytes from which on NumPy asks the system for large pages."""
 _LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
 _HAS_ONEDNN = (
     torch.backends.mkldnn.is_available()
@@ -36,7 +37,7 @@ _HAS_ONEDNN = (
 
 
 class Pointwise(nn.Module):
-    """A pointwise function, in the place of its argument if it can be.
+    """A pointwise function, in place where that is allowed.
 
     Args:
         name: which.
@@ -47,7 +48,7 @@ class Pointwise(nn.Module):
         self.name: Activation = name
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the function of `values`, a tensor that nobody else needs."""
+        """Return the function of `values`, a tensor we may overwrite."""
         in_place = not torch.is_grad_enabled()
         if self.name == "relu":
             return F.relu(values, inplace=in_place)
@@ -55,44 +56,44 @@ class Pointwise(nn.Module):
 
 
 def add(base: Tensor, values: Tensor) -> Tensor:
-    """Return `base + values`, in the place of `base` if it can be.
+    """Return `base + values`, in place where that is allowed.
 
     Args:
-        base: a tensor that nobody else needs.
+        base: a tensor we may overwrite.
         values: what broadcasts to its shape.
     """
     return base + values if torch.is_grad_enabled() else base.add_(values)
 
 
 def add_product(base: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return `base + left @ right`, in the place of `base` if it can be.
+    """Return `base + left @ right`, in place where that is allowed.
 
     Args:
-        base: a matrix that nobody else needs.
+        base: a matrix we may overwrite.
         left: a matrix.
         right: a matrix.
     """
     if (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
-        or any(map(is_batchedtensor, (base, left, right)))  # vmap knows no addmm_
+        or any(map(is_batchedtensor, (base, left, right)))  # vmap has no addmm_
     ):
         return torch.addmm(base, left, right)
     return base.addmm_(left, right)
 
 
 def multiplied(base: Tensor, factor: Tensor | float) -> Tensor:
-    """Return `base * factor`, in the place of `base` if it can be.
+    """Return `base * factor`, in place where that is allowed.
 
     Args:
-        base: a tensor that nobody else needs.
+        base: a tensor we may overwrite.
         factor: what broadcasts to its shape.
     """
     return base * factor if torch.is_grad_enabled() else base.mul_(factor)
 
 
 def squared(values: Tensor) -> Tensor:
-    """Return the squares of a tensor that nobody else needs, in its place if it can."""
+    """Return the squares of a tensor we may overwrite, in place where allowed."""
     return values.square() if torch.is_grad_enabled() else values.mul_(values)
 
 
@@ -104,23 +105,23 @@ def sum_of_squares(values: Tensor) -> Tensor:
 
 
 def clamped(values: Tensor, limit: float) -> Tensor:
-    """Return a tensor that nobody else needs between `-limit` and `limit`."""
+    """Return a tensor we may overwrite, clamped to `-limit` and `limit`."""
     return F.hardtanh(values, -limit, limit, inplace=not torch.is_grad_enabled())
 
 
 def joined(
     *parts: Tensor | tuple[Callable[..., Tensor], Tensor, *tuple[Any, ...]],
 ) -> Tensor:
-    """Return parts one after the other along the first axis.
+    """Return parts concatenated along the first axis.
 
-    What a part is computed by writes straight to its place if it can, which saves the
-    copy: in a step, as much time as computing it.
+    A part that is computed here is written straight into the result where that is
+    allowed. In a step the copy would take as much time as the computation.
 
     Args:
         parts: tensors; or an elementwise function that takes `out`, and its arguments,
             the first of them a tensor of the shape of the result.
     """
-    if not is_alone():
+    if not in_plain_eager():
         return torch.cat(
             [part if isinstance(part, Tensor) else part[0](*part[1:]) for part in parts]
         )
@@ -179,27 +180,27 @@ def linear_by_channel(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
 
 
 def new_empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialised tensor, of large pages if it is large and can be.
+    """Return an uninitialised tensor; a large one on the CPU in large pages.
 
-    A step that begins with memory that the system has yet to hand out spends a
-    twentieth of its time on that in pages of 4 kB.
+    In pages of 4 kB, a step that starts with fresh memory spends a twentieth of its
+    time on page faults.
 
     Args:
-        like: for device and type.
+        like: for device and dtype.
         shape: of the result.
     """
     size = prod(shape) * like.element_size()
-    if like.device.type != "cpu" or size < _LARGE or not is_alone():
+    if like.device.type != "cpu" or size < _LARGE or not in_plain_eager():
         return like.new_empty(shape)
     room = torch.from_numpy(numpy.empty(size + _LINE, numpy.uint8))
     start = -room.data_ptr() % _LINE
     return room[start : start + size].view(like.dtype).view(shape)
 
 
-def is_alone() -> bool:
-    """Whether nothing looks on: no autograd, no compiler, no functorch transform.
+def in_plain_eager() -> bool:
+    """True without autograd, compiler and functorch transform.
 
-    Then tensors may be written over and passed to operations without derivatives.
+    Then tensors may be overwritten and passed to operations without derivatives.
     """
     return (
         not torch.is_grad_enabled()
@@ -216,16 +217,16 @@ def _by_onednn(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 
 def _goes_to_onednn(values: Tensor, weight: Tensor) -> bool:
-    """Whether `values @ weight.T` is one of those that oneDNN does better.
+    """Whether oneDNN is faster at `values @ weight.T`, and allowed.
 
-    Its operation has no derivative, no rule for `vmap` and is counted by no profiler of
-    operations, so whatever looks on sees PyTorch's own.
+    Its operation has no derivative and no rule for `vmap`, and dispatch modes (such as
+    a counter of operations) do not know it; they get PyTorch's own.
     """
     return (
         _HAS_ONEDNN
         and values.dtype == weight.dtype == torch.float32
         and values.device.type == "cpu"
         and values.numel() * weight.shape[0] >= _LEAST
-        and is_alone()
+        and in_plain_eager()
         and not is_in_torch_dispatch_mode()
     )

@@ -1,7 +1,10 @@
-"""The per-parameter network: FF by itself, and the last stage of the graph networks."""
+"""The per-entry network: FF by itself, and the last stage of the graph networks."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import EdgeTile, NodeTile
@@ -9,25 +12,25 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 from .config import FeedForwardConfig
 from .entries import Entries, at_owners
 from .fast_ops import Pointwise, add, add_product, linear, linear_by_channel
-from .thread_map import side_by_side
+from .thread_map import thread_map
 
 _COLUMNS = 2**14
-"""Entries a thread that pass all layers at a time without autograd: their states fit
-in a cache."""
+"""Entries per thread that pass all layers at a time without autograd, so that their
+states fit in a cache."""
 
 
 class FeedForward(nn.Module):
-    """A multi-layer perceptron from the features of one entry to two numbers.
+    """A multi-layer perceptron from the features of one entry to its outputs.
 
     Inputs that many entries share (the tensor's context, the edge state of all cells
     of a kernel) enter the first layer as separate summands, so that they are never
-    copied out to every entry.
+    copied to every entry.
 
     Args:
         config: width, depth and activation.
-        num_features: channels an entry.
-        num_outputs: numbers to return an entry.
-        num_context: channels a tensor; 0 for none.
+        num_features: channels per entry.
+        num_outputs: numbers to return per entry.
+        num_context: channels per tensor; 0 for none.
         num_structure: channels of the graph state; 0 for none.
 
     Reference:
@@ -69,7 +72,7 @@ class FeedForward(nn.Module):
         structure: Tensor | None = None,
         mix: nn.Linear | None = None,
     ) -> Tensor:
-        """Return `num_outputs` numbers an entry.
+        """Return `num_outputs` numbers per entry.
 
         It is fastest where features and outputs lie channel by channel in memory.
 
@@ -78,8 +81,8 @@ class FeedForward(nn.Module):
             context: broadcasts to `[*edges, cell, num_context]`; ignored where the
                 network takes none.
             structure: broadcasts to `[*edges, cell, num_structure]`.
-            mix: a map that `structure` passes before; None for none. The two maps are
-                multiplied out.
+            mix: a linear map of `structure` before the network's own; None for none.
+                The two are multiplied first.
 
         Returns:
             `[*edges, cell, num_outputs]`.
@@ -148,8 +151,39 @@ def _shared_input(channels: int, width: int) -> nn.Linear | None:
     return nn.Linear(channels, width, bias=False) if channels else None
 
 
-class FeedForwardNet(nn.Module):
-    """FF: the per-parameter network on every entry, blind to the graph."""
+class AbstractEntryNet(nn.Module, ABC):
+    """A `Net` whose last stage is the per-entry network `entry`."""
+
+    entry: FeedForward
+
+    @abstractmethod
+    def check(self, graph: NeuralGraph) -> None:
+        """Raise ValueError if the network cannot read this graph."""
+
+    @abstractmethod
+    def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
+        """Read the features of every entry and write its outputs.
+
+        Args:
+            graph: the optimizee's graph.
+            entries: where features come from and outputs go.
+            context: `[tensor, num_context]`, in the order of `graph.shapes`.
+        """
+
+    def zero_last(self) -> None:
+        """Make every output zero, whatever the input."""
+        self.entry.zero_last()
+
+
+class FeedForwardNet(AbstractEntryNet):
+    """FF: the per-entry network alone; it does not read the graph.
+
+    Args:
+        config: sizes.
+        num_features: channels per entry.
+        num_context: channels per tensor.
+        num_outputs: numbers to return per entry.
+    """
 
     def __init__(
         self,
@@ -167,20 +201,16 @@ class FeedForwardNet(nn.Module):
             num_outputs=num_outputs,
         )
 
+    @override
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph."""
 
+    @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read the features of every entry and write its outputs.
-
-        Args:
-            graph: the optimizee's graph.
-            entries: where features come from and outputs go.
-            context: `[tensor, num_context]`, in the order of `graph.shapes`.
-        """
+        """Read the features of every entry and write its outputs."""
 
         def write(tile: EdgeTile | NodeTile) -> None:
             shared = at_owners(context, tile)
             entries.write(tile, self.entry(entries.read(tile), shared))
 
-        side_by_side(write, entries.tiles.owned, context.device)
+        thread_map(write, entries.tiles.owned, context.device)

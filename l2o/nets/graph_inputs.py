@@ -1,33 +1,35 @@
-"""What a graph network reads: first states of neurons and edges from their entries."""
+"""First states of neurons and edges from the features of their entries."""
 
 from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from l2o.graph import NeuralGraph, derived
 from l2o.graph.encodings import encode_positions
 from l2o.graph.layout import pad_cells
 
 from .entries import Entries
+from .feed_forward import AbstractEntryNet
 
 
-class GraphInputs(nn.Module):
-    """The front end of a graph network.
+class AbstractGraphNet(AbstractEntryNet):
+    """A graph network's front end: first states of neurons and edges.
 
-    An edge holds as many entries as its kernel has cells, a neuron may hold several,
-    too: they are folded into channels. What a tensor's entries share joins them, and
-    where a neuron stands joins its state.
+    An edge holds as many entries as its kernel has cells, and a neuron may hold
+    several, too: they are folded into channels. A tensor's context is added to the
+    states of its entries, and a neuron's position to its state.
 
     Args:
         width: channels of a first state.
         kernel: cells are padded, centred, to `kernel x kernel` and every cell is an
             input channel of its own; None for means over cells of the features and of
             their magnitudes.
-        num_features: channels an entry.
-        num_context: channels a tensor; 0 for none.
-        edge_copies: how many times an edge reads its channels, side by side.
+        num_features: channels per entry.
+        num_context: channels per tensor; 0 for none.
+        edge_copies: how many concatenated copies of its channels an edge reads.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class GraphInputs(nn.Module):
         self.edge_mix = nn.Linear(width, width)
         self.node_mix = nn.Linear(width, width)
 
+    @override
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if a block of this graph has cells that do not fit."""
         positions(graph, self.width, self.edge_in.weight)
@@ -68,7 +71,7 @@ class GraphInputs(nn.Module):
         Args:
             graph: the optimizee's graph.
             entries: where features come from.
-            extra: what tensors add to their nodes, as `context_parts` returns it.
+            extra: `[tensor + 1, width]`, what a tensor's context adds to its nodes.
         """
         nodes = positions(graph, self.width, self.edge_in.weight)
         for tile in entries.tiles.nodes:

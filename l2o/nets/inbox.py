@@ -1,4 +1,4 @@
-"""Where messages arrive: reduced a neuron, tile by tile."""
+"""Messages of one layer, reduced per neuron, piece by piece of a graph."""
 
 from collections.abc import Callable
 from math import inf, log
@@ -6,23 +6,21 @@ from math import inf, log
 import torch
 from torch import Tensor
 
-from .fast_ops import squared
-
 NUM_REDUCTIONS = 8
-"""Mean, minimum, maximum, deviation, each plain and amplified by degree."""
+"""Mean, minimum, maximum and deviation; each plain and amplified by degree."""
 
 UPDATED_NEURONS = 2**11
-"""Neurons that are updated at a time where nothing need be kept for autograd."""
+"""Neurons that are updated at a time without autograd."""
 
 TYPICAL_LOG_DEGREE = log(32.0)
 """Where the amplification is 1: a neuron with 31 neighbours."""
 
 
 class Inbox:
-    """All messages of one layer, reduced a neuron.
+    """All messages of one layer, reduced per neuron.
 
     Args:
-        degree: `[neuron]`, how many messages each neuron gets.
+        degree: `[neuron]`, how many messages each neuron receives.
         is_pure: whether nothing is written in place, as autograd needs it.
         typical_log_degree: where the amplification is 1.
     """
@@ -42,12 +40,12 @@ class Inbox:
         self.lows: list[Tensor] = []
 
     def take(self, neurons: Tensor, sums: Tensor, lows: Tensor) -> None:
-        """Take what the messages of one tile were reduced to.
+        """Add the reduced messages of one piece of the graph.
 
         Args:
             neurons: `[part, receiver]`.
             sums: `[part, receiver, 2 * width]`, of messages and of their squares.
-            lows: `[part, receiver, 2 * width]`, least message and least negative one.
+            lows: `[part, receiver, 2 * width]`, minima of messages and of negatives.
         """
         index, sums, lows = neurons.flatten(), sums.flatten(0, 1), lows.flatten(0, 1)
         if self.is_pure:
@@ -65,7 +63,7 @@ class Inbox:
         """Return mean, minimum, maximum and deviation, plain and amplified by degree.
 
         Args:
-            nodes: `[neuron, width]`, for its shape and type.
+            nodes: `[neuron, width]`, for its shape and dtype.
 
         Returns:
             `[neuron, 8 * width]`; zeros for a neuron that no edge touches.
@@ -77,10 +75,10 @@ class Inbox:
     def follow(
         self, nodes: Tensor, update: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
-        """Return what `update` makes of nodes and of what `reduce` tells them.
+        """Return `update(nodes, self.reduce(nodes))`.
 
-        Many neurons are updated some at a time, since both take nine times the memory
-        of the nodes.
+        Without autograd many neurons are updated in pieces, since the two arguments
+        together take nine times the memory of the nodes.
         """
         if self.is_pure or not self.sums or len(nodes) <= UPDATED_NEURONS:
             return update(nodes, self.reduce(nodes))
@@ -95,7 +93,7 @@ class Inbox:
         )
 
     def _reduced(self, degree: Tensor, sums: Tensor, lows: Tensor) -> Tensor:
-        """Return what `reduce` does, of some neurons."""
+        """Return what `reduce` does, for some neurons."""
         degree = degree[:, None]
         is_touched = degree > 0
         mean, square = (sums / degree.clamp_min(1)).chunk(2, dim=-1)
@@ -106,7 +104,7 @@ class Inbox:
         return torch.cat([plain, plain * amplifier], dim=-1)
 
     def _joined(self) -> tuple[Tensor, Tensor]:
-        """Return sums and minima of all tiles, `[neuron, 2 * width]` each."""
+        """Return sums and minima over all pieces, `[neuron, 2 * width]` each."""
         if not self.is_pure:
             return self.sums[0], self.lows[0]
         index, sums, lows = map(torch.cat, (self.neurons, self.sums, self.lows))
@@ -114,19 +112,6 @@ class Inbox:
         return torch.index_add(empty, 0, index, sums), torch.scatter_reduce(
             empty, 0, _rows(index, lows), lows, "amin", include_self=False
         )
-
-
-def reduced(messages: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return what `Inbox.take` takes of the messages of one tile.
-
-    Args:
-        messages: `[part, target, source, width]`; without autograd they are written
-            over.
-        axis: the senders' axis.
-    """
-    low, high = messages.amin(axis), messages.amax(axis)
-    total, square = messages.sum(axis), squared(messages).sum(axis)
-    return torch.cat([total, square], dim=-1), torch.cat([low, -high], dim=-1)
 
 
 def _rows(index: Tensor, values: Tensor) -> Tensor:

@@ -5,15 +5,16 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from l2o.graph import NeuralGraph, derived
 
 from .config import LSTMConfig
 from .entries import Entries, at_owners
-from .feed_forward import FeedForward
+from .feed_forward import AbstractEntryNet, FeedForward
 
 
-class LSTMNet(nn.Module):
+class LSTMNet(AbstractEntryNet):
     r"""Reads the tensors of a network as a sequence, in the order of its parameters.
 
     .. math::
@@ -27,9 +28,9 @@ class LSTMNet(nn.Module):
 
     Args:
         config: sizes.
-        num_features: channels an entry.
+        num_features: channels per entry.
         num_context: channels a tensor; what they say joins the entries' mean.
-        num_outputs: numbers to return an entry.
+        num_outputs: numbers to return per entry.
 
     Reference:
         Kofinas et al., 2024, section 4.3; Metz et al., 2020, "Tasks, stability,
@@ -61,10 +62,12 @@ class LSTMNet(nn.Module):
             num_outputs=num_outputs,
         )
 
+    @override
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph."""
         _num_entries(graph, self.first.weight.dtype, self.first.weight.device)
 
+    @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
         tiles = entries.tiles.owned

@@ -1,33 +1,50 @@
-"""One layer of NG-GNN on the tiles of a graph, and what reads its last states."""
+"""The NG-GNN layer of the optimizer and of the companion, and the last states' map."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from l2o.graph.tiles import EdgeTile
-
-from .config import NGGNNConfig
+from .config import Activation
 from .fast_ops import Pointwise, add, linear
-from .inbox import NUM_REDUCTIONS, Inbox, reduced
-from .thread_map import as_they_come
+from .inbox import NUM_REDUCTIONS, TYPICAL_LOG_DEGREE, Inbox
 
 
 @runtime_checkable
 class Edges(Protocol):
-    """The edge states of all tiles."""
+    """Edge states of a whole graph, in the form that suits who keeps them.
 
-    def new_inbox(self) -> Inbox:
-        """Return an empty inbox for all neurons."""
-        ...
+    The optimizer's are tiles (`TileStates`), one architecture at a time and mostly
+    without autograd; the companion's are fans (`l2o.companion`), for batches of
+    networks and mostly with autograd.
+    """
 
-    def get(self, index: int) -> list[Tensor]:
-        """Return a tile's states, `[part, target, source, width]`, one a direction."""
+    degree: Tensor
+    """`[neuron]`, how many messages each neuron receives."""
+    is_pure: bool
+    """Whether nothing may be written in place, as autograd needs it."""
+
+    def messages(
+        self, layer: "MessageLayer", receive: list[Tensor], send: list[Tensor]
+    ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+        """Yield what `Inbox.take` takes, piece by piece of the graph.
+
+        Args:
+            layer: its `scale_shift` modulates the messages.
+            receive: `[neuron, width]` for each direction, states of the receivers.
+            send: likewise, states of the senders.
+        """
         ...
 
     def follow(self, layer: "MessageLayer", source: Tensor, target: Tensor) -> None:
-        """Let the states pass through a layer, from what its neurons now say."""
+        """Update the states by a layer.
+
+        Args:
+            layer: its `update_edge` says how.
+            source: `[neuron, width]`, what a neuron adds to the edges it sends along.
+            target: likewise, to the edges it receives from.
+        """
         ...
 
 
@@ -39,29 +56,46 @@ class MessageLayer(nn.Module):
         v_i' = U [v_i, reduce_j m_{ij}], \\quad
         e_{ij}' = W_2 \\sigma(W_1 e_{ij} + C v_j' + D v_i')
 
-    Messages run along and against every edge; one neuron's messages of both
-    directions are reduced together.
+    Messages run along and against every edge; those of both directions are reduced
+    together per neuron.
 
     Args:
-        config: the network's configuration.
-        is_last: the last layer has no norm and activation, unless `residual`.
-        has_edge_update: whether the edges follow; a last layer whose edges nobody reads
-            does without the weights.
+        width: channels of node and edge states.
+        activation: pointwise function of nodes and edges.
+        norm: of node states; None for a last layer, which returns its update as it is.
+        own_directions: whether messages against the edges have weights of their own.
+        residual_nodes: whether the update of a node is added to its state.
+        residual_edges: whether the update of an edge is added to its state.
+        has_edge_update: whether the edges are updated; a last layer whose edges nobody
+            reads has no weights for it.
+        dropout: share of node channels that are dropped after the update.
+        typical_log_degree: log(degree + 1) where the amplification by degree is 1.
 
     Reference:
         Kofinas et al., 2024, Eq. 3-4; Corso et al., 2020, "Principal Neighbourhood
-        Aggregation", https://arxiv.org/abs/2004.05718. Differences: the norm is per
-        node, never over a batch; `directions="own"` and `residual` are ours.
+        Aggregation", https://arxiv.org/abs/2004.05718. Differences: `own_directions`
+        and the residual sums are ours.
     """
 
     def __init__(
-        self, config: NGGNNConfig, *, is_last: bool, has_edge_update: bool = True
+        self,
+        width: int,
+        *,
+        activation: Activation,
+        norm: nn.Module | None,
+        own_directions: bool = False,
+        residual_nodes: bool = False,
+        residual_edges: bool = False,
+        has_edge_update: bool = True,
+        dropout: float = 0.0,
+        typical_log_degree: float = TYPICAL_LOG_DEGREE,
     ) -> None:
         super().__init__()
-        width = config.width
-        maps = 2 if config.directions == "own" else 1
-        self.is_last = is_last
-        self.is_residual = config.residual
+        maps = 2 if own_directions else 1
+        self.residual_nodes = residual_nodes
+        self.residual_edges = residual_edges
+        self.has_edge_update = has_edge_update
+        self.typical_log_degree = typical_log_degree
         self.scale_shift = nn.ModuleList(
             nn.Linear(width, 2 * width) for _ in range(maps)
         )
@@ -71,78 +105,60 @@ class MessageLayer(nn.Module):
         )
         self.update = nn.Linear((1 + NUM_REDUCTIONS) * width, width)
         self.mix = nn.Linear(width, width)
-        has_norm = config.residual or not is_last
-        self.norm = nn.LayerNorm(width) if has_norm else nn.Identity()
-        self.activation = Pointwise(config.activation)
+        self.norm = norm
+        self.activation = Pointwise(activation)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         if has_edge_update:
             self.edge_own = nn.Linear(width, width)
             self.edge_source = nn.Linear(width, width)
             self.edge_target = nn.Linear(width, width)
             self.edge_out = nn.Linear(width, width)
 
-    def forward(self, nodes: Tensor, tiles: Sequence[EdgeTile], edges: Edges) -> Tensor:
-        """Return the next node states `[neuron, width]`; let the edges follow."""
-        inbox = edges.new_inbox()
+    def forward(self, nodes: Tensor, edges: Edges) -> Tensor:
+        """Return the next node states `[neuron, width]` and update the edges."""
+        inbox = Inbox(
+            edges.degree,
+            is_pure=edges.is_pure,
+            typical_log_degree=self.typical_log_degree,
+        )
         receive = [layer(nodes) for layer in self.from_receiver]
         send = [layer(nodes) for layer in self.from_sender]
-        modulate = self._modulation()
-
-        def messages(index: int) -> list[tuple[Tensor, Tensor]]:
-            tile = tiles[index]
-            (scale, shift), (other_scale, other_shift) = modulate(edges.get(index))
-            ends = at_targets(receive[0], tile) + at_sources(send[0], tile)
-            along = reduced(torch.addcmul(shift, scale, ends), 2)
-            ends = at_sources(receive[-1], tile) + at_targets(send[-1], tile)
-            against = torch.addcmul(other_shift, other_scale, ends)
-            return [along, reduced(against, 1)]
-
-        found = as_they_come(messages, range(len(tiles)), nodes.device)
-        for tile, (along, against) in zip(tiles, found, strict=True):
-            inbox.take(tile.target, *along)
-            inbox.take(tile.source, *against)
-        nodes = inbox.follow(nodes, self.update_nodes)
-        edges.follow(self, self.edge_source(nodes), self.edge_target(nodes))
+        for received in edges.messages(self, receive, send):
+            inbox.take(*received)
+        nodes = self.dropout(inbox.follow(nodes, self.update_nodes))
+        if self.has_edge_update:
+            edges.follow(self, self.edge_source(nodes), self.edge_target(nodes))
         return nodes
 
-    def _modulation(self) -> Callable[[list[Tensor]], list[Sequence[Tensor]]]:
-        """Return what makes scale and shift of messages along and against edges."""
-        maps = [layer for layer in self.scale_shift if isinstance(layer, nn.Linear)]
-        weight = torch.cat([layer.weight for layer in maps])
-        bias = torch.cat([layer.bias for layer in maps])
-
-        def modulate(states: list[Tensor]) -> list[Sequence[Tensor]]:
-            found = [linear(state, weight, bias) for state in states]
-            parts = [part for both in found for part in both.chunk(2 * len(maps), -1)]
-            return [parts[:2], parts[2:]]
-
-        return modulate
+    @property
+    def modulations(self) -> list[nn.Linear]:
+        """From an edge state to scale and shift; one map, or one per direction."""
+        return [layer for layer in self.scale_shift if isinstance(layer, nn.Linear)]
 
     def update_nodes(self, nodes: Tensor, reduced: Tensor) -> Tensor:
         """Return the next `[neuron, width]` from what the messages were reduced to."""
         update = self.mix(self.update(torch.cat([nodes, reduced], dim=-1)))
-        if self.is_residual:
+        if self.norm is None:
+            return update
+        if self.residual_nodes:
             return self.norm(nodes + self.activation(update))
-        return update if self.is_last else self.activation(self.norm(update))
+        return self.activation(self.norm(update))
 
     def update_edge(self, edge: Tensor, ends: Tensor) -> Tensor:
-        """Return the next states of some edges from these and their ends' shares.
+        """Return the next states of some edges.
 
         Args:
-            edge: `[*edges, width]`; without autograd it is written over.
+            edge: `[*edges, width]`, their states; overwritten without autograd.
             ends: `[*edges, width]`, what source and target add; likewise.
         """
-        update = self.edge_update(edge, ends)
-        return add(edge, update) if self.is_residual else update
-
-    def edge_update(self, edge: Tensor, ends: Tensor) -> Tensor:
-        """Return what `update_edge` does of a layer that is not residual."""
         own, out = self.edge_own, self.edge_out
         hidden = self.activation(add(ends, linear(edge, own.weight, own.bias)))
-        return linear(hidden, out.weight, out.bias)
+        update = linear(hidden, out.weight, out.bias)
+        return add(edge, update) if self.residual_edges else update
 
 
 class ReadOut(nn.Sequential):
-    """From the last state of a neuron or an edge to what its entries see of it.
+    """From the last state of a neuron or an edge to what its entries read.
 
     Args:
         width: channels of both.
@@ -152,7 +168,7 @@ class ReadOut(nn.Sequential):
         super().__init__(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def begin(self, states: Tensor) -> Tensor:
-        """Return all but the last map, `[..., width]`."""
+        """Return what enters the last map, `[..., width]`."""
         return self[1](self[0](states))
 
     @property
@@ -161,23 +177,3 @@ class ReadOut(nn.Sequential):
         last = self[2]
         assert isinstance(last, nn.Linear)
         return last
-
-
-def at_targets(nodes: Tensor, tile: EdgeTile) -> Tensor:
-    """Return the states of each edge's target, to broadcast.
-
-    Args:
-        nodes: `[neuron, width]`.
-        tile: which edges.
-
-    Returns:
-        `[part, target, 1, width]`.
-    """
-    found = nodes.index_select(0, tile.target.flatten())
-    return found.reshape(*tile.target.shape, 1, -1)
-
-
-def at_sources(nodes: Tensor, tile: EdgeTile) -> Tensor:
-    """Return the states of each edge's source, `[part, 1, source, width]`."""
-    found = nodes.index_select(0, tile.source.flatten())
-    return found.reshape(len(tile.source), 1, tile.source.shape[1], -1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from l2o.graph import NeuralGraph
 from l2o.graph.layout import pad_cells
@@ -12,7 +13,7 @@ from l2o.graph.tiles import EdgeTile
 from .chain import Chain, require_chain
 from .config import NFNConfig
 from .entries import Entries, at_owners
-from .feed_forward import FeedForward
+from .feed_forward import AbstractEntryNet, FeedForward
 from .nfn_encodings import EntryEncoder
 from .nfn_layers import Laid, chain_slots
 from .nfn_stack import EquivariantStack
@@ -24,7 +25,7 @@ MAX_FREQUENCY = 3.0
 """Highest of these, in half turns from the first to the last."""
 
 
-class NFNNet(nn.Module):
+class NFNNet(AbstractEntryNet):
     """A neural functional from features laid on a chain to numbers a parameter.
 
     All neurons are exchangeable to its layers (NP), so widths may differ from chain to
@@ -34,9 +35,9 @@ class NFNNet(nn.Module):
 
     Args:
         config: sizes.
-        num_features: channels an entry.
-        num_context: channels a tensor.
-        num_outputs: numbers to return an entry.
+        num_features: channels per entry.
+        num_context: channels per tensor.
+        num_outputs: numbers to return per entry.
 
     Reference:
         Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
@@ -81,6 +82,7 @@ class NFNNet(nn.Module):
             num_outputs=num_outputs,
         )
 
+    @override
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError unless the graph is a plain chain of at most `depth` layers.
 
@@ -91,6 +93,7 @@ class NFNNet(nn.Module):
         for index, cells in zip(chain.weights, chain.num_cells, strict=True):
             self._summary(torch.zeros(1, 1, 1, cells, 1), graph.blocks[index].cells)
 
+    @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read every entry twice and write it, as `FeedForwardNet` does once."""
         chain = self._chain(graph)

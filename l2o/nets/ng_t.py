@@ -10,12 +10,12 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 from .config import NGTConfig
 from .entries import Entries, at_owners
 from .feed_forward import FeedForward
-from .graph_inputs import GraphInputs
-from .thread_map import side_by_side
+from .graph_inputs import AbstractGraphNet
+from .thread_map import thread_map
 from .transformer import RelationalConfig, RelationalLayer
 
 
-class NGTNet(GraphInputs):
+class NGTNet(AbstractGraphNet):
     """A relational transformer from features laid on a graph to numbers a parameter.
 
     The network is read as the full graph of its neurons: from every neuron to every
@@ -32,9 +32,9 @@ class NGTNet(GraphInputs):
 
     Args:
         config: sizes and variants.
-        num_features: channels an entry.
-        num_context: channels a tensor.
-        num_outputs: numbers to return an entry.
+        num_features: channels per entry.
+        num_context: channels per tensor.
+        num_outputs: numbers to return per entry.
 
     Reference:
         Kofinas et al., 2024, sections 3 and 4.3; Diao and Loynd, 2023, "Relational
@@ -105,14 +105,9 @@ class NGTNet(GraphInputs):
                 "the number of weights, or raise NGTConfig(most_neurons=...)."
             )
 
+    @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read the features of every entry and write its outputs.
-
-        Args:
-            graph: the optimizee's graph.
-            entries: where features come from and outputs go.
-            context: `[tensor, num_context]`, in the order of `graph.shapes`.
-        """
+        """Read the features of every entry and write its outputs."""
         for_nodes, for_edges = self.context_parts(context)
         nodes = self.encode_nodes(graph, entries, for_nodes)
         edges = self.encode_edges(entries, for_edges)
@@ -191,7 +186,7 @@ class NGTNet(GraphInputs):
             )
             entries.write(tile, outputs)
 
-        side_by_side(write, entries.tiles.owned, context.device)
+        thread_map(write, entries.tiles.owned, context.device)
 
 
 def _pairs(tile: EdgeTile, size: int) -> Tensor:

@@ -20,9 +20,9 @@ class ReleasedNGTNet(NGTNet):
 
     Args:
         config: sizes and variants.
-        num_features: channels an entry.
-        num_context: channels a tensor.
-        num_outputs: numbers to return an entry.
+        num_features: channels per entry.
+        num_context: channels per tensor.
+        num_outputs: numbers to return per entry.
 
     Reference:
         Kofinas et al., 2024, released code.

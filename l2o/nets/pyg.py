@@ -1,9 +1,8 @@
 """NG-GNN on a flat list of edges, as a user of PyTorch Geometric would write it.
 
-The same network with the same weights as `NGGNNNet`, and the same numbers, but every
-edge carries copies of its end states, concatenated as `torch_geometric.nn.PNAConv` has
-them, messages are scattered to their receivers, and the per-parameter network reads a
-row an entry. The dense blocks are checked and timed against it.
+The same network as `NGGNNNet` with the same weights and the same numbers, but its
+layers run edge by edge (`pyg_layer`) and the per-parameter network reads one row per
+entry. The dense blocks are checked and timed against it.
 """
 
 from collections.abc import Sequence
@@ -13,19 +12,14 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import degree
-from typing_extensions import override
 
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import Tiles
 
 from .entries import Entries
-from .fast_ops import Pointwise
 from .feed_forward import FeedForward
 from .gnn import NGGNNNet
-from .inbox import TYPICAL_LOG_DEGREE
-from .message_layer import MessageLayer
+from .pyg_layer import MessageConv, activate
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,71 +51,6 @@ class EdgeList:
         return cls(torch.cat(edges, dim=1), torch.cat(owners), torch.cat(entries))
 
 
-class MessageConv(MessagePassing):
-    """One NG-GNN layer over an edge list, with the weights of a `MessageLayer`."""
-
-    def __init__(self, layer: MessageLayer) -> None:
-        super().__init__(aggr=["mean", "min", "max", "var"])
-        self.layer = layer
-
-    @override
-    def forward(
-        self, nodes: Tensor, edges: list[Tensor], edge_index: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the next states.
-
-        Args:
-            nodes: `[neuron, width]`.
-            edges: `[edge, width]` for each direction, or one for both.
-            edge_index: `[2, edge]`.
-        """
-        layer, ways = self.layer, (edge_index, edge_index.flip(0))
-        messages = [
-            self.edge_updater(index, x=nodes, edge_attr=edges[way], way=way)
-            for way, index in zip((0, -1), ways, strict=True)
-        ]
-        both = torch.cat(ways, dim=1)
-        size = (len(nodes), len(nodes))
-        reduced = self.propagate(both, messages=torch.cat(messages), size=size)
-        nodes = layer.update_nodes(nodes, self._scaled(reduced, both[1], len(nodes)))
-        pairs = zip(edges, ways, strict=False)
-        return nodes, [self._next(edge, nodes, *way) for edge, way in pairs]
-
-    def edge_update(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
-        self, x_i: Tensor, x_j: Tensor, edge_attr: Tensor, way: int
-    ) -> Tensor:
-        """Return the message of every edge, from receiver, sender and edge."""
-        receiver, sender = self.layer.from_receiver[way], self.layer.from_sender[way]
-        scale, shift = self.layer.scale_shift[way](edge_attr).chunk(2, dim=-1)
-        return scale * _side_by_side([x_i, x_j], [receiver, sender]) + shift
-
-    def message(  # pyright: ignore[reportIncompatibleMethodOverride] - by name
-        self, messages: Tensor
-    ) -> Tensor:
-        """Pass on what `edge_update` found."""
-        return messages
-
-    def _scaled(self, reduced: Tensor, receivers: Tensor, count: int) -> Tensor:
-        """Turn variances into deviations; amplify by degree."""
-        edges = degree(receivers, count, dtype=reduced.dtype)[:, None]
-        mean, low, high, variance = reduced.chunk(4, dim=-1)
-        deviation = (variance.relu() + 1e-5).sqrt() * (edges > 0)
-        plain = torch.cat([mean, low, high, deviation], dim=-1)
-        return torch.cat([plain, plain * (edges + 1).log() / TYPICAL_LOG_DEGREE], -1)
-
-    def _next(
-        self, edges: Tensor, nodes: Tensor, source: Tensor, target: Tensor
-    ) -> Tensor:
-        """Return the next states of the edges, from their own and both ends'."""
-        layer = self.layer
-        hidden = _side_by_side(
-            [edges, nodes[source], nodes[target]],
-            [layer.edge_own, layer.edge_source, layer.edge_target],
-        )
-        update = layer.edge_out(_activate(layer.activation, hidden))
-        return edges + update if layer.is_residual else update
-
-
 class PyGNGGNNNet(nn.Module):
     """NG-GNN over an edge list: takes the place of the `NGGNNNet` that it is given.
 
@@ -137,11 +66,17 @@ class PyGNGGNNNet(nn.Module):
     def __init__(self, net: NGGNNNet) -> None:
         super().__init__()
         self.net = net
-        self.layers = [MessageConv(layer) for layer in net.message_layers]
+        self.layers = [
+            MessageConv(layer, both_ways=True) for layer in net.message_layers
+        ]
 
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read a block of this graph."""
         self.net.check(graph)
+
+    def zero_last(self) -> None:
+        """Make every output zero, whatever the input."""
+        self.net.zero_last()
 
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
         """Read and write every entry, as `NGGNNNet` does."""
@@ -209,20 +144,15 @@ def _per_entry(
     inputs = [(features, head.first), (context, head.from_context)]
     inputs.append((structure, head.from_structure))
     used = [(values, layer) for values, layer in inputs if layer is not None]
-    hidden = _side_by_side(*map(list, zip(*used, strict=True)))
+    hidden = _map_concatenated(*map(list, zip(*used, strict=True)))
     for layer in head.linears:
-        hidden = layer(_activate(head.activation, hidden))
-    return head.last(_activate(head.activation, hidden))
+        hidden = layer(activate(head.activation, hidden))
+    return head.last(activate(head.activation, hidden))
 
 
-def _side_by_side(values: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
-    """Return one linear map of concatenated rows; the layers hold parts of it."""
+def _map_concatenated(values: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
+    """Map concatenated rows by one linear map, whose parts the layers hold."""
     maps = [layer for layer in layers if isinstance(layer, nn.Linear)]
     weight = torch.cat([layer.weight for layer in maps], dim=1)
     bias = sum(layer.bias for layer in maps if layer.bias is not None)
     return F.linear(torch.cat([*values], dim=-1), weight) + bias
-
-
-def _activate(activation: Pointwise, values: Tensor) -> Tensor:
-    """Return the activation of `values` as a new tensor."""
-    return getattr(F, activation.name)(values)

@@ -1,7 +1,7 @@
-"""Tiles side by side: a thread each, instead of all threads on every operation.
+"""Map a function over tiles, one thread per tile.
 
-What is done to a tile is some hundred short operations. Threads that share each of them
-wait for one another after each; threads that take a tile each wait once.
+A tile takes some hundred short operations. Threads that share every operation wait for
+one another after each; threads with a tile of their own wait once.
 """
 
 import os
@@ -19,46 +19,46 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""The threads, by their number; at most one entry."""
+"""The thread pool by its number of threads; at most one."""
 
-os.register_at_fork(after_in_child=_pools.clear)  # a child has none of the threads
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
-def side_by_side(
+def thread_map(
     function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
 ) -> list[Result]:
-    """Return the function of each item, in their order.
+    """Return `function(item)` for each item, in their order.
 
-    On a CPU without autograd, items are computed in as many threads as torch uses, each
-    by one of them. Results do not depend on it, beyond the rounding that torch's own
-    number of threads makes.
+    On a CPU without autograd, items are computed in as many threads as torch uses, one
+    item in one thread. The result differs from that of a loop by no more than the
+    rounding that depends on torch's number of threads.
 
     Args:
         function: must not write what it reads for another item.
         items: what it is called with.
         device: where it computes.
     """
-    return list(as_they_come(function, items, device))
+    return list(iterate_in_threads(function, items, device))
 
 
-def as_they_come(
+def iterate_in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
 ) -> Iterable[Result]:
-    """Return what `side_by_side` does, an item at a time.
+    """Return what `thread_map` does, one item at a time.
 
-    Small results that wait for the last one lie between what large ones leave when they
-    are freed, and nothing large fits there again.
+    A caller that consumes each result at once keeps memory from being fragmented by
+    small results that wait for the last one.
     """
     if torch.compiler.is_compiling():
         return [function(item) for item in items]
     count = torch.get_num_threads()
-    if count == 1 or len(items) == 1 or not _may_leave_this_thread(device):
+    if count == 1 or len(items) == 1 or not _may_run_in_workers(device):
         return map(function, items)
     return _pool(count).map(partial(_without_autograd, function), items)
 
 
-def _may_leave_this_thread(device: torch.device) -> bool:
-    """Whether nothing that belongs to this thread would be missed in another."""
+def _may_run_in_workers(device: torch.device) -> bool:
+    """Whether this may run in a worker thread: no mode of this thread is active."""
     return (
         device.type == "cpu"
         and not torch.is_grad_enabled()
@@ -74,7 +74,7 @@ def _without_autograd(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _pool(count: int) -> ThreadPoolExecutor:
-    """Return threads that do not share their operations, started once."""
+    """Return worker threads whose operations run in one thread each; started once."""
     if count not in _pools:
         for pool in _pools.values():
             pool.shutdown()
@@ -83,12 +83,12 @@ def _pool(count: int) -> ThreadPoolExecutor:
         for _ in range(count):
             pool.submit(_begin, barrier)
         barrier.wait()
-        torch.set_num_threads(count)  # what a thread sets, threads to come inherit
+        torch.set_num_threads(count)  # later threads inherit what this one sets
         _pools[count] = pool
     return _pools[count]
 
 
 def _begin(barrier: Barrier) -> None:
-    torch.get_num_threads()  # else the first operation takes the number of all threads
+    torch.get_num_threads()  # before it is set, or the first operation resets it
     torch.set_num_threads(1)
     barrier.wait()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
-from l2o.nets.thread_map import side_by_side
+from l2o.nets.thread_map import thread_map
 
 from .config import NominalHeadConfig
 from .directions import Values, ages_of, directions_of
@@ -143,7 +143,7 @@ def _mixed_anew(
         for start in range(0, params[name].numel(), _PIECE_ENTRIES)
     ]
     if places:
-        side_by_side(mix, places, updates[places[0][0]].device)
+        thread_map(mix, places, updates[places[0][0]].device)
     return updates
 
 

@@ -125,7 +125,7 @@ class Rule(AbstractRule):
             num_outputs=num_outputs(self.config.head),
         )
         if isinstance(self.config.head, NominalHeadConfig):
-            self.net.entry.zero_last()
+            self.net.zero_last()
 
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read this graph."""

@@ -13,7 +13,7 @@ from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
 from l2o.graph.linear_maps import fan_ins
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
 from l2o.nets.fast_ops import new_empty, sum_of_squares
-from l2o.nets.thread_map import side_by_side
+from l2o.nets.thread_map import thread_map
 
 from .config import HeadConfig
 from .directions import Directions, Values, ages_of, directions_of
@@ -198,7 +198,7 @@ class RuleEntries:
             return torch.cat(sums).to(total.dtype)
 
         tiles = self.tiles.owned
-        sums = side_by_side(squares, tiles, total.device)
+        sums = thread_map(squares, tiles, total.device)
         for tile, found in zip(tiles, sums, strict=True):
             total = total.index_add(1, tile.owner, found)
         numels = [float(max(prod(shape), 1)) for shape in self._graph.shapes.values()]

@@ -11,7 +11,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
-from l2o.nets.fast_ops import is_alone, new_empty, product
+from l2o.nets.fast_ops import in_plain_eager, new_empty, product
 
 from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
 
@@ -154,7 +154,7 @@ def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
     """
     decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
     momentum = state["momenta"][ADAM_MOMENTUM].to(grad.dtype)  # it may be narrow
-    out = new_empty(grad, grad.shape) if is_alone() else None
+    out = new_empty(grad, grad.shape) if in_plain_eager() else None
     return torch.lerp(momentum, grad, 1 - decay, out=out)
 
 

@@ -15,9 +15,10 @@ from l2o import Rule, neural_graph
 from l2o.graph import Blocks
 from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig
 from l2o.nets.feed_forward import FeedForwardNet
-from l2o.nets.gnn import EdgeStates, NGGNNNet
+from l2o.nets.gnn import NGGNNNet
 from l2o.nets.lstm import LSTMNet
 from l2o.nets.nfn import NFNNet
+from l2o.nets.tile_states import TileStates
 from l2o.rule import tile_io as entries_module
 from l2o.rule.head import num_outputs
 
@@ -115,7 +116,7 @@ class OffsetBiases(NGGNNNet):
         super().write_nodes(entries, context, nodes.roll(inputs, dims=0))
 
 
-class NextEdge(EdgeStates):
+class NextEdge(TileStates):
     """The states of the neighbouring edges."""
 
     def __init__(self, edges):

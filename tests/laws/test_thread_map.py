@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import l2o
-from l2o.nets.thread_map import as_they_come, side_by_side
+from l2o.nets.thread_map import iterate_in_threads, thread_map
 from l2o.rule import rule as rules
 
 
@@ -60,7 +60,7 @@ def test_results_come_in_order_from_threads_of_their_own(two_threads):
         return item, torch.get_num_threads(), torch.is_grad_enabled()
 
     with torch.no_grad():
-        found = side_by_side(number_and_threads, range(100), torch.device("cpu"))
+        found = thread_map(number_and_threads, range(100), torch.device("cpu"))
     assert found == [(item, 1, False) for item in range(100)]
     assert torch.get_num_threads() == 2
 
@@ -73,11 +73,11 @@ def test_what_belongs_to_this_thread_stays_in_it(two_threads):
 
     device = torch.device("cpu")
     with torch.enable_grad():
-        assert side_by_side(threads, range(3), device) == [2, 2, 2]
+        assert thread_map(threads, range(3), device) == [2, 2, 2]
 
     def transformed(value):
         with torch.no_grad():
-            assert side_by_side(threads, range(3), device) == [2, 2, 2]
+            assert thread_map(threads, range(3), device) == [2, 2, 2]
         return value
 
     torch.func.vmap(transformed)(torch.zeros(2))
@@ -88,10 +88,12 @@ def test_an_error_in_a_thread_is_raised(two_threads):
         raise ValueError(f"item {item}")
 
     with torch.no_grad(), pytest.raises(ValueError, match="item 0"):
-        side_by_side(fail, range(3), torch.device("cpu"))
+        thread_map(fail, range(3), torch.device("cpu"))
 
 
-@pytest.mark.parametrize(("how", "expected"), [(as_they_come, 1), (side_by_side, 3)])
+@pytest.mark.parametrize(
+    ("how", "expected"), [(iterate_in_threads, 1), (thread_map, 3)]
+)
 def test_a_result_need_not_wait_for_the_last(set_threads, how, expected):
     set_threads(1)
     computed = []

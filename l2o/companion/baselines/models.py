@@ -72,8 +72,8 @@ class BaselineClassifier(nn.Module):
         """
         if isinstance(self.body, StatNNBody):
             found = [self.body(stack.graph, stack.params) for stack in batch.stacks]
-            places = torch.cat([stack.places for stack in batch.stacks])
-            return torch.cat(found)[places.argsort()]
+            positions = torch.cat([stack.positions for stack in batch.stacks])
+            return torch.cat(found)[positions.argsort()]
         return self.body(self.standardise(_same(batch, self.graph).params))
 
 

@@ -13,7 +13,7 @@ def everything(batch):
     found = {}
     for stack in batch.stacks:
         weights = stack.params["convs.0.weight"]
-        for place, value in zip(stack.places.tolist(), weights, strict=True):
+        for place, value in zip(stack.positions.tolist(), weights, strict=True):
             found[place] = (id(stack.graph), round(float(value.sum()), 4))
     return [found[place] for place in range(len(found))]
 

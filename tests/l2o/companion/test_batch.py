@@ -28,7 +28,7 @@ def numbers(batch):
     """Return the number of each network, in the order of the batch."""
     found = torch.full((len(batch),), -1.0)
     for stack in batch.stacks:
-        found[stack.places] = stack.params["a"][:, 0, 0].float()
+        found[stack.positions] = stack.params["a"][:, 0, 0].float()
     return found.tolist()
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from l2o import PRESETS, Rule, neural_graph
 from l2o.graph.tiles import find_tiles
 from l2o.nets import NGGNNConfig
-from l2o.nets.gnn import EdgeStates, NGGNNNet
-from l2o.nets.message_layer import MessageLayer
+from l2o.nets.gnn import NGGNNNet, message_layer
+from l2o.nets.tile_states import TileStates
 
 CONFIGS = {
     "default": NGGNNConfig(width=6),
@@ -67,12 +67,12 @@ def random_state(config, tiles, seed=0):
 
 def take_layer(layer, tiles, state):
     """Let states that were made up pass through one layer."""
-    net = NGGNNNet(NGGNNConfig(width=6), num_features=1, num_context=0, num_outputs=1)
     entries = SimpleNamespace(tiles=tiles, memory_limit=None, read=print, write=print)
-    edges = EdgeStates(net, entries, torch.zeros(1, 6))
+    count = len(state.edges[0])
+    edges = TileStates(entries, print, width=6, count=count, like=state.nodes)
     own = [[edge.clone() for edge in item] for item in state.edges]
     edges.kept = {index: (0, item) for index, item in enumerate(own)}
-    nodes = layer(state.nodes, tiles.edges, edges)
+    nodes = layer(state.nodes, edges)
     return State(nodes, [edges.get(index) for index in range(len(tiles.edges))])
 
 
@@ -120,10 +120,10 @@ def edge_by_edge(layer, tiles, state):
         else:
             reduced = torch.zeros(8 * len(node), dtype=node.dtype)
         update = layer.mix(layer.update(torch.cat([node, reduced])))
-        if layer.is_residual:
-            nodes.append(layer.norm(node + layer.activation(update)))
-        elif layer.is_last:
+        if layer.norm is None:
             nodes.append(update)
+        elif layer.residual_nodes:
+            nodes.append(layer.norm(node + layer.activation(update)))
         else:
             nodes.append(layer.activation(layer.norm(update)))
     edges = [[torch.empty_like(edge) for edge in states] for states in state.edges]
@@ -138,7 +138,7 @@ def edge_by_edge(layer, tiles, state):
                 + layer.edge_target(second)
             )
             new = layer.edge_out(layer.activation(hidden))
-            new = old + new if layer.is_residual else new
+            new = old + new if layer.residual_edges else new
             edges[index][direction][tuple(place)] = new
     return State(torch.stack(nodes), edges)
 
@@ -154,7 +154,7 @@ class TestMessageLayer:
     def layer(self, request, config):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return MessageLayer(config, is_last=request.param).double()
+            return message_layer(config, is_last=request.param).double()
 
     def test_it_is_what_loops_over_edges_compute(self, layer, config, tiles):
         state = random_state(config, tiles)

@@ -10,7 +10,8 @@ from torch import nn
 from l2o import neural_graph
 from l2o.graph import tiles as tiles_module
 from l2o.graph.tiles import find_tiles
-from l2o.nets import gnn
+from l2o.nets import gnn, message_layer
+from l2o.nets.tile_states import TileStates
 from l2o.rule import rule as rule_module
 
 CPU = torch.device("cpu")
@@ -160,7 +161,7 @@ class TestCut:
     ):
         """A last message that replaces the ones before it."""
 
-        class Forgetful(gnn.Inbox):
+        class Forgetful(message_layer.Inbox):
             def take(self, neurons, sums, lows):
                 super().take(neurons, sums, lows)
                 if not self.is_pure:
@@ -169,7 +170,7 @@ class TestCut:
         general = build_general("residual")
         arguments = configs["default"], general.graph, general.params
         expected = updates(*arguments, grad=True)
-        monkeypatch.setattr(gnn, "Inbox", Forgetful)
+        monkeypatch.setattr(message_layer, "Inbox", Forgetful)
         found = updates(*arguments, limit=0)
         worst = max(
             float((found[name] - item).abs().max() / item.abs().max())
@@ -182,12 +183,15 @@ def test_states_beyond_the_limit_are_not_kept(build_general, configs, monkeypatc
     """With no room for states, every layer computes them from the features."""
     counts = []
 
-    class Counted(gnn.EdgeStates):
-        def _first(self, tile):
-            counts.append(tile)
-            return super()._first(tile)
+    class Counted(TileStates):
+        def __init__(self, entries, first, **sizes):
+            def counted(tile):
+                counts.append(tile)
+                return first(tile)
 
-    monkeypatch.setattr(gnn, "EdgeStates", Counted)
+            super().__init__(entries, counted, **sizes)
+
+    monkeypatch.setattr(gnn, "TileStates", Counted)
     general = build_general("residual")
     rule = rule_module.Rule(configs["default"]).double()
     state = rule.advance(rule.init_state(general.params), general.params)

@@ -16,15 +16,21 @@ from .config import InputsConfig
 from .probes import Evaluate, Probes
 from .projection import Projection
 from .roles import activation_rows, layer_rows, position_rows
-from .wiring import Piece, Wiring, count_neurons, find_wiring, neuron_numbers
+from .union_graph import (
+    Piece,
+    UnionGraph,
+    count_neurons,
+    find_union_graph,
+    neuron_numbers,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
     """A batch of networks as a backbone reads it."""
 
-    wiring: Wiring
-    """Where neurons and edges are."""
+    graph: UnionGraph
+    """Neurons and edges."""
     nodes: Tensor
     """`[neuron, node width]`."""
     edges: list[Tensor]
@@ -33,7 +39,7 @@ class Encoded:
     """`[edge width]`, how two neurons that nothing joins look."""
 
 
-class Inputs(nn.Module):
+class NetworkInputs(nn.Module):
     """The front end that NG-GNN and NG-T share.
 
     Args:
@@ -88,7 +94,7 @@ class Inputs(nn.Module):
     def fit_statistics(self, batch: NetworkBatch) -> None:
         """Standardise each layer's weights and biases as these networks have them.
 
-        One mean and one deviation a layer: numbers an entry would tell hidden neurons
+        One mean and one deviation per layer: one per entry would tell hidden neurons
         apart. A layer whose values are all equal is shifted and not scaled.
         """
         self._fit(batch, _weights, self.weight_mean, self.weight_std)
@@ -120,7 +126,7 @@ class Inputs(nn.Module):
         Raises:
             ValueError: if a network does not fit the configured sizes.
         """
-        wiring = find_wiring(
+        graph = find_union_graph(
             batch,
             both_ways=self.config.reversed_edges,
             ties=self.config.ties,
@@ -129,7 +135,7 @@ class Inputs(nn.Module):
         laid = [_lay(stack) for stack in batch.stacks]
         edges: list[Tensor] = []
         flipped: list[Tensor] = []
-        for pieces in wiring.pieces:
+        for pieces in graph.pieces:
             parts = [self._piece(batch.stacks, laid, piece) for piece in pieces]
             values = parts[0] if len(parts) == 1 else torch.cat(parts)
             is_kernel = self.linear_in is None or not pieces[0].is_linear
@@ -139,7 +145,7 @@ class Inputs(nn.Module):
             if self.config.reversed_edges:
                 flipped.append(project(values.transpose(1, 2), is_reversed=True))
         return Encoded(
-            wiring=wiring,
+            graph=graph,
             nodes=self._encode_nodes(batch, laid),
             edges=edges + flipped,
             no_edge=self.edge_in(batch.like.new_zeros(self.edge_in.channels)),
@@ -197,8 +203,8 @@ class Inputs(nn.Module):
         for node, values in zip(graph.node_parameters, laid.nodes, strict=True):
             if node.num_cells != 1:
                 raise ValueError(
-                    "Inputs reads one bias a neuron; got "
-                    f"{node.num_cells} entries a neuron of {node.parameter!r}. Read "
+                    "NetworkInputs reads one bias per neuron; got "
+                    f"{node.num_cells} entries per neuron of {node.parameter!r}. Read "
                     "networks without position tables."
                 )
             row = rows[node.neurons.group]

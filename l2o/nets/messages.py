@@ -1,8 +1,12 @@
-"""Messages of a fan, reduced as they are made, a few parts at a time.
+r"""Messages along edges, reduced per receiver.
 
-Written with autograd's own operations, a layer would fill memory with messages, their
-squares and masks many times over. Here all of that lives in a few buffers that fit a
-cache, in both directions; only the modulation is kept in between.
+.. math:: m_{ij} = scale_{ij} (receive_i + send_j) + shift_{ij}
+
+Two forms of the same reduction: `reduced_messages` in autograd's own operations, and
+`reduce_in_cache` for fans with a gradient. Written with autograd's own operations, a
+layer would fill memory with messages, their squares and masks several times over; the
+second form keeps all of that in a few buffers that fit a cache, forward and backward,
+and saves only the modulation in between.
 """
 
 from collections.abc import Iterator
@@ -11,18 +15,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l2o.nets.inbox import reduced
+from .fast_ops import squared
 
 CACHED_NUMBERS = 2**16
-"""Messages of so many channels altogether are made at a time."""
+"""Numbers (messages times channels) that `reduce_in_cache` computes at a time."""
 
 
-def reduce_messages(
+def reduced_messages(
+    modulation: tuple[Tensor, Tensor], receive: Tensor, send: Tensor, axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return sums and extremes of messages.
+
+    Args:
+        modulation: scale and shift, `[part, target, source, width]` each.
+        receive: states of the receivers, broadcasts to the same shape.
+        send: states of the senders, likewise.
+        axis: the senders' axis, 1 or 2.
+
+    Returns:
+        What `reduced` returns.
+    """
+    scale, shift = modulation
+    return reduced(torch.addcmul(shift, scale, receive + send), axis)
+
+
+def reduced(messages: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return what `Inbox.take` takes of the messages of one piece of a graph.
+
+    Args:
+        messages: `[part, target, source, width]`; overwritten without autograd.
+        axis: the senders' axis.
+
+    Returns:
+        The sums of messages and of their squares, `[part, receiver, 2 * width]`; and
+        the minima of messages and of their negatives, likewise.
+    """
+    low, high = messages.amin(axis), messages.amax(axis)
+    total, square = messages.sum(axis), squared(messages).sum(axis)
+    return torch.cat([total, square], dim=-1), torch.cat([low, -high], dim=-1)
+
+
+def reduce_in_cache(
     modulation: Tensor, receive: Tensor, send: Tensor
 ) -> tuple[Tensor, Tensor]:
-    r"""Return sums and extremes of the messages that each receiver gets.
-
-    .. math:: m_{ij} = scale_{ij} (receive_i + send_j) + shift_{ij}
+    """Return what `reduced_messages` does for a fan; it has a first derivative only.
 
     Args:
         modulation: `[part, receiver, sender, 2 * width]`, scale and shift.
@@ -30,13 +66,14 @@ def reduce_messages(
         send: `[part, sender, width]`.
 
     Returns:
-        The sums of messages and of their squares, `[part, receiver, 2 * width]`; and
-        the minima of messages and of their negatives, likewise. Where several messages
-        are extreme, they share the gradient.
+        What `reduced` returns. Where several messages are extreme, they share the
+        gradient.
     """
     if torch.compiler.is_compiling():
-        # The compiler has buffers of its own, and of ours it loses what is written.
-        return reduced(_messages(modulation, receive, send)[1], 2)
+        # The compiler has its own buffers, and loses what is written to ours.
+        scale, shift = modulation.chunk(2, dim=-1)
+        ends = receive[:, :, None], send[:, None]
+        return reduced_messages((scale, shift), *ends, 2)
     sums, lows = _Reduce.apply(modulation, receive, send)
     return sums, lows
 
@@ -100,7 +137,7 @@ def _runs(modulation: Tensor) -> Iterator[slice]:
 def _messages(
     modulation: Tensor, receive: Tensor, send: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return what both ends say together, and the messages."""
+    """Return the sum of both ends' states, and the messages."""
     scale, shift = modulation.chunk(2, dim=-1)
     ends = receive[:, :, None] + send[:, None]
     return ends, torch.addcmul(shift, scale, ends)

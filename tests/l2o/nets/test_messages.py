@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from l2o.companion import messages as messages_module
-from l2o.companion.messages import reduce_messages
+from l2o.nets import messages as messages_module
+from l2o.nets.messages import reduce_in_cache
 
 
 @pytest.mark.parametrize("at_a_time", [1, 60, 10**6])
@@ -26,7 +26,7 @@ def test_values_and_gradients_are_autograds(at_a_time, with_ties, monkeypatch):
         torch.cat([messages.sum(2), messages.square().sum(2)], dim=-1),
         torch.cat([messages.amin(2), -messages.amax(2)], dim=-1),
     ]
-    found = reduce_messages(*inputs)
+    found = reduce_in_cache(*inputs)
     coming = [torch.randn_like(value) for value in expected]
     for pair in (
         (found, expected),
@@ -42,6 +42,6 @@ def test_values_and_gradients_are_autograds(at_a_time, with_ties, monkeypatch):
 def test_a_second_derivative_is_an_error():
     inputs = [torch.ones(1, 2, 2, 2), torch.ones(1, 2, 1), torch.ones(1, 2, 1)]
     inputs = [values.requires_grad_() for values in inputs]
-    sums, _ = reduce_messages(*inputs)
+    sums, _ = reduce_in_cache(*inputs)
     with pytest.raises(RuntimeError, match="automatic differentiation"):
         torch.autograd.grad(sums.square().sum(), inputs, create_graph=True)

@@ -1,9 +1,9 @@
-"""Where the neurons and edges of a batch are: fans of edges, and running numbers.
+"""The disjoint union of the graphs of a batch: fans of edges between numbered neurons.
 
-The networks of a batch stand side by side, so all their neurons get one running number,
-and blocks of one shape of all networks lie in one tensor `[part, receiver, sender]`, a
-network after the other. A *fan* is such a tensor seen from the receiving end: messages
-that run backwards belong to a second fan, the transpose of the first.
+All neurons of a batch are numbered, network after network. Blocks of one shape of all
+networks form one tensor `[part, receiver, sender]`, again network after network. A
+*fan* is such a tensor seen from the receiving end: messages that run backwards belong
+to a second fan, the transpose of the first.
 """
 
 from collections import Counter
@@ -23,9 +23,9 @@ class Fan:
     """Edges from every sender of a part to every receiver of the part."""
 
     receivers: Tensor
-    """`[part, receiver]`, running number of each neuron."""
+    """`[part, receiver]`, number of each neuron in the batch."""
     senders: Tensor
-    """`[part, sender]`, running number of each neuron."""
+    """`[part, sender]`, number of each neuron in the batch."""
     is_reversed: bool
     """Whether they run against the weights."""
 
@@ -45,58 +45,58 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
+class UnionGraph:
     """The neurons and edges of a batch, without any value."""
 
     pieces: tuple[tuple[Piece, ...], ...]
-    """What each fan along the weights is made of, in order."""
+    """The blocks that each fan along the weights consists of, in order."""
     fans: tuple[Fan, ...]
     """The fans along the weights, then, if messages run both ways, their transposes."""
-    slots: Tensor
-    """`[neuron]`, its place if every network were as large as the largest."""
+    padded: Tensor
+    """`[neuron]`, its number if every network were as large as the largest."""
     is_real: Tensor
-    """`[network, slot]`, whether a neuron has the slot; networks stack after stack."""
+    """`[network, padded neuron]`, false for padding; networks stack after stack."""
     is_even: bool
     """Whether all networks have equally many neurons."""
     degree: Tensor
-    """`[neuron]`, how many messages it gets."""
-    places: Tensor | None
-    """`[network]`, place in the batch of the networks, stack after stack; None where
+    """`[neuron]`, how many messages it receives."""
+    positions: Tensor | None
+    """`[network]`, position in the batch of the networks, stack after stack; None where
     that is their order."""
     outputs: Tensor | None
-    """`[network, output]`, running numbers of the output neurons; None where networks
-    have different numbers of outputs."""
+    """`[network, output]`, numbers of the output neurons; None where networks have
+    different numbers of outputs."""
 
     @property
     def num_forward(self) -> int:
         """Number of fans along the weights."""
         return len(self.pieces)
 
-    def spread(self, nodes: Tensor) -> Tensor:
-        """Return `[network, slot, width]` from `[neuron, width]`, zeros in between."""
+    def pad(self, nodes: Tensor) -> Tensor:
+        """Return `[network, padded neuron, width]` from `[neuron, width]`."""
         shape = *self.is_real.shape, nodes.shape[-1]
         if self.is_even:
             return nodes.view(shape)
         empty = nodes.new_zeros(self.is_real.numel(), nodes.shape[-1])
-        return empty.index_copy(0, self.slots, nodes).view(shape)
+        return empty.index_copy(0, self.padded, nodes).view(shape)
 
     def in_order(self, answers: Tensor) -> Tensor:
-        """Return one row a network in the batch's order, from rows stack by stack."""
-        if self.places is None:
+        """Return one row per network in the batch's order, from rows stack by stack."""
+        if self.positions is None:
             return answers
-        return torch.empty_like(answers).index_copy(0, self.places, answers)
+        return torch.empty_like(answers).index_copy(0, self.positions, answers)
 
 
-def find_wiring(
+def find_union_graph(
     batch: NetworkBatch, *, both_ways: bool, ties: bool, tell_linear: bool
-) -> Wiring:
-    """Return where the neurons and edges of a batch are.
+) -> UnionGraph:
+    """Return the graph of all networks of a batch.
 
     Args:
         batch: the networks; what depends on one architecture alone is kept with it.
         both_ways: whether messages also run against the weights.
         ties: whether residual connections are edges.
-        tell_linear: whether linear layers get fans apart from kernels.
+        tell_linear: whether linear layers and kernels get separate fans.
 
     Raises:
         ValueError: if a parameter of a network has no certain place.
@@ -104,10 +104,10 @@ def find_wiring(
     device = batch.like.device
     if len(batch.stacks) == 1:
         graph, count = batch.graph, len(batch)
-        return _wire_alike(graph, count, device, both_ways, ties, tell_linear)
+        return _build_for_one(graph, count, device, both_ways, ties, tell_linear)
     stacks = [(stack.graph, len(stack)) for stack in batch.stacks]
-    places = torch.cat([stack.places for stack in batch.stacks])
-    return _wire(stacks, places, device, both_ways, ties, tell_linear)
+    positions = torch.cat([stack.positions for stack in batch.stacks])
+    return _build(stacks, positions, device, both_ways, ties, tell_linear)
 
 
 def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
@@ -120,13 +120,15 @@ def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
     Returns:
         What `NGGNNBackboneConfig.typical_log_degree` should be.
     """
-    wiring = find_wiring(batch, both_ways=reversed_edges, ties=True, tell_linear=False)
-    return float(wiring.degree.double().log1p().mean())
+    graph = find_union_graph(
+        batch, both_ways=reversed_edges, ties=True, tell_linear=False
+    )
+    return float(graph.degree.double().log1p().mean())
 
 
 @derived
 def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
-    """Return where some neurons stand among all of their network."""
+    """Return the numbers of some neurons among all of their network."""
     start = sum(group.size for group in graph.groups[: neurons.group])
     return start + torch.tensor(tuple(neurons.index)).long()
 
@@ -137,47 +139,47 @@ def count_neurons(graph: NeuralGraph) -> int:
 
 
 @derived
-def _wire_alike(
+def _build_for_one(
     graph: NeuralGraph,
     count: int,
     device: torch.device,
     both_ways: bool,
     ties: bool,
     tell_linear: bool,
-) -> Wiring:
-    """Return the wiring of `count` networks of one architecture."""
-    return _wire([(graph, count)], None, device, both_ways, ties, tell_linear)
+) -> UnionGraph:
+    """Return the graph of `count` networks of one architecture."""
+    return _build([(graph, count)], None, device, both_ways, ties, tell_linear)
 
 
-def _wire(
+def _build(
     stacks: Sequence[tuple[NeuralGraph, int]],
-    places: Tensor | None,
+    positions: Tensor | None,
     device: torch.device,
     both_ways: bool,
     ties: bool,
     tell_linear: bool,
-) -> Wiring:
-    """Return the wiring, built on the CPU and then moved to the device.
+) -> UnionGraph:
+    """Return the graph, built on the CPU and then moved to the device.
 
     Args:
         stacks: each architecture with its number of networks.
-        places: `[network]`, place in the batch of the networks, stack after stack.
+        positions: `[network]`, place in the batch of the networks, stack after stack.
         device: where the tensors are moved.
         both_ways: whether messages also run against the weights.
         ties: whether residual connections are edges.
-        tell_linear: whether linear layers get fans apart from kernels.
+        tell_linear: whether linear layers and kernels get separate fans.
     """
-    starts, slots, first, network = [], [], 0, 0
+    starts, padded, first, network = [], [], 0, 0
     sizes = [count_neurons(graph) for graph, _ in stacks]
     for (graph, count), size in zip(stacks, sizes, strict=True):
         _check_places(graph)
         starts.append(first + size * torch.arange(count))
         rows = network + torch.arange(count)
-        slots.append((max(sizes) * rows[:, None] + torch.arange(size)).flatten())
+        padded.append((max(sizes) * rows[:, None] + torch.arange(size)).flatten())
         first, network = first + size * count, network + count
-    slot = torch.cat(slots)
+    numbers = torch.cat(padded)
     is_real = torch.zeros(network * max(sizes), dtype=torch.bool)
-    is_real[slot] = True
+    is_real[numbers] = True
     alike: dict[tuple[bool, int, int], list[tuple[Piece, Tensor, Tensor]]] = {}
     for index, (graph, _) in enumerate(stacks):
         for block, is_linear, targets, sources in _blocks(graph, ties):
@@ -199,14 +201,14 @@ def _wire(
             Fan(receivers=fan.senders, senders=fan.receivers, is_reversed=True)
             for fan in fans
         ]
-    return Wiring(
+    return UnionGraph(
         pieces=tuple(tuple(piece for piece, _, _ in found) for found in alike.values()),
         fans=tuple(fans),
-        slots=slot.to(device),
+        padded=numbers.to(device),
         is_real=is_real.view(network, -1).to(device),
         is_even=len(set(sizes)) == 1,
         degree=_degree(fans, first, device),
-        places=places,
+        positions=positions,
         outputs=_outputs([graph for graph, _ in stacks], starts, device),
     )
 
@@ -225,12 +227,12 @@ def _blocks(
 
 
 def _everywhere(numbers: Tensor, starts: Tensor) -> Tensor:
-    """Return the running numbers of `[part, neuron]` in every network of a stack."""
+    """Return the numbers in the batch of `[part, neuron]`, for each of a stack."""
     return (starts[:, None, None] + numbers).flatten(0, 1)
 
 
 def _degree(fans: list[Fan], count: int, device: torch.device) -> Tensor:
-    """Return how many messages each neuron gets."""
+    """Return how many messages each neuron receives."""
     degree = torch.zeros(count, device=device)
     for fan in fans:
         senders = float(fan.senders.shape[1])
@@ -242,7 +244,7 @@ def _degree(fans: list[Fan], count: int, device: torch.device) -> Tensor:
 def _outputs(
     graphs: Sequence[NeuralGraph], starts: list[Tensor], device: torch.device
 ) -> Tensor | None:
-    """Return the running numbers of output neurons, if all have equally many."""
+    """Return the numbers of output neurons, if all have equally many."""
     rows = [
         _everywhere(output_numbers(graph)[None], start)
         for graph, start in zip(graphs, starts, strict=True)
@@ -253,7 +255,7 @@ def _outputs(
 
 
 def output_numbers(graph: NeuralGraph) -> Tensor:
-    """Return where a network's outputs stand among all its neurons."""
+    """Return the numbers of a network's outputs among all its neurons."""
     roles = [group.role for group in graph.groups]
     sizes = torch.tensor([group.size for group in graph.groups])
     is_output = torch.tensor([role == "output" for role in roles])
