@@ -26,7 +26,7 @@ _UNEVEN_COST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GroupBar:
     """Where one group stands."""
 
     x: float
@@ -50,10 +50,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class DrawingLayout:
     """Where all groups stand, and how large the picture is."""
 
-    places: tuple[Place, ...]
+    places: tuple[GroupBar, ...]
     """One a group."""
     width: float
     """Width of the picture."""
@@ -61,7 +61,7 @@ class Placement:
     """Height of the picture."""
 
 
-def place_groups(graph: NeuralGraph, *, columns: int = 18) -> Placement:
+def place_groups(graph: NeuralGraph, *, columns: int = 18) -> DrawingLayout:
     """Give every group a place.
 
     A group stands right of all that it reads. Columns go on in a new line where it
@@ -77,7 +77,7 @@ def place_groups(graph: NeuralGraph, *, columns: int = 18) -> Placement:
         members[column].append(group)
     starts = _break_lines(graph, column_of, columns)
     rows: dict[int, float] = {}
-    places: dict[int, Place] = {}
+    places: dict[int, GroupBar] = {}
     bottom = 0.0
     for line, (start, stop) in enumerate(itertools.pairwise(starts)):
         stacks = [_stack(graph, members[column], rows) for column in range(start, stop)]
@@ -86,14 +86,14 @@ def place_groups(graph: NeuralGraph, *, columns: int = 18) -> Placement:
             top = middle + height / 2
             for group in stack:
                 size = bar_height(graph.groups[group].size)
-                places[group] = Place(
+                places[group] = GroupBar(
                     MARGIN + (number + 0.5) * COLUMN, top, size, line, start + number
                 )
                 rows[group] = top - size / 2 - middle
                 top -= size + _GAP
         bottom = 2 * (middle - bottom) + bottom
     longest = max(stop - start for start, stop in itertools.pairwise(starts))
-    return Placement(
+    return DrawingLayout(
         tuple(places[group] for group in range(len(graph.groups))),
         2 * MARGIN + longest * COLUMN,
         -bottom,

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .columns import COLUMN, Place, Placement, place_groups
+from .columns import COLUMN, DrawingLayout, GroupBar, place_groups
 from .neural_graph import NeuralGraph, NeuronGroup, Neurons, WeightBlock
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def draw_graph(graph: NeuralGraph, file: Path, *, dots_per_inch: int = 110) -> N
 
 
 class _Painter:
-    def __init__(self, graph: NeuralGraph, placement: Placement, axes: "Axes") -> None:
+    def __init__(
+        self, graph: NeuralGraph, placement: DrawingLayout, axes: "Axes"
+    ) -> None:
         self.graph = graph
         self.places = placement.places
         self.axes = axes
@@ -171,7 +173,7 @@ class _Painter:
         else:
             self._arc((start.x, start.top), (stop.x, stop.top), color)
 
-    def _end(self, neurons: Neurons) -> tuple[Place, tuple[float, float]]:
+    def _end(self, neurons: Neurons) -> tuple[GroupBar, tuple[float, float]]:
         """Return where a group stands, and from where to where the neurons reach."""
         place = self.places[neurons.group]
         return place, place.span(neurons, self.graph.groups[neurons.group].size)
@@ -229,7 +231,7 @@ class _Painter:
         x += _BAR / 2
         self._curve([(x, y0), (x + 0.45, y0), (x + 0.45, y1), (x, y1)], color)
 
-    def _loop(self, start: Place, stop: Place, color: str) -> None:
+    def _loop(self, start: GroupBar, stop: GroupBar, color: str) -> None:
         """Draw a block that leads back, below the bars."""
         low0, low1 = start.top - start.height, stop.top - stop.height
         depth = min(low0, low1) - 0.3

@@ -10,8 +10,8 @@ from torch.nn.parameter import UninitializedParameter
 from l2o.graph.neural_graph import NeuralGraph
 
 from .assemble import assemble
-from .shadow import run_in_shadow
-from .wiring import Wiring
+from .replay import run_isolated
+from .tracer import Tracer
 
 
 def trace(
@@ -39,14 +39,14 @@ def trace(
     _check(named)
     core = unwrapped(model)
 
-    def start() -> Wiring:
-        return Wiring(list(named), list(named.values()))
+    def start() -> Tracer:
+        return Tracer(list(named), list(named.values()))
 
-    wiring = run_in_shadow(core, args, kwargs, start)
+    tracer = run_isolated(core, args, kwargs, start)
     title = f"trace of {type(core).__name__}"
-    graph = assemble(wiring.record, named, source=title)
-    if strict and (graph.unplaced or wiring.unknown):
-        raise ValueError(_complaint(graph, list(wiring.unknown)))
+    graph = assemble(tracer.log, named, source=title)
+    if strict and (graph.unplaced or tracer.unknown):
+        raise ValueError(_complaint(graph, list(tracer.unknown)))
     return graph
 
 

@@ -19,19 +19,19 @@ from l2o.graph.neural_graph import (
 )
 
 from .exchange import exchangeable, is_diagonal
-from .places import Place, settle
-from .record import Ids, Join, Record
+from .locations import Location, settle
+from .trace_log import Ids, Join, TraceLog
 
 
 def assemble(
-    record: Record, parameters: Mapping[str, Tensor], *, source: str
+    log: TraceLog, parameters: Mapping[str, Tensor], *, source: str
 ) -> NeuralGraph:
     """Return the graph of a traced network."""
     names = list(parameters)
-    places, reasons = settle(record, list(parameters.values()))
-    sets = exchangeable(record, places)
-    visible = [join for join in record.joins if join.kind is not None]
-    builder = _Builder(record, places, visible)
+    places, reasons = settle(log, list(parameters.values()))
+    sets = exchangeable(log, places)
+    visible = [join for join in log.joins if join.kind is not None]
+    builder = _Builder(log, places, visible)
     groups = builder.groups()
     blocks, nodes = builder.blocks(names)
     isolated = isolate(
@@ -60,16 +60,16 @@ class _Builder:
     """Turns neuron numbers into selections of groups."""
 
     def __init__(
-        self, record: Record, places: Sequence[Sequence[Place]], ties: Sequence[Join]
+        self, log: TraceLog, places: Sequence[Sequence[Location]], ties: Sequence[Join]
     ) -> None:
-        self._record = record
+        self._log = log
         self._places = places
         self._ties = ties
         ends = [place.target for own in places for place in own]
         ends += [p.source for own in places for p in own if p.source is not None]
         ends += [ids for join in ties for ids in (join.source, join.target)]
         used = np.concatenate(ends) if ends else np.arange(0)
-        kept = np.unique(record.group_of(used)) if len(used) else np.arange(0)
+        kept = np.unique(log.group_of(used)) if len(used) else np.arange(0)
         self._kept = kept.tolist()
         self._number = {group: number for number, group in enumerate(self._kept)}
 
@@ -79,7 +79,7 @@ class _Builder:
         top = max(depths.values(), default=0) or 1
         found = []
         for number in self._kept:
-            draft = self._record.groups[number]
+            draft = self._log.groups[number]
             found.append(
                 NeuronGroup(
                     name=draft.name,
@@ -92,9 +92,9 @@ class _Builder:
         return found
 
     def _role(self, number: int) -> Role:
-        draft = self._record.groups[number]
+        draft = self._log.groups[number]
         ids = range(draft.start, draft.start + draft.size)
-        if all(neuron in self._record.ends for neuron in ids):
+        if all(neuron in self._log.ends for neuron in ids):
             return "output"
         return "input" if draft.is_input else "hidden"
 
@@ -104,16 +104,16 @@ class _Builder:
         for place in (place for own in self._places for place in own):
             if place.source is None:
                 continue
-            (target,) = set(self._record.group_of(place.target[:1]).tolist())
-            for source in set(self._record.group_of(place.source).tolist()):
+            (target,) = set(self._log.group_of(place.target[:1]).tolist())
+            for source in set(self._log.group_of(place.source).tolist()):
                 steps.setdefault(target, []).append(
                     (source, int(not is_diagonal(place)))
                 )
         for join in self._ties:
             if join.kind == "dot":
                 continue
-            (target,) = set(self._record.group_of(join.target[:1]).tolist())
-            for source in set(self._record.group_of(join.source).tolist()):
+            (target,) = set(self._log.group_of(join.target[:1]).tolist())
+            for source in set(self._log.group_of(join.source).tolist()):
                 steps.setdefault(target, []).append((source, 0))
         depth: dict[int, int] = {}
         for number in self._kept:
@@ -158,8 +158,8 @@ class _Builder:
         """Return the visible ties, split by group."""
         found = []
         for join in self._ties:
-            owner = self._record.group_of(join.source)
-            goal = self._record.group_of(join.target)
+            owner = self._log.group_of(join.source)
+            goal = self._log.group_of(join.target)
             for pair in np.unique(np.stack([owner, goal]), axis=1).T:
                 chosen = (owner == pair[0]) & (goal == pair[1])
                 (source,) = self._select(join.source[chosen])
@@ -175,7 +175,7 @@ class _Builder:
             seen = [
                 self._select(ids)[0]
                 for ids in members
-                if int(self._record.group_of(ids[:1])[0]) in self._number
+                if int(self._log.group_of(ids[:1])[0]) in self._number
             ]
             if seen:
                 found.append(Symmetry(tuple(seen)))
@@ -183,10 +183,10 @@ class _Builder:
 
     def _select(self, ids: Ids) -> list[Neurons]:
         """Return neurons as selections, one a group."""
-        owners = self._record.group_of(ids)
+        owners = self._log.group_of(ids)
         found = []
         for group in dict.fromkeys(owners.tolist()):
-            index = ids[owners == group] - self._record.groups[group].start
+            index = ids[owners == group] - self._log.groups[group].start
             found.append(Neurons(self._number[group], _compressed(index)))
         return found
 

@@ -6,28 +6,30 @@ from torch import Tensor
 from l2o.graph.neural_graph import Operation
 
 from .contraction import product
-from .marks import Marks, Seen, compact
-from .wiring import Wiring
+from .labels import Labelled, Labels, compact
+from .tracer import Tracer
 
 _CALL = Operation(name="attention")
 
 
-def attention(wiring: Wiring, query: Seen, key: Seen, value: Seen) -> Marks:
-    """Return the marks of `softmax(q @ k.T) @ v`, each `[..., token, unit]`."""
+def attention(
+    tracer: Tracer, query: Labelled, key: Labelled, value: Labelled
+) -> Labels:
+    """Return the labels of `softmax(q @ k.T) @ v`, each `[..., token, unit]`."""
     lead = query.shape[:-2]
     repeats = query.shape[-3] // key.shape[-3] if lead else 1
     query, key, value = (
-        _folded(wiring, item, 1 if item is query else repeats)
+        _folded(tracer, item, 1 if item is query else repeats)
         for item in (query, key, value)
     )
     planes = tuple(plane.transpose(1, 2) for plane in key.planes)
-    turned = Seen(key.value.transpose(1, 2), Marks(planes=planes, depends=True))
-    product(wiring, query, turned, _CALL)
+    turned = Labelled(key.value.transpose(1, 2), Labels(planes=planes, depends=True))
+    product(tracer, query, turned, _CALL)
     shape = *query.shape[:2], value.shape[1]
-    scores = Seen(torch.empty(shape, device="meta"), Marks(depends=True))
-    found = product(wiring, scores, value, _CALL).planes
+    scores = Labelled(torch.empty(shape, device="meta"), Labels(depends=True))
+    found = product(tracer, scores, value, _CALL).planes
     heads, units = query.shape[0], value.shape[2]
-    return Marks(
+    return Labels(
         planes=tuple(
             compact(p.expand(heads, 1, units).reshape(*lead, 1, units)) for p in found
         ),
@@ -35,7 +37,7 @@ def attention(wiring: Wiring, query: Seen, key: Seen, value: Seen) -> Marks:
     )
 
 
-def _folded(wiring: Wiring, seen: Seen, repeats: int) -> Seen:
+def _folded(tracer: Tracer, seen: Labelled, repeats: int) -> Labelled:
     """Return `[..., head, token, unit]` as `[batch, token, unit]`, heads repeated."""
     lead = seen.shape[:-2]
 
@@ -45,6 +47,6 @@ def _folded(wiring: Wiring, seen: Seen, repeats: int) -> Seen:
         return tensor.reshape(-1, *tensor.shape[-2:])
 
     if seen.codes is not None:
-        wiring.lose(seen, "fused attention of a parameter")
+        tracer.lose(seen, "fused attention of a parameter")
     planes = [fold(plane.expand(*lead, *plane.shape[-2:])) for plane in seen.planes]
-    return Seen(fold(seen.value), Marks(planes=tuple(planes), depends=True))
+    return Labelled(fold(seen.value), Labels(planes=tuple(planes), depends=True))

@@ -8,32 +8,34 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .marks import Codes, Marks, Seen
-from .record import Ids, axes_of, first_order
-from .wiring import Wiring
+from .labels import Codes, Labelled, Labels
+from .trace_log import Ids, axes_of, first_order
+from .tracer import Tracer
 
 
-def product(wiring: Wiring, first: Seen, second: Seen, operation: Operation) -> Marks:
-    """Return the marks of `[b, m, k] @ [b, k, n]`."""
+def product(
+    tracer: Tracer, first: Labelled, second: Labelled, operation: Operation
+) -> Labels:
+    """Return the labels of `[b, m, k] @ [b, k, n]`."""
     if first.codes is not None and second.codes is not None:
         if not _is_query(first.codes, second.codes):
             for codes in (first.codes, second.codes):
-                wiring.record.spoil(codes, "it is multiplied by another parameter")
+                tracer.log.unplace(codes, "it is multiplied by another parameter")
             shape = first.shape[0], first.shape[1], second.shape[2]
             blurred = Codes(shape, (0, 0, 0), first.codes.offset, is_summary=True)
-            return Marks(codes=blurred, depends=True)
-        first = wiring.promote(first, 2)
+            return Labels(codes=blurred, depends=True)
+        first = tracer.promote(first, 2)
     if second.codes is not None:
-        return _weighted(wiring, first, second.codes, operation)
+        return _weighted(tracer, first, second.codes, operation)
     if first.codes is not None and second.planes and second.value.stride(1) == 1:
-        first = wiring.promote(first, 2)  # learned queries meet transposed keys
+        first = tracer.promote(first, 2)  # learned queries meet transposed keys
     if first.codes is not None:
-        flipped = _flip(wiring, second)
+        flipped = _flip(tracer, second)
         weight = first.codes.reshaped(_turned(first.shape), (0, 2, 1))
-        marks = _weighted(wiring, flipped, weight, operation)
-        planes = tuple(plane.transpose(1, 2) for plane in marks.planes)
-        return Marks(planes=planes, depends=True)
-    return _dotted(wiring, first, second)
+        labels = _weighted(tracer, flipped, weight, operation)
+        planes = tuple(plane.transpose(1, 2) for plane in labels.planes)
+        return Labels(planes=planes, depends=True)
+    return _dotted(tracer, first, second)
 
 
 def _is_query(first: Codes, second: Codes) -> bool:
@@ -51,41 +53,43 @@ def _turned(shape: Sequence[int]) -> tuple[int, ...]:
     return shape[0], shape[2], shape[1]
 
 
-def _flip(wiring: Wiring, seen: Seen) -> Seen:
+def _flip(tracer: Tracer, seen: Labelled) -> Labelled:
     """Return a tensor with its last two axes exchanged; views keep its storage."""
     if seen.planes or seen.codes is not None:
         planes = tuple(plane.transpose(1, 2) for plane in seen.planes)
-        return Seen(seen.value.transpose(1, 2), Marks(planes=planes, depends=True))
-    return wiring.ledger.see(seen.value.transpose(1, 2))
+        return Labelled(seen.value.transpose(1, 2), Labels(planes=planes, depends=True))
+    return tracer.store.see(seen.value.transpose(1, 2))
 
 
-def _weighted(wiring: Wiring, data: Seen, weight: Codes, operation: Operation) -> Marks:
-    """Return the marks of activations times a weight `[b, k, n]`."""
+def _weighted(
+    tracer: Tracer, data: Labelled, weight: Codes, operation: Operation
+) -> Labels:
+    """Return the labels of activations times a weight `[b, k, n]`."""
     batch, inner, outer = weight.shape
     parts = batch if 0 in weight.axes else 1
     tables = None if weight.is_summary else _tables(weight, parts)
     if tables is None:
-        wiring.record.spoil(weight, "its entries are used out of order")
+        tracer.log.unplace(weight, "its entries are used out of order")
         for plane in data.planes:
-            wiring.record.freeze(plane)
-        return Marks(depends=True)
-    sources, kept = _inner(wiring, data, parts, inner)
+            tracer.log.freeze(plane)
+        return Labels(depends=True)
+    sources, kept = _inner(tracer, data, parts, inner)
     rows = [None] * parts if sources is None else list(sources.reshape(parts, inner))
     key = tuple(
         (table.base, table.rows.tobytes(), table.columns.tobytes()) for table in tables
     )
-    target, is_new = wiring.targets(key, weight, parts * outer, rows, operation)
+    target, is_new = tracer.targets(key, weight, parts * outer, rows, operation)
     for part, table in enumerate(tables) if is_new else ():
         ids = target[part * outer : (part + 1) * outer].numpy()
-        connect(wiring, table, ids, rows[part], operation)
+        connect(tracer, table, ids, rows[part], operation)
     if parts > 1:
         for plane in kept:
-            wiring.record.colour(plane, axes_of(plane) & {0})
-    return Marks(planes=(target.view(parts, 1, outer), *kept), depends=True)
+            tracer.log.distinguish(plane, axes_of(plane) & {0})
+    return Labels(planes=(target.view(parts, 1, outer), *kept), depends=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class MatrixCodes:
     """The codes of a matrix of edges: `base + rows[target] + columns[source]`."""
 
     base: int
@@ -97,13 +101,13 @@ class Table:
     """How codes advance along them."""
 
 
-def _tables(weight: Codes, parts: int) -> list[Table] | None:
+def _tables(weight: Codes, parts: int) -> list[MatrixCodes] | None:
     """Return the codes of a weight `[b, k, n]` part by part, None if irregular."""
     _, inner, outer = weight.shape
     if weight.dense is None:
         step, column, row = weight.strides
         return [
-            Table(
+            MatrixCodes(
                 base=weight.offset + part * step,
                 rows=np.arange(outer) * row,
                 columns=np.arange(inner) * column,
@@ -116,12 +120,12 @@ def _tables(weight: Codes, parts: int) -> list[Table] | None:
         rows, columns = grid[0] - base, grid[:, 0] - base
         if (grid < 0).any() or (grid != base + rows + columns[:, None]).any():
             return None
-        tables.append(Table(base=base, rows=rows, columns=columns))
+        tables.append(MatrixCodes(base=base, rows=rows, columns=columns))
     return tables
 
 
 def _inner(
-    wiring: Wiring, data: Seen, parts: int, inner: int
+    tracer: Tracer, data: Labelled, parts: int, inner: int
 ) -> tuple[Ids | None, list[Tensor]]:
     """Return the neurons along the contracted axis, and the planes that stay."""
     allowed = (0, 2) if parts > 1 else (2,)
@@ -130,31 +134,31 @@ def _inner(
         found = [plane for plane in data.planes if not axes_of(plane)][:1]
     kept = [p for p in data.planes if not any(p is f for f in found) and axes_of(p)]
     for plane in found[1:]:
-        wiring.record.freeze(plane)
-    plane = wiring.vector(found[0], allowed) if found else None
+        tracer.log.freeze(plane)
+    plane = tracer.vector(found[0], allowed) if found else None
     for other in found[1:]:
-        wiring.record.freeze(other)
-        wiring.record.freeze(found[0])
+        tracer.log.freeze(other)
+        tracer.log.freeze(found[0])
     if plane is None:
-        if not found and not data.marks.depends and not data.planes:
+        if not found and not data.labels.depends and not data.planes:
             return None, kept  # a constant, such as the first state of a recurrence
         name = "positions" if data.planes or found else "inputs"
-        plane = wiring.plain(data, allowed if parts > 1 else (2,), name)
+        plane = tracer.plain(data, allowed if parts > 1 else (2,), name)
     ids = plane.expand(parts, 1, inner).reshape(-1)
-    return _complete(wiring, ids), kept
+    return _complete(tracer, ids), kept
 
 
-def _complete(wiring: Wiring, ids: Tensor) -> Ids:
+def _complete(tracer: Tracer, ids: Tensor) -> Ids:
     """Return neuron numbers with fixed neurons where there were none."""
     holes = ids < 0
     if bool(holes.any()):
         ids = ids.clone()
-        ids[holes] = wiring.record.add_group("inputs", int(holes.sum()), frozen=True)
+        ids[holes] = tracer.log.add_group("inputs", int(holes.sum()), frozen=True)
     return ids.numpy()
 
 
-def _dotted(wiring: Wiring, first: Seen, second: Seen) -> Marks:
-    """Return the marks of a product of two activations, such as attention scores."""
+def _dotted(tracer: Tracer, first: Labelled, second: Labelled) -> Labels:
+    """Return the labels of a product of two activations, such as attention scores."""
     left = first.placed((1, 1, 1, 1), (0, 1, 3))  # axes (b, m, n, k)
     right = _swapped(second)
     kept: list[Tensor] = []
@@ -167,47 +171,47 @@ def _dotted(wiring: Wiring, first: Seen, second: Seen) -> Marks:
             if index not in used and axes_of(other) & lines
         ]
         if not hits:
-            _alone(wiring, plane, right, kept)
+            _alone(tracer, plane, right, kept)
             continue
         index, other = hits[0]
         used.add(index)
         for _, more in hits[1:]:
-            wiring.record.freeze(more)
+            tracer.log.freeze(more)
         if {1, 2} & (lines | axes_of(other)) and 3 in lines | axes_of(other):
-            wiring.record.freeze(plane)
-            wiring.record.freeze(other)
+            tracer.log.freeze(plane)
+            tracer.log.freeze(other)
         elif 3 in lines and 3 in axes_of(other):
-            wiring.dot(plane, other)
-            wiring.mean(plane, (3,))
-            wiring.mean(other, (3,))
+            tracer.dot(plane, other)
+            tracer.mean(plane, (3,))
+            tracer.mean(other, (3,))
         elif 3 in lines | axes_of(other):
-            wiring.record.freeze(plane)
-            wiring.record.freeze(other)
+            tracer.log.freeze(plane)
+            tracer.log.freeze(other)
         else:
-            kept.append(wiring.cross("gate", plane, other))
+            kept.append(tracer.cross("gate", plane, other))
     for index, plane in enumerate(right.planes):
         if index not in used:
-            _alone(wiring, plane, left, kept)
+            _alone(tracer, plane, left, kept)
     planes = tuple(plane[..., 0] for plane in kept)
-    return Marks(planes=planes, depends=True)
+    return Labels(planes=planes, depends=True)
 
 
-def _swapped(second: Seen) -> Seen:
+def _swapped(second: Labelled) -> Labelled:
     """Return `[b, k, n]` as `[b, 1, n, k]`."""
     planes = tuple(plane.transpose(1, 2)[:, None] for plane in second.planes)
     value = second.value.transpose(1, 2)[:, None]
-    depends, noise = second.marks.depends, second.marks.noise
-    return Seen(value, Marks(planes=planes, depends=depends, noise=noise))
+    depends, noise = second.labels.depends, second.labels.noise
+    return Labelled(value, Labels(planes=planes, depends=depends, noise=noise))
 
 
-def _alone(wiring: Wiring, plane: Tensor, other: Seen, kept: list[Tensor]) -> None:
+def _alone(tracer: Tracer, plane: Tensor, other: Labelled, kept: list[Tensor]) -> None:
     """Carry a plane that the other operand does not have through a product."""
     if not axes_of(plane):
-        wiring.record.freeze(plane)
+        tracer.log.freeze(plane)
         return
-    wiring.admit(plane, other)
+    tracer.admit(plane, other)
     if 3 in axes_of(plane):
-        wiring.mean(plane, (3,))
+        tracer.mean(plane, (3,))
     else:
         kept.append(plane)
 
@@ -224,18 +228,18 @@ class _Run:
 
 
 def connect(
-    wiring: Wiring,
-    table: Table,
+    tracer: Tracer,
+    table: MatrixCodes,
     target: Ids,
     source: Ids | None,
     operation: Operation,
 ) -> None:
-    """Record a matrix of edges, a block for each regular piece."""
+    """TraceLog a matrix of edges, a block for each regular piece."""
     if source is None:
         places = np.arange(len(table.columns))
         runs = _march(places, table.columns[:, None], ())
     else:
-        runs = _runs(wiring, source, table.columns)
+        runs = _runs(tracer, source, table.columns)
     for row in _march(target, table.rows[:, None], ()):
         for run in runs:
             sizes = (1, len(row.neurons), len(run.neurons))
@@ -245,12 +249,12 @@ def connect(
                 table.base + row.offset + run.offset,
             )
             ends = np.arange(0) if source is None else run.neurons
-            wiring.use(codes, row.neurons, ends, operation)
+            tracer.use(codes, row.neurons, ends, operation)
 
 
-def _runs(wiring: Wiring, source: Ids, columns: Ids) -> list[_Run]:
+def _runs(tracer: Tracer, source: Ids, columns: Ids) -> list[_Run]:
     """Split sources into runs of one group, one spacing, and equally many cells."""
-    groups = wiring.record.group_of(source)
+    groups = tracer.log.group_of(source)
     runs: list[_Run] = []
     for group in first_order(groups)[0]:
         places = np.flatnonzero(groups == group)

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .places import Place
-from .record import Ids, Record, mix
-from .unions import merge
+from .locations import Location
+from .trace_log import Ids, TraceLog, mix
+from .union_find import merge
 
 Words = NDArray[np.uint64]
 
 
-def exchangeable(record: Record, places: Sequence[Sequence[Place]]) -> list[list[Ids]]:
+def exchangeable(
+    log: TraceLog, places: Sequence[Sequence[Location]]
+) -> list[list[Ids]]:
     """Return sets of threads that may change places.
 
     Neurons joined one to one (by a residual sum, a norm's scale, an attention score, a
@@ -24,18 +26,18 @@ def exchangeable(record: Record, places: Sequence[Sequence[Place]]) -> list[list
         For each set, its members: one array of neurons for each slot of the threads,
         entry i belonging to thread i.
     """
-    colours = _coloured(record, places)
-    sources, targets, codes = _edges(record, places)
-    root = merge(np.arange(record.size), sources, targets)
-    order = np.lexsort((np.arange(record.size), root))
+    colours = _coloured(log, places)
+    sources, targets, codes = _edges(log, places)
+    root = merge(np.arange(log.size), sources, targets)
+    order = np.lexsort((np.arange(log.size), root))
     starts = np.flatnonzero(np.diff(root[order], prepend=-1))
-    slot = np.empty(record.size, dtype=np.int64)
-    lengths = np.diff(np.append(starts, record.size))
-    slot[order] = np.arange(record.size) - np.repeat(starts, lengths)
-    thread = np.empty(record.size, dtype=np.int64)
+    slot = np.empty(log.size, dtype=np.int64)
+    lengths = np.diff(np.append(starts, log.size))
+    slot[order] = np.arange(log.size) - np.repeat(starts, lengths)
+    thread = np.empty(log.size, dtype=np.int64)
     thread[order] = np.repeat(np.arange(len(starts)), lengths)
 
-    groups = record.group_of(np.arange(record.size)).astype(np.uint64)
+    groups = log.group_of(np.arange(log.size)).astype(np.uint64)
     looks = mix(slot.astype(np.uint64), groups, colours)
     wires = mix(slot[sources].astype(np.uint64), slot[targets].astype(np.uint64), codes)
     signature = np.zeros(len(starts), dtype=np.uint64)
@@ -43,7 +45,7 @@ def exchangeable(record: Record, places: Sequence[Sequence[Place]]) -> list[list
     np.add.at(signature, thread[sources], wires)
 
     free = np.ones(len(starts), dtype=bool)
-    free[thread[record.frozen[: record.size]]] = False
+    free[thread[log.frozen[: log.size]]] = False
     alike: dict[tuple[int, int], list[int]] = {}
     for number in np.flatnonzero(free):
         key = int(signature[number]), int(lengths[number])
@@ -55,11 +57,11 @@ def exchangeable(record: Record, places: Sequence[Sequence[Place]]) -> list[list
     ]
 
 
-def _coloured(record: Record, places: Sequence[Sequence[Place]]) -> Words:
+def _coloured(log: TraceLog, places: Sequence[Sequence[Location]]) -> Words:
     """Return the colours, told further apart by the places in blocks."""
-    colours = record.colours[: record.size].copy()
+    colours = log.colours[: log.size].copy()
     for place in (place for own in places for place in own):
-        serial = np.uint64(record.next_serial())
+        serial = np.uint64(log.next_serial())
         ends = (place.target,) if place.source is None else (place.target, place.source)
         for side, ids in enumerate(ends):
             part = np.zeros(len(ids), dtype=np.uint64)
@@ -71,16 +73,18 @@ def _coloured(record: Record, places: Sequence[Sequence[Place]]) -> Words:
     return colours
 
 
-def _edges(record: Record, places: Sequence[Sequence[Place]]) -> tuple[Ids, Ids, Words]:
+def _edges(
+    log: TraceLog, places: Sequence[Sequence[Location]]
+) -> tuple[Ids, Ids, Words]:
     """Return all one-to-one joins: sources, targets, and what kind each is."""
     found: list[tuple[Ids, Ids, Words]] = []
-    for join in record.joins:
-        code = mix(np.uint64(record.next_serial()), np.uint64(join.code))
+    for join in log.joins:
+        code = mix(np.uint64(log.next_serial()), np.uint64(join.code))
         found.append((join.source, join.target, np.repeat(code, len(join.source))))
     for place in (place for own in places for place in own):
         if place.source is not None and is_diagonal(place):
             width = place.view.shape[1]
-            code = mix(np.uint64(record.next_serial()))
+            code = mix(np.uint64(log.next_serial()))
             found.append(
                 (
                     np.repeat(place.source, width),
@@ -95,7 +99,7 @@ def _edges(record: Record, places: Sequence[Sequence[Place]]) -> tuple[Ids, Ids,
     return np.concatenate(sources), np.concatenate(targets), np.concatenate(codes)
 
 
-def is_diagonal(place: Place) -> bool:
+def is_diagonal(place: Location) -> bool:
     """Whether a block joins each source to targets of its own."""
     shape = place.view.shape
     return place.source is not None and shape[0] > 1 and shape[2] == 1

@@ -9,34 +9,34 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .contraction import Table, connect
-from .marks import Codes, Marks, Seen
+from .contraction import MatrixCodes, connect
+from .labels import Codes, Labelled, Labels
 from .pointwise import pointwise
-from .record import axes_of
-from .wiring import Wiring
+from .trace_log import axes_of
+from .tracer import Tracer
 
 
 def convolution(
-    wiring: Wiring,
-    data: Seen,
-    weight: Seen,
-    bias: Seen | None,
+    tracer: Tracer,
+    data: Labelled,
+    weight: Labelled,
+    bias: Labelled | None,
     groups: int,
     is_transposed: bool,
     operation: Operation,
-) -> Marks:
-    """Return the marks of a convolution with a batch axis and channels on axis 1."""
+) -> Labels:
+    """Return the labels of a convolution with a batch axis and channels on axis 1."""
     if weight.codes is None:
-        return _fixed_filter(wiring, data, weight, groups, operation)
+        return _fixed_filter(tracer, data, weight, groups, operation)
     if data.codes is not None:
-        data = wiring.promote(data, 1)
+        data = tracer.promote(data, 1)
     codes = weight.codes.affine()
-    kept = _spatial_free(wiring, data)
-    plane = _channels(wiring, data)
+    kept = _spatial_free(tracer, data)
+    plane = _channels(tracer, data)
     if codes is None or codes.is_summary:
-        wiring.record.spoil(weight.codes, "its entries are used out of order")
-        wiring.record.freeze(plane)
-        return Marks(depends=True)
+        tracer.log.unplace(weight.codes, "its entries are used out of order")
+        tracer.log.freeze(plane)
+        return Labels(depends=True)
     inner = data.shape[1] // groups
     outer = codes.shape[1] if is_transposed else codes.shape[0] // groups
     row, column = codes.strides[:2]
@@ -51,31 +51,31 @@ def convolution(
     kind = "conv_transpose" if is_transposed else "conv"
     name = replace(operation, name=f"{kind}{data.value.dim() - 2}d")
     identity = (view.offset, view.strides, view.shape)
-    target, is_new = wiring.targets(identity, view, groups * outer, [source], name)
+    target, is_new = tracer.targets(identity, view, groups * outer, [source], name)
     if is_new:
-        _grouped(wiring, view, target.numpy(), source, name)
+        _grouped(tracer, view, target.numpy(), source, name)
     shape = [1, groups * outer] + [1] * (data.value.dim() - 2)
-    marks = Marks(planes=(target.view(shape), *kept), depends=True)
+    labels = Labels(planes=(target.view(shape), *kept), depends=True)
     if bias is None:
-        return marks
+        return labels
     shift = bias.placed([1, *bias.shape, *shape[2:]], (1,))
-    whole = Seen(torch.empty(shape, device="meta"), marks)
-    return pointwise(wiring, Operation(name="add"), [whole, shift], len(shape))
+    whole = Labelled(torch.empty(shape, device="meta"), labels)
+    return pointwise(tracer, Operation(name="add"), [whole, shift], len(shape))
 
 
 def _grouped(
-    wiring: Wiring, view: Codes, target: np.ndarray, source: np.ndarray, name: Operation
+    tracer: Tracer, view: Codes, target: np.ndarray, source: np.ndarray, name: Operation
 ) -> None:
-    """Record a grouped convolution: one block where its sources are one group."""
+    """TraceLog a grouped convolution: one block where its sources are one group."""
     parts, outer, inner = view.shape[:3]
-    owners = wiring.record.group_of(source)
+    owners = tracer.log.group_of(source)
     is_single = len(np.unique(source)) == len(source) and (owners == owners[0]).all()
     if parts > 1 and is_single:
-        wiring.use(view, target, source, name)
+        tracer.use(view, target, source, name)
         return
     step, row, column = view.strides[:3]
     for part in range(parts):
-        table = Table(
+        table = MatrixCodes(
             base=view.offset + part * step,
             rows=np.arange(outer) * row,
             columns=np.arange(inner) * column,
@@ -83,30 +83,30 @@ def _grouped(
             steps=view.strides[3:],
         )
         own = source[part * inner : (part + 1) * inner]
-        connect(wiring, table, target[part * outer : (part + 1) * outer], own, name)
+        connect(tracer, table, target[part * outer : (part + 1) * outer], own, name)
 
 
-def _channels(wiring: Wiring, data: Seen) -> Tensor:
+def _channels(tracer: Tracer, data: Labelled) -> Tensor:
     """Return the neurons of axis 1; inputs where there are none."""
     found = [plane for plane in data.planes if 1 in axes_of(plane)]
     if data.shape[1] == 1:
         found = [plane for plane in data.planes if not axes_of(plane)][:1]
     for plane in found[1:]:
-        wiring.record.freeze(plane)
-    plane = wiring.vector(found[0], (1,)) if len(found) == 1 else None
+        tracer.log.freeze(plane)
+    plane = tracer.vector(found[0], (1,)) if len(found) == 1 else None
     if plane is None:
         for lost in found:
-            wiring.record.freeze(lost)
+            tracer.log.freeze(lost)
         name = "inputs" if not data.planes else "positions"
-        return wiring.plain(data, (1,), name)
+        return tracer.plain(data, (1,), name)
     holes = plane < 0
     if bool(holes.any()):
         plane = plane.clone()
-        plane[holes] = wiring.record.add_group("inputs", int(holes.sum()), frozen=True)
+        plane[holes] = tracer.log.add_group("inputs", int(holes.sum()), frozen=True)
     return plane
 
 
-def _spatial_free(wiring: Wiring, data: Seen) -> list[Tensor]:
+def _spatial_free(tracer: Tracer, data: Labelled) -> list[Tensor]:
     """Return the planes of the batch axis; freeze those of spatial axes."""
     kept = []
     for plane in data.planes:
@@ -116,130 +116,130 @@ def _spatial_free(wiring: Wiring, data: Seen) -> list[Tensor]:
         if lines == {0}:
             kept.append(plane)
         else:
-            wiring.record.freeze(plane)
+            tracer.log.freeze(plane)
     return kept
 
 
 def _fixed_filter(
-    wiring: Wiring, data: Seen, weight: Seen, groups: int, operation: Operation
-) -> Marks:
-    """Return the marks of a convolution with a constant filter, such as a blur."""
+    tracer: Tracer, data: Labelled, weight: Labelled, groups: int, operation: Operation
+) -> Labels:
+    """Return the labels of a convolution with a constant filter, such as a blur."""
     is_depthwise = groups == data.shape[1] == weight.shape[0] and not weight.planes
     if not is_depthwise:
-        wiring.lose(data, f"{operation.name} by a computed filter")
-        wiring.lose(weight, f"{operation.name} by a computed filter")
-        return Marks(depends=True)
+        tracer.lose(data, f"{operation.name} by a computed filter")
+        tracer.lose(weight, f"{operation.name} by a computed filter")
+        return Labels(depends=True)
     kept = []
     for plane in data.planes:
         if axes_of(plane) <= {0, 1}:
             if 1 in axes_of(plane) and weight.varies_along((0,)):
-                wiring.record.freeze(plane)
+                tracer.log.freeze(plane)
             kept.append(plane)
         else:
-            wiring.record.freeze(plane)
-    wiring.note_once(kept, operation)
-    return Marks(planes=tuple(kept), depends=True)
+            tracer.log.freeze(plane)
+    tracer.note_once(kept, operation)
+    return Labels(planes=tuple(kept), depends=True)
 
 
-def embedding(wiring: Wiring, weight: Seen, index: Seen, rank: int) -> Marks:
-    """Return the marks of rows looked up in a table, `rank` axes before the last."""
+def embedding(tracer: Tracer, weight: Labelled, index: Labelled, rank: int) -> Labels:
+    """Return the labels of rows looked up in a table, `rank` axes before the last."""
     for plane in index.planes:
-        wiring.record.freeze(plane)
+        tracer.log.freeze(plane)
     assert weight.codes is not None
     codes = weight.codes.affine()
     if codes is None or codes.is_summary:
-        wiring.record.spoil(weight.codes, "its entries are used out of order")
-        return Marks(depends=True)
+        tracer.log.unplace(weight.codes, "its entries are used out of order")
+        return Labels(depends=True)
     rows, width = codes.shape
     operation = Operation(name="embedding")
     view = Codes(
         (1, width, rows), (0, codes.strides[1], codes.strides[0]), codes.offset
     )
     identity = (view.offset, view.strides, view.shape)
-    target, is_new = wiring.targets(identity, view, width, [], operation)
+    target, is_new = tracer.targets(identity, view, width, [], operation)
     if is_new:
-        source = wiring.record.add_group(f"{wiring.last} rows", rows, frozen=True)
-        wiring.use(view, target.numpy(), source.numpy(), operation)
+        source = tracer.log.add_group(f"{tracer.last} rows", rows, frozen=True)
+        tracer.use(view, target.numpy(), source.numpy(), operation)
     shape = [1] * rank + [width]
-    return Marks(planes=(target.view(shape),), depends=True)
+    return Labels(planes=(target.view(shape),), depends=True)
 
 
 def norm(
-    wiring: Wiring,
-    data: Seen,
+    tracer: Tracer,
+    data: Labelled,
     axes: Sequence[int],
-    scale: Seen | None,
-    shift: Seen | None,
+    scale: Labelled | None,
+    shift: Labelled | None,
     operation: Operation,
-) -> Marks:
-    """Return the marks of a norm over `axes` with parameters along them."""
+) -> Labels:
+    """Return the labels of a norm over `axes` with parameters along them."""
     if data.codes is not None and not data.planes:
-        data = wiring.promote(data, axes[-1])
+        data = tracer.promote(data, axes[-1])
     for plane in data.planes:
         if axes_of(plane) & set(axes):
-            wiring.mean(plane, axes)
-    marks = Marks(planes=data.planes, depends=True)
-    wiring.note_once(data.planes, operation)
-    return affine(wiring, Seen(data.value, marks), axes, scale, shift)
+            tracer.mean(plane, axes)
+    labels = Labels(planes=data.planes, depends=True)
+    tracer.note_once(data.planes, operation)
+    return affine(tracer, Labelled(data.value, labels), axes, scale, shift)
 
 
 def affine(
-    wiring: Wiring,
-    data: Seen,
+    tracer: Tracer,
+    data: Labelled,
     axes: Sequence[int],
-    scale: Seen | None,
-    shift: Seen | None,
-) -> Marks:
-    """Return the marks of `data * scale + shift`, both along `axes` of the data."""
-    marks, rank = data.marks, data.value.dim()
+    scale: Labelled | None,
+    shift: Labelled | None,
+) -> Labels:
+    """Return the labels of `data * scale + shift`, both along `axes` of the data."""
+    labels, rank = data.labels, data.value.dim()
     for name, factor in (("mul", scale), ("add", shift)):
         if factor is not None:
             sizes = [data.shape[a] if a in axes else 1 for a in range(rank)]
             laid = factor.placed(sizes, axes)
-            here = Seen(data.value, marks)
-            marks = pointwise(wiring, Operation(name=name), [here, laid], rank)
-    return marks
+            here = Labelled(data.value, labels)
+            labels = pointwise(tracer, Operation(name=name), [here, laid], rank)
+    return labels
 
 
 def batch_norm(
-    wiring: Wiring,
-    data: Seen,
-    scale: Seen | None,
-    shift: Seen | None,
+    tracer: Tracer,
+    data: Labelled,
+    scale: Labelled | None,
+    shift: Labelled | None,
     operation: Operation,
-) -> Marks:
-    """Return the marks of a norm of each channel on its own.
+) -> Labels:
+    """Return the labels of a norm of each channel on its own.
 
     Running statistics follow their neurons, so they tell none apart.
     """
     if data.codes is not None and not data.planes:
-        return affine(wiring, data, (1,), scale, shift)
+        return affine(tracer, data, (1,), scale, shift)
     kept = []
     for plane in data.planes:
-        line = wiring.vector(plane, (1,)) if axes_of(plane) else plane
+        line = tracer.vector(plane, (1,)) if axes_of(plane) else plane
         if line is not None:
             kept.append(line)
-    wiring.note_once(kept, operation)
-    marks = Marks(planes=tuple(kept), depends=True)
-    return affine(wiring, Seen(data.value, marks), (1,), scale, shift)
+    tracer.note_once(kept, operation)
+    labels = Labels(planes=tuple(kept), depends=True)
+    return affine(tracer, Labelled(data.value, labels), (1,), scale, shift)
 
 
 def group_norm(
-    wiring: Wiring,
-    data: Seen,
+    tracer: Tracer,
+    data: Labelled,
     groups: int,
-    scale: Seen | None,
-    shift: Seen | None,
+    scale: Labelled | None,
+    shift: Labelled | None,
     operation: Operation,
-) -> Marks:
-    """Return the marks of a norm over runs of channels: neurons keep to their run."""
+) -> Labels:
+    """Return the labels of a norm over runs of channels: neurons keep to their run."""
     size = data.shape[1] // groups
     for plane in data.planes:
         if 1 in axes_of(plane):
             runs = plane.reshape(plane.shape[0], groups, size, *plane.shape[2:])
             lines = {axis + (axis > 1) for axis in axes_of(plane) if axis < 2}
-            wiring.record.colour(runs, lines)
+            tracer.log.distinguish(runs, lines)
         elif axes_of(plane):
-            wiring.mean(plane, range(2, plane.dim()))
-    wiring.note_once(data.planes, operation)
-    return affine(wiring, data, (1,), scale, shift)
+            tracer.mean(plane, range(2, plane.dim()))
+    tracer.note_once(data.planes, operation)
+    return affine(tracer, data, (1,), scale, shift)

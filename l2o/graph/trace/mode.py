@@ -10,25 +10,25 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .marks import Marks
-from .operators import marks_of
-from .record import axes_of
-from .wiring import Wiring
+from .labels import Labels
+from .operators import labels_of
+from .trace_log import axes_of
+from .tracer import Tracer
 
 
-class Watch(TorchDispatchMode):
+class TraceMode(TorchDispatchMode):
     """Runs every operator as it is, and labels its results.
 
     Operators without a rule are taken apart where torch knows how; what is left makes
-    `Wiring.lose` give up the neurons and parameters that it reads.
+    `Tracer.lose` give up the neurons and parameters that it reads.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, wiring: Wiring, protect: Callable[[Tensor], None]) -> None:
-        """Watch for `wiring`; `protect` is told of tensors about to be overwritten."""
+    def __init__(self, tracer: Tracer, protect: Callable[[Tensor], None]) -> None:
+        """Label for `tracer`; `protect` is told of tensors about to be overwritten."""
         super().__init__()
-        self._wiring = wiring
+        self._tracer = tracer
         self._protect = protect
 
     def __torch_dispatch__(
@@ -63,7 +63,7 @@ class Watch(TorchDispatchMode):
         if name not in _TAKEN_APART:
             return False
         return any(
-            not self._wiring.ledger.see(x).marks.is_plain
+            not self._tracer.store.see(x).labels.is_plain
             for x in _tensors(args, kwargs)
         )
 
@@ -74,7 +74,7 @@ class Watch(TorchDispatchMode):
         kwargs: Mapping[str, Any],
         result: Any,
     ) -> None:
-        ledger, inputs = self._wiring.ledger, _tensors(args, kwargs)
+        store, inputs = self._tracer.store, _tensors(args, kwargs)
         outputs = [x for x in _flat(result) if isinstance(x, Tensor)]
         memory = {_storage(tensor) for tensor in inputs}
         written = {_storage(tensor) for tensor in _written(func, args, kwargs)}
@@ -83,38 +83,40 @@ class Watch(TorchDispatchMode):
         )
         if is_view or torch.Tag.inplace_view in func.tags:
             return
-        marks = marks_of(self._wiring, func, args, kwargs)
-        if marks is None:
+        labels = labels_of(self._tracer, func, args, kwargs)
+        if labels is None:
             self._give_up(str(func.overloadpacket), inputs)
-            marks = Marks(depends=True)
+            labels = Labels(depends=True)
         for index, output in enumerate(outputs):
             own = (
-                marks if isinstance(marks, Marks) else marks[min(index, len(marks) - 1)]
+                labels
+                if isinstance(labels, Labels)
+                else labels[min(index, len(labels) - 1)]
             )
-            if _storage(output) in written and ledger.is_part(output):
+            if _storage(output) in written and store.is_part(output):
                 for plane in own.planes:
-                    self._wiring.record.colour(plane)
-            ledger.write(output, _fitting(own, output))
+                    self._tracer.log.distinguish(plane)
+            store.write(output, _fitting(own, output))
 
     def _copy(
         self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Copy into a tensor, which may be a part of a labelled one."""
-        ledger = self._wiring.ledger
-        target, source = ledger.see(args[0]), ledger.see(args[1])
+        store = self._tracer.store
+        target, source = store.see(args[0]), store.see(args[1])
         result = func(*args, **kwargs)
         source = source.aligned(args[0].dim())
-        if source.marks.is_plain and target.planes:
+        if source.labels.is_plain and target.planes:
             for plane in target.planes:
-                self._wiring.admit(plane, source)
+                self._tracer.admit(plane, source)
             return result
         for plane in source.planes:
-            if ledger.is_part(args[0]):
-                self._wiring.record.colour(plane)
+            if store.is_part(args[0]):
+                self._tracer.log.distinguish(plane)
         for plane in target.planes:
-            if ledger.is_part(args[0]):
-                self._wiring.record.colour(plane)
-        ledger.write(args[0], _fitting(source.marks, args[0]))
+            if store.is_part(args[0]):
+                self._tracer.log.distinguish(plane)
+        store.write(args[0], _fitting(source.labels, args[0]))
         return result
 
     def _opaque(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -123,12 +125,12 @@ class Watch(TorchDispatchMode):
         self._give_up(str(func), _tensors(args, kwargs))
         for output in _flat(result):
             if isinstance(output, Tensor):
-                self._wiring.ledger.write(output, Marks(depends=True))
+                self._tracer.store.write(output, Labels(depends=True))
         return result
 
     def _give_up(self, name: str, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
-            self._wiring.lose(self._wiring.ledger.see(tensor), name)
+            self._tracer.lose(self._tracer.store.see(tensor), name)
 
 
 _TAKEN_APART = frozenset(
@@ -153,16 +155,16 @@ def _decompose(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any])
     return func.decompose(*args, **kwargs)
 
 
-def _fitting(marks: Marks, output: Tensor) -> Marks:
-    """Return marks that broadcast to `output`; a mask or an index may be smaller."""
+def _fitting(labels: Labels, output: Tensor) -> Labels:
+    """Return labels that broadcast to `output`; a mask or an index may be smaller."""
     planes = []
-    for plane in marks.planes:
+    for plane in labels.planes:
         sizes = zip(plane.shape, output.shape, strict=False)
         if plane.dim() == output.dim() and all(a in (1, b) for a, b in sizes):
             planes.append(plane)
-    assert len(planes) == len(marks.planes), "a rule returned planes of a wrong shape"
+    assert len(planes) == len(labels.planes), "a rule returned planes of a wrong shape"
     assert all(axes_of(plane) <= set(range(output.dim())) for plane in planes)
-    return marks
+    return labels
 
 
 def _written(

@@ -13,10 +13,10 @@ from . import layers
 from .attention import attention
 from .calls import bound, is_tensor, name_of, settings_of
 from .contraction import product
-from .marks import Marks, Seen
+from .labels import Labelled, Labels
 from .pointwise import pointwise
-from .shapes import shape_marks
-from .wiring import Wiring
+from .shapes import shape_labels
+from .tracer import Tracer
 
 _FACTORIES = frozenset(
     {
@@ -80,53 +80,53 @@ _POINTWISE = frozenset(
 )
 
 
-def marks_of(
-    wiring: Wiring, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Marks | tuple[Marks, ...] | None:
-    """Return the marks of an operator's results, None if it has no rule.
+def labels_of(
+    tracer: Tracer, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Labels | tuple[Labels, ...] | None:
+    """Return the labels of an operator's results, None if it has no rule.
 
-    Called after the operator has run. One `Marks` stands for all results.
+    Called after the operator has run. One `Labels` stands for all results.
     """
     given = bound(func, args, kwargs)
     tensors = [x for x in pytree.tree_leaves((args, dict(kwargs))) if is_tensor(x)]
-    seen = [wiring.ledger.see(tensor) for tensor in tensors]
+    seen = [tracer.store.see(tensor) for tensor in tensors]
     name = name_of(func)
     if name in _FACTORIES:
-        return Marks()
+        return Labels()
     if name in _DRAWS:
-        return Marks(noise=True)
-    if all(item.marks.is_plain for item in seen):
-        depends = any(item.marks.depends for item in seen)
+        return Labels(noise=True)
+    if all(item.labels.is_plain for item in seen):
+        depends = any(item.labels.depends for item in seen)
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         is_random |= torch.Tag.pointwise in func.tags and any(
-            item.marks.noise for item in seen
+            item.labels.noise for item in seen
         )
-        return Marks(depends=depends, noise=is_random and not depends)
+        return Labels(depends=depends, noise=is_random and not depends)
     call = Operation(name=name, settings=settings_of(given))
-    found = _layer(wiring, name, given, call)
+    found = _layer(tracer, name, given, call)
     if found is None:
-        found = shape_marks(wiring, func, name, given, args, kwargs)
+        found = shape_labels(tracer, func, name, given, args, kwargs)
     if found is None and (torch.Tag.pointwise in func.tags or name in _POINTWISE):
         rank = max(item.value.dim() for item in seen)
-        return pointwise(wiring, call, seen, rank)
+        return pointwise(tracer, call, seen, rank)
     return found
 
 
 def _layer(
-    wiring: Wiring, name: str, given: Mapping[str, Any], call: Operation
-) -> Marks | tuple[Marks, ...] | None:
-    """Return the marks of operators with weights, norms and attention."""
+    tracer: Tracer, name: str, given: Mapping[str, Any], call: Operation
+) -> Labels | tuple[Labels, ...] | None:
+    """Return the labels of operators with weights, norms and attention."""
 
-    def see(key: str) -> Seen | None:
+    def see(key: str) -> Labelled | None:
         value = given.get(key)
-        return None if value is None else wiring.ledger.see(value)
+        return None if value is None else tracer.store.see(value)
 
-    def need(key: str) -> Seen:
-        return wiring.ledger.see(given[key])
+    def need(key: str) -> Labelled:
+        return tracer.store.see(given[key])
 
     match name:
         case "mm" | "bmm" | "addmm" | "baddbmm" | "mv" | "addmv" | "dot":
-            return _matmul(wiring, name, given)
+            return _matmul(tracer, name, given)
         case "convolution":
             data, spatial = need("input"), len(given["stride"])
             if data.value.dim() == spatial + 1:
@@ -134,32 +134,32 @@ def _layer(
             groups, flips = given["groups"], given["transposed"]
             bias = see("bias")
             return layers.convolution(
-                wiring, data, need("weight"), bias, groups, flips, call
+                tracer, data, need("weight"), bias, groups, flips, call
             )
         case "embedding":
             if need("weight").codes is None:
                 return None
             index = need("indices")
-            return layers.embedding(wiring, need("weight"), index, index.value.dim())
+            return layers.embedding(tracer, need("weight"), index, index.value.dim())
         case "_embedding_bag" | "_embedding_bag_forward_only":
             if need("weight").codes is None:
                 return None
-            return _first(layers.embedding(wiring, need("weight"), need("indices"), 1))
+            return _first(layers.embedding(tracer, need("weight"), need("indices"), 1))
         case "embedding_renorm":
-            return need("self").marks
+            return need("self").labels
         case "native_layer_norm" | "_fused_rms_norm":
             data = need("input")
             rank, size = data.value.dim(), len(given["normalized_shape"])
             axes = range(rank - size, rank)
             scale, shift = see("weight"), see("bias")
-            return _first(layers.norm(wiring, data, axes, scale, shift, call))
+            return _first(layers.norm(tracer, data, axes, scale, shift, call))
         case "native_group_norm":
             data, scale, shift = need("input"), see("weight"), see("bias")
             groups = given["group"]
-            return _first(layers.group_norm(wiring, data, groups, scale, shift, call))
+            return _first(layers.group_norm(tracer, data, groups, scale, shift, call))
         case _ if name in _BATCH_NORMS:
             data, scale, shift = need("input"), see("weight"), see("bias")
-            return _first(layers.batch_norm(wiring, data, scale, shift, call))
+            return _first(layers.batch_norm(tracer, data, scale, shift, call))
         case _ if name in _ATTENTION:
             names = ("query", "key", "value", "attn_bias", "attn_mask")
             query, key, value, *bias = (see(item) for item in names)
@@ -168,47 +168,47 @@ def _layer(
             assert value is not None
             for extra in bias:
                 if extra is not None:
-                    wiring.forbid(extra, "it is added to attention scores")
-            return _first(attention(wiring, query, key, value))
+                    tracer.forbid(extra, "it is added to attention scores")
+            return _first(attention(tracer, query, key, value))
         case "native_dropout":
-            return need("input").marks, Marks(noise=True)
+            return need("input").labels, Labels(noise=True)
         case "_weight_norm_interface":
             pair = [need("v"), need("g")]
-            return _first(pointwise(wiring, call, pair, given["v"].dim()))
+            return _first(pointwise(tracer, call, pair, given["v"].dim()))
         case "glu":
             data, axis = need("self"), given["dim"] % given["self"].dim()
             halves = given["self"].chunk(2, axis)
-            both = [wiring.ledger.see(half) for half in halves]
-            return pointwise(wiring, Operation(name="mul"), both, data.value.dim())
+            both = [tracer.store.see(half) for half in halves]
+            return pointwise(tracer, Operation(name="mul"), both, data.value.dim())
         case _:
             return None
 
 
-def _first(marks: Marks) -> tuple[Marks, ...]:
-    """Return marks of several results of which only the first has neurons."""
-    rest = Marks(depends=True)
-    return marks, rest, rest, rest
+def _first(labels: Labels) -> tuple[Labels, ...]:
+    """Return labels of several results of which only the first has neurons."""
+    rest = Labels(depends=True)
+    return labels, rest, rest, rest
 
 
-def _matmul(wiring: Wiring, name: str, given: Mapping[str, Any]) -> Marks | None:
-    """Return the marks of a matrix product with an optional addend."""
+def _matmul(tracer: Tracer, name: str, given: Mapping[str, Any]) -> Labels | None:
+    """Return the labels of a matrix product with an optional addend."""
     left = given.get("mat1", given.get("batch1", given.get("mat", given["self"])))
     if name in ("mm", "bmm", "mv", "dot"):
         left = given["self"]
     keys = ("mat2", "batch2", "vec", "tensor")
     right = next(given[key] for key in keys if given.get(key) is not None)
     places = {1: (2,), 2: (1, 2), 3: (0, 1, 2)}
-    first = wiring.ledger.see(left)
-    second = wiring.ledger.see(right)
-    if first.marks.is_plain and second.marks.is_plain:
-        marks = Marks(depends=first.marks.depends or second.marks.depends)
+    first = tracer.store.see(left)
+    second = tracer.store.see(right)
+    if first.labels.is_plain and second.labels.is_plain:
+        labels = Labels(depends=first.labels.depends or second.labels.depends)
     else:
         rows = first.placed((1, 1, 1), places[left.dim()])
         columns = second.placed(
             (1, 1, 1), (1,) if right.dim() == 1 else places[right.dim()]
         )
         call = Operation(name="linear")
-        marks = product(wiring, rows, columns, call)
+        labels = product(tracer, rows, columns, call)
     gone = []
     if left.dim() < 3:
         gone.append(0)
@@ -217,20 +217,20 @@ def _matmul(wiring: Wiring, name: str, given: Mapping[str, Any]) -> Marks | None
     if right.dim() == 1:
         gone.append(2)
     planes = []
-    for plane in marks.planes:
+    for plane in labels.planes:
         for axis in reversed(gone):
             plane = plane.select(axis, 0)
         planes.append(plane)
     codes = None
-    if marks.codes is not None:  # a product of two parameters
+    if labels.codes is not None:  # a product of two parameters
         shape = [*left.shape[:-1], *right.shape[right.dim() - 1 :][: right.dim() > 1]]
         zeros = (0,) * len(shape)
-        codes = replace(marks.codes, shape=tuple(shape), strides=zeros)
-    marks = Marks(planes=tuple(planes), codes=codes, depends=True)
+        codes = replace(labels.codes, shape=tuple(shape), strides=zeros)
+    labels = Labels(planes=tuple(planes), codes=codes, depends=True)
     if name not in ("addmm", "baddbmm", "addmv"):
-        return marks
-    bias = wiring.ledger.see(given["self"])
+        return labels
+    bias = tracer.store.see(given["self"])
     rank = 3 - len(gone)
     shape = [left.shape[0]] if name == "addmv" else [*left.shape[:-1], right.shape[-1]]
-    result = Seen(torch.empty(shape, device="meta"), marks)
-    return pointwise(wiring, Operation(name="add"), [result, bias], rank)
+    result = Labelled(torch.empty(shape, device="meta"), labels)
+    return pointwise(tracer, Operation(name="add"), [result, bias], rank)

@@ -8,48 +8,50 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .marks import Codes, Marks, Seen
-from .record import Companion, axes_of
-from .wiring import Wiring
+from .labels import Codes, Labelled, Labels
+from .trace_log import PairedCodes, axes_of
+from .tracer import Tracer
 
 _PRODUCTS = ("mul", "div", "multiply", "divide", "true_divide")
 _SUMS = ("add", "sub", "rsub", "subtract")
 
 
 def pointwise(
-    wiring: Wiring, operation: Operation, operands: Sequence[Seen], rank: int
-) -> Marks:
-    """Return the marks of a function of corresponding entries.
+    tracer: Tracer, operation: Operation, operands: Sequence[Labelled], rank: int
+) -> Labels:
+    """Return the labels of a function of corresponding entries.
 
     Args:
-        wiring: the pass so far.
+        tracer: the pass so far.
         operation: what is computed.
         operands: the tensors, in order.
         rank: number of axes of the result.
     """
     operands = [operand.aligned(rank) for operand in operands]
     depends = any(
-        not operand.marks.is_plain or operand.marks.depends for operand in operands
+        not operand.labels.is_plain or operand.labels.depends for operand in operands
     )
     if not any(operand.planes for operand in operands):
-        operands = _numbered(wiring, operands)
+        operands = _numbered(tracer, operands)
     if not any(operand.planes for operand in operands):
-        codes = _entries(wiring, operands)
-        noise = any(operand.marks.noise for operand in operands) and not depends
-        return Marks(codes=codes, depends=depends, noise=noise)
+        codes = _entries(tracer, operands)
+        noise = any(operand.labels.noise for operand in operands) and not depends
+        return Labels(codes=codes, depends=depends, noise=noise)
     is_product = operation.name in _PRODUCTS
-    planes = _joined(wiring, "gate" if is_product else "residual", operands)
+    planes = _joined(tracer, "gate" if is_product else "residual", operands)
     for index, operand in enumerate(operands):
         if operand.codes is not None:
             scales = is_product and (index == 1 or operation.name != "div")
-            planes = _attached(wiring, planes, operand.codes, operation, scales)
-    values = [operand for operand in operands if operand.marks.is_plain]
+            planes = _attached(tracer, planes, operand.codes, operation, scales)
+    values = [operand for operand in operands if operand.labels.is_plain]
     if len(operands) - len(values) == 1 and operation.name not in ("clone", "_to_copy"):
-        wiring.note_once(planes, operation)
-    return Marks(planes=tuple(planes), depends=True)
+        tracer.note_once(planes, operation)
+    return Labels(planes=tuple(planes), depends=True)
 
 
-def _joined(wiring: Wiring, kind: TieKind, operands: Sequence[Seen]) -> list[Tensor]:
+def _joined(
+    tracer: Tracer, kind: TieKind, operands: Sequence[Labelled]
+) -> list[Tensor]:
     """Match the planes of all operands by the axes on which they vary."""
     planes: list[Tensor] = []
     owners: list[set[int]] = []
@@ -58,7 +60,7 @@ def _joined(wiring: Wiring, kind: TieKind, operands: Sequence[Seen]) -> list[Ten
         for plane in operand.planes:
             lines = axes_of(plane)
             if is_wide and not lines:  # one neuron meets many
-                wiring.record.freeze(plane)
+                tracer.log.freeze(plane)
                 continue
             hits = [
                 place
@@ -71,25 +73,25 @@ def _joined(wiring: Wiring, kind: TieKind, operands: Sequence[Seen]) -> list[Ten
                 owners.append({index})
                 continue
             for place in hits[1:]:
-                wiring.record.freeze(planes[place])
+                tracer.log.freeze(planes[place])
             first = hits[0]
-            _fill(wiring, planes[first], plane, operands, owners[first], index)
-            planes[first] = wiring.cross(kind, planes[first], plane)
+            _fill(tracer, planes[first], plane, operands, owners[first], index)
+            planes[first] = tracer.cross(kind, planes[first], plane)
             owners[first].add(index)
             for place in reversed(hits[1:]):
                 del planes[place], owners[place]
     for plane, members in zip(planes, owners, strict=True):
         for index, operand in enumerate(operands):
             if index not in members and operand.codes is None:
-                wiring.admit(plane, operand)
+                tracer.admit(plane, operand)
     return planes
 
 
 def _fill(
-    wiring: Wiring,
+    tracer: Tracer,
     first: Tensor,
     second: Tensor,
-    operands: Sequence[Seen],
+    operands: Sequence[Labelled],
     members: set[int],
     index: int,
 ) -> None:
@@ -103,7 +105,7 @@ def _fill(
             lonely = (own >= 0) & (other < 0)
             for operand in (operands[number] for number in which):
                 if _is_nonzero(operand.value, lonely):
-                    wiring.record.freeze(torch.where(lonely, own, -1))
+                    tracer.log.freeze(torch.where(lonely, own, -1))
 
 
 def _is_nonzero(value: Tensor, where: Tensor) -> bool:
@@ -115,7 +117,7 @@ def _is_nonzero(value: Tensor, where: Tensor) -> bool:
 
 
 def _attached(
-    wiring: Wiring,
+    tracer: Tracer,
     planes: list[Tensor],
     codes: Codes,
     operation: Operation,
@@ -127,20 +129,20 @@ def _attached(
     if not hits and not lines and len(planes) == 1 and planes[0].numel() == 1:
         hits = [0]
     if len(hits) > 1:
-        wiring.record.spoil(codes, "it belongs to neurons of two kinds at once")
+        tracer.log.unplace(codes, "it belongs to neurons of two kinds at once")
         for place in hits:
-            wiring.record.freeze(planes[place])
+            tracer.log.freeze(planes[place])
         return planes
     if not hits:
-        wiring.record.share(codes, "each of its entries serves all neurons alike")
+        tracer.log.share(codes, "each of its entries serves all neurons alike")
         return planes
     place = hits[0]
     planes = list(planes)
-    planes[place] = wiring.attach(planes[place], codes, operation, scales=scales)
+    planes[place] = tracer.attach(planes[place], codes, operation, scales=scales)
     return planes
 
 
-def _numbered(wiring: Wiring, operands: Sequence[Seen]) -> list[Seen]:
+def _numbered(tracer: Tracer, operands: Sequence[Labelled]) -> list[Labelled]:
     """Number the values that an unlabelled tensor brings to a parameter: inputs."""
     lines = {
         axis
@@ -151,15 +153,15 @@ def _numbered(wiring: Wiring, operands: Sequence[Seen]) -> list[Seen]:
     found = []
     for operand in operands:
         along = operand.varies_along(sorted(lines)) if lines else ()
-        if operand.codes is None and operand.marks.depends and along:
-            plane = wiring.plain(operand, along[-1:], "inputs")
-            marks = dataclasses.replace(operand.marks, planes=(plane,))
-            operand = Seen(operand.value, marks)
+        if operand.codes is None and operand.labels.depends and along:
+            plane = tracer.plain(operand, along[-1:], "inputs")
+            labels = dataclasses.replace(operand.labels, planes=(plane,))
+            operand = Labelled(operand.value, labels)
         found.append(operand)
     return found
 
 
-def _entries(wiring: Wiring, operands: Sequence[Seen]) -> Codes | None:
+def _entries(tracer: Tracer, operands: Sequence[Labelled]) -> Codes | None:
     """Return the codes of a function of parameters and constants."""
     shape = torch.broadcast_shapes(*(operand.shape for operand in operands))
     found = [operand.codes for operand in operands if operand.codes is not None]
@@ -167,15 +169,15 @@ def _entries(wiring: Wiring, operands: Sequence[Seen]) -> Codes | None:
         return None
     main = max(found, key=lambda codes: (len(codes.axes), not codes.is_summary))
     met = [operand for operand in operands if operand.codes is None]
-    if not main.axes and any(operand.marks.depends for operand in met):
+    if not main.axes and any(operand.labels.depends for operand in met):
         for codes in found:
-            wiring.record.share(codes, "each of its entries serves all values alike")
+            tracer.log.share(codes, "each of its entries serves all values alike")
         return None
     if any(operand.varies_along(main.axes) for operand in met):
-        wiring.record.stiffen(main)
+        tracer.log.freeze_ends(main)
     for other in found:
         if other is not main and not _is_same(main, other):
-            _accompany(wiring, main, other)
+            _accompany(tracer, main, other)
     return _expanded(main, shape)
 
 
@@ -194,18 +196,16 @@ def _is_same(main: Codes, other: Codes) -> bool:
     return left.shape == right.shape and torch.equal(left, right)
 
 
-def _accompany(wiring: Wiring, main: Codes, other: Codes) -> None:
+def _accompany(tracer: Tracer, main: Codes, other: Codes) -> None:
     """Let `other` go where `main` goes, entry by entry."""
     left, right = main.affine(), other.affine()
     doubtful = main.is_summary or other.is_summary or left is None or right is None
-    if doubtful or wiring.record.parameters_of(main) == wiring.record.parameters_of(
-        other
-    ):
-        wiring.record.stiffen(main)
-        wiring.record.spoil(other, "it is combined with another parameter")
+    if doubtful or tracer.log.parameters_of(main) == tracer.log.parameters_of(other):
+        tracer.log.freeze_ends(main)
+        tracer.log.unplace(other, "it is combined with another parameter")
         if main.is_summary:
-            wiring.record.spoil(main, "it is combined with another parameter")
+            tracer.log.unplace(main, "it is combined with another parameter")
         return
     assert left is not None
     assert right is not None
-    wiring.record.companions.append(Companion(left, right))
+    tracer.log.pairs.append(PairedCodes(left, right))

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .marks import Codes, Marks, Seen, compact, varying
-from .record import axes_of
-from .wiring import Wiring
+from .labels import Codes, Labelled, Labels, compact, varying
+from .trace_log import axes_of
+from .tracer import Tracer
 
 _VALUE = Operation(name="value")
 
 
-def moved(seen: Seen, move: Callable[[Tensor], Tensor]) -> Marks:
-    """Return the marks of entries that change places: the labels make the same move.
+def moved(seen: Labelled, move: Callable[[Tensor], Tensor]) -> Labels:
+    """Return the labels of entries that change places: the labels make the same move.
 
     Where the move leaves zeros, there is no neuron. The numbers travel as float64,
     which every operator takes and which is exact here.
@@ -32,7 +32,7 @@ def moved(seen: Seen, move: Callable[[Tensor], Tensor]) -> Marks:
         codes = dataclasses.replace(
             codes, shape=tuple(full.shape), strides=(), offset=0, dense=compact(full)
         )
-    return dataclasses.replace(seen.marks, planes=tuple(planes), codes=codes)
+    return dataclasses.replace(seen.labels, planes=tuple(planes), codes=codes)
 
 
 def _carried(
@@ -41,15 +41,15 @@ def _carried(
     return compact(move((plane + 1).expand(shape).double()).long() - 1)
 
 
-def joined(wiring: Wiring, pieces: Sequence[Seen], axis: int) -> Marks:
-    """Return the marks of tensors put one behind the other along an axis."""
+def joined(tracer: Tracer, pieces: Sequence[Labelled], axis: int) -> Labels:
+    """Return the labels of tensors put one behind the other along an axis."""
     pieces = [piece for piece in pieces if piece.value.dim() and piece.value.numel()]
-    if all(piece.marks.is_plain for piece in pieces):
-        depends = any(piece.marks.depends for piece in pieces)
-        return Marks(depends=depends)
+    if all(piece.labels.is_plain for piece in pieces):
+        depends = any(piece.labels.depends for piece in pieces)
+        return Labels(depends=depends)
     if not any(piece.planes for piece in pieces):
-        return _joined_entries(wiring, pieces, axis)
-    pieces = [_adopt(wiring, pieces, piece, axis) for piece in pieces]
+        return _joined_entries(tracer, pieces, axis)
+    pieces = [_adopt(tracer, pieces, piece, axis) for piece in pieces]
     planes = []
     for slots in _matched(pieces):
         lines = {
@@ -59,18 +59,18 @@ def joined(wiring: Wiring, pieces: Sequence[Seen], axis: int) -> Marks:
             if plane is None and axis not in lines:
                 for other in slots:
                     if other is not None:
-                        wiring.admit(other, piece)
+                        tracer.admit(other, piece)
         known = [plane for plane in slots if plane is not None]
         if axis not in lines and all(torch.equal(known[0], plane) for plane in known):
             planes.append(known[0])
             continue
         label = _laid(pieces, slots, lines, axis)
-        _tell_apart(wiring, label, pieces, axis)
+        _tell_apart(tracer, label, pieces, axis)
         planes.append(compact(label))
-    return Marks(planes=tuple(planes), depends=True)
+    return Labels(planes=tuple(planes), depends=True)
 
 
-def _matched(pieces: Sequence[Seen]) -> list[list[Tensor | None]]:
+def _matched(pieces: Sequence[Labelled]) -> list[list[Tensor | None]]:
     """Group the planes of all pieces by the axes on which they vary."""
     rows: list[list[Tensor | None]] = []
     for index, piece in enumerate(pieces):
@@ -88,7 +88,10 @@ def _matched(pieces: Sequence[Seen]) -> list[list[Tensor | None]]:
 
 
 def _laid(
-    pieces: Sequence[Seen], slots: Sequence[Tensor | None], lines: set[int], axis: int
+    pieces: Sequence[Labelled],
+    slots: Sequence[Tensor | None],
+    lines: set[int],
+    axis: int,
 ) -> Tensor:
     """Return the labels of all pieces, one behind the other."""
     parts = []
@@ -103,7 +106,7 @@ def _laid(
 
 
 def _tell_apart(
-    wiring: Wiring, label: Tensor, pieces: Sequence[Seen], axis: int
+    tracer: Tracer, label: Tensor, pieces: Sequence[Labelled], axis: int
 ) -> None:
     """Neurons keep to the pieces they come from."""
     number = torch.cat(
@@ -114,26 +117,28 @@ def _tell_apart(
     pairs = torch.unique(marked[marked >= 0])
     rows = torch.full((len(pieces), len(pairs)), -1)
     rows[pairs % len(pieces), torch.arange(len(pairs))] = pairs // len(pieces)
-    wiring.record.colour(rows, (0,))
+    tracer.log.distinguish(rows, (0,))
 
 
-def _adopt(wiring: Wiring, pieces: Sequence[Seen], piece: Seen, axis: int) -> Seen:
+def _adopt(
+    tracer: Tracer, pieces: Sequence[Labelled], piece: Labelled, axis: int
+) -> Labelled:
     """Give a parameter among activations (a class token) their neurons."""
     if piece.codes is None:
         return piece
     for other in pieces:
         for plane in other.planes:
-            line = wiring.vector(plane, sorted(axes_of(plane) - {axis}))
+            line = tracer.vector(plane, sorted(axes_of(plane) - {axis}))
             if line is None or axis in axes_of(plane) or not axes_of(plane):
                 continue
             if axes_of(line) <= set(piece.codes.axes):
-                kept = wiring.attach(line, piece.codes, _VALUE, scales=False)
-                return Seen(piece.value, Marks(planes=(kept,), depends=True))
-    return wiring.promote(piece, axis)
+                kept = tracer.attach(line, piece.codes, _VALUE, scales=False)
+                return Labelled(piece.value, Labels(planes=(kept,), depends=True))
+    return tracer.promote(piece, axis)
 
 
-def _joined_entries(wiring: Wiring, pieces: Sequence[Seen], axis: int) -> Marks:
-    """Return the marks of parameters put one behind the other."""
+def _joined_entries(tracer: Tracer, pieces: Sequence[Labelled], axis: int) -> Labels:
+    """Return the labels of parameters put one behind the other."""
     parts = []
     for piece in pieces:
         if piece.codes is None:
@@ -143,18 +148,18 @@ def _joined_entries(wiring: Wiring, pieces: Sequence[Seen], axis: int) -> Marks:
     if any(piece.codes is None or piece.codes.is_summary for piece in pieces):
         for piece in pieces:
             if piece.codes is not None:
-                wiring.record.stiffen(piece.codes)
+                tracer.log.freeze_ends(piece.codes)
     dense = torch.cat(parts, axis)
-    return Marks(codes=Codes(tuple(dense.shape), dense=compact(dense)), depends=True)
+    return Labels(codes=Codes(tuple(dense.shape), dense=compact(dense)), depends=True)
 
 
 def reduced(
-    wiring: Wiring, seen: Seen, axes: Iterable[int], *, keeps: bool, is_mean: bool
-) -> Marks:
-    """Return the marks of a reduction over some axes.
+    tracer: Tracer, seen: Labelled, axes: Iterable[int], *, keeps: bool, is_mean: bool
+) -> Labels:
+    """Return the labels of a reduction over some axes.
 
     Args:
-        wiring: the pass so far.
+        tracer: the pass so far.
         seen: what is reduced.
         axes: the axes, not negative.
         keeps: whether they stay, of size one.
@@ -165,14 +170,14 @@ def reduced(
     for plane in seen.planes:
         if axes_of(plane) & set(gone):
             if not is_mean:
-                wiring.record.freeze(plane)
-            elif wiring.bundle(plane, gone):
+                tracer.log.freeze(plane)
+            elif tracer.bundle(plane, gone):
                 left = sorted(axes_of(plane) - set(gone))
-                merged = wiring.vector(plane, left, "residual")
+                merged = tracer.vector(plane, left, "residual")
                 if merged is not None:
                     planes.append(merged if keeps else _without(merged, gone))
             else:
-                wiring.mean(plane, gone)
+                tracer.mean(plane, gone)
         elif axes_of(plane) or len(gone) < plane.dim():
             planes.append(plane if keeps else _without(plane, gone))
     codes = seen.codes
@@ -186,9 +191,9 @@ def reduced(
         is_summary = codes.is_summary or bool(set(codes.axes) & set(gone))
         codes = Codes(tuple(shape), dense=small, is_summary=is_summary)
         if not is_mean:
-            wiring.record.stiffen(codes)
-    depends = seen.marks.depends or not seen.marks.is_plain
-    return Marks(planes=tuple(planes), codes=codes, depends=depends)
+            tracer.log.freeze_ends(codes)
+    depends = seen.labels.depends or not seen.labels.is_plain
+    return Labels(planes=tuple(planes), codes=codes, depends=depends)
 
 
 def _without(plane: Tensor, axes: Sequence[int]) -> Tensor:
@@ -197,38 +202,38 @@ def _without(plane: Tensor, axes: Sequence[int]) -> Tensor:
     return plane
 
 
-def along(wiring: Wiring, seen: Seen, axis: int, *, is_symmetric: bool) -> Marks:
-    """Return the marks of an operator along one axis that keeps the shape.
+def along(tracer: Tracer, seen: Labelled, axis: int, *, is_symmetric: bool) -> Labels:
+    """Return the labels of an operator along one axis that keeps the shape.
 
     A softmax is symmetric in the entries of the axis, a cumulative sum is not.
     """
     for plane in seen.planes:
         if axis in axes_of(plane):
-            if is_symmetric and wiring.bundle(plane, (axis,)):
-                wiring.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
+            if is_symmetric and tracer.bundle(plane, (axis,)):
+                tracer.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
             elif is_symmetric:
-                wiring.mean(plane, (axis,))
+                tracer.mean(plane, (axis,))
             else:
-                wiring.record.freeze(plane)
+                tracer.log.freeze(plane)
     if seen.codes is not None and axis in seen.codes.axes and not is_symmetric:
-        wiring.record.stiffen(seen.codes)
-    depends = seen.marks.depends or not seen.marks.is_plain
-    return Marks(planes=seen.planes, codes=seen.codes, depends=depends)
+        tracer.log.freeze_ends(seen.codes)
+    depends = seen.labels.depends or not seen.labels.is_plain
+    return Labels(planes=seen.planes, codes=seen.codes, depends=depends)
 
 
-def local(wiring: Wiring, seen: Seen, spatial: int) -> Marks:
-    """Return the marks of pooling or resampling over the last axes."""
+def local(tracer: Tracer, seen: Labelled, spatial: int) -> Labels:
+    """Return the labels of pooling or resampling over the last axes."""
     if seen.codes is not None:
-        wiring.lose(seen, "pooling of a parameter")
-        return Marks(depends=True)
+        tracer.lose(seen, "pooling of a parameter")
+        return Labels(depends=True)
     rank, planes = seen.value.dim(), []
     for plane in seen.planes:
         if any(axis >= rank - spatial for axis in varying(plane)):
             channel = rank - spatial - 1
-            line = wiring.vector(plane, range(channel + 1))
+            line = tracer.vector(plane, range(channel + 1))
             if line is None or varying(line) != (channel,):
-                wiring.record.freeze(plane)
+                tracer.log.freeze(plane)
                 continue
             plane = line
         planes.append(plane)
-    return Marks(planes=tuple(planes), depends=True)
+    return Labels(planes=tuple(planes), depends=True)

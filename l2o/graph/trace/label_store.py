@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .marks import Codes, Marks, Seen, compact, varying
+from .labels import Codes, Labelled, Labels, compact, varying
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 
@@ -26,13 +26,13 @@ class _Storage:
     reference: StorageWeakRef
     itemsize: int
     home: Geometry
-    marks: Marks
+    labels: Labels
     planes: list[Tensor] | None = None
     """The planes laid out over the storage, once somebody asked for another view."""
     codes: Tensor | None = None
     fills: bool = False
     """Whether places without a neuron hold one constant."""
-    views: dict[Geometry, Marks] = field(default_factory=dict)
+    views: dict[Geometry, Labels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class _Span:
     itemsize: int
 
 
-class Ledger:
-    """Finds the marks of tensors by their place in memory."""
+class LabelStore:
+    """Finds the labels of tensors by their place in memory."""
 
     def __init__(
-        self, parameters: Sequence[Tensor], doubt: Callable[[Marks], None]
+        self, parameters: Sequence[Tensor], doubt: Callable[[Labels], None]
     ) -> None:
-        """Register the parameters; `doubt` is told of marks that get lost."""
+        """Register the parameters; `doubt` is told of labels that get lost."""
         self.bases: list[int] = []
         """First code of every parameter."""
         self._spans: dict[int, list[_Span]] = {}
@@ -68,17 +68,19 @@ class Ledger:
             self._spans.setdefault(_key(tensor), []).append(span)
             base += size
 
-    def see(self, tensor: Tensor) -> Seen:
+    def see(self, tensor: Tensor) -> Labelled:
         """Return a tensor with what is known of its entries."""
         if tensor.layout != torch.strided or tensor.numel() == 0:
-            return Seen(tensor, Marks(depends=True))
+            return Labelled(tensor, Labels(depends=True))
         spans = self._spans.get(_key(tensor))
         if spans is not None:
-            return Seen(tensor, self._entries(tensor, spans))
+            return Labelled(tensor, self._entries(tensor, spans))
         found = self._storages.get(_key(tensor))
-        return Seen(tensor, Marks() if found is None else self._view(found, tensor))
+        return Labelled(
+            tensor, Labels() if found is None else self._view(found, tensor)
+        )
 
-    def write(self, tensor: Tensor, marks: Marks) -> None:
+    def write(self, tensor: Tensor, labels: Labels) -> None:
         """Set what is known of a tensor's entries, and of all that share its memory."""
         if tensor.layout != torch.strided or tensor.numel() == 0:
             return
@@ -88,28 +90,28 @@ class Ledger:
         place, found = _geometry(tensor), self._storages.get(key)
         is_whole = tensor.numel() * tensor.element_size() == _nbytes(tensor)
         if found is None or place == found.home or is_whole:
-            if found is None and _is_nothing(marks):
+            if found is None and _is_nothing(labels):
                 return
-            if found is None and not is_whole and marks.planes:
-                self._storages[key] = self._partial(tensor, marks)
+            if found is None and not is_whole and labels.planes:
+                self._storages[key] = self._partial(tensor, labels)
                 return
             reference = StorageWeakRef(tensor.untyped_storage())
             self._storages[key] = _Storage(
-                reference, tensor.element_size(), place, marks, views={place: marks}
+                reference, tensor.element_size(), place, labels, views={place: labels}
             )
             self._prune()
             return
-        self._overwrite(found, tensor, marks)
+        self._overwrite(found, tensor, labels)
 
     def is_part(self, tensor: Tensor) -> bool:
         """Whether the tensor is only a part of its storage."""
         return tensor.numel() * tensor.element_size() != _nbytes(tensor)
 
     def forget(self, tensor: Tensor) -> None:
-        """Drop the marks of a storage."""
+        """Drop the labels of a storage."""
         self._storages.pop(_key(tensor), None)
 
-    def _entries(self, tensor: Tensor, spans: list[_Span]) -> Marks:
+    def _entries(self, tensor: Tensor, spans: list[_Span]) -> Labels:
         start = int(tensor.storage_offset())
         stop = start + _reach(tuple(tensor.shape), tensor.stride())
         for span in spans:
@@ -118,20 +120,20 @@ class Ledger:
                     break
                 offset = span.base + start - span.start
                 shape = tuple(tensor.shape)
-                return Marks(codes=Codes(shape, tensor.stride(), offset), depends=True)
+                return Labels(codes=Codes(shape, tensor.stride(), offset), depends=True)
         for span in spans:
             everything = Codes((span.stop - span.start,), (1,), span.base)
-            self._doubt(Marks(codes=everything))
-        return Marks(depends=True)
+            self._doubt(Labels(codes=everything))
+        return Labels(depends=True)
 
-    def _view(self, found: _Storage, tensor: Tensor) -> Marks:
+    def _view(self, found: _Storage, tensor: Tensor) -> Labels:
         place = _geometry(tensor)
         if place in found.views:
             return found.views[place]
-        marks = found.marks
+        labels = found.labels
         if tensor.element_size() != found.itemsize:
-            self._doubt(marks)
-            return Marks(depends=True)
+            self._doubt(labels)
+            return Labels(depends=True)
         self._lay_out(found, tensor)
         planes = []
         for plane in found.planes or ():
@@ -142,12 +144,12 @@ class Ledger:
         if found.codes is not None:
             dense = compact(found.codes.as_strided(*place))
             if bool((dense >= 0).any()):
-                summary = marks.codes is not None and marks.codes.is_summary
+                summary = labels.codes is not None and labels.codes.is_summary
                 codes = Codes(place[0], dense=dense, is_summary=summary)
-        elif marks.codes is not None:
-            shift = marks.codes.offset - found.home[2]
+        elif labels.codes is not None:
+            shift = labels.codes.offset - found.home[2]
             codes = Codes(place[0], place[1], shift + place[2])
-        view = dataclasses.replace(marks, planes=tuple(planes), codes=codes)
+        view = dataclasses.replace(labels, planes=tuple(planes), codes=codes)
         found.views[place] = view
         return view
 
@@ -155,43 +157,43 @@ class Ledger:
         """Spread the planes over the storage, unless that was done before."""
         if found.planes is not None:
             return
-        size, home, marks = _nbytes(tensor) // found.itemsize, found.home, found.marks
+        size, home, labels = _nbytes(tensor) // found.itemsize, found.home, found.labels
         found.planes = []
-        for plane in marks.planes:
+        for plane in labels.planes:
             memory = torch.full((size,), -1, dtype=torch.int32)
             memory.as_strided(*home).copy_(plane.expand(home[0]))
             found.planes.append(memory)
-        codes = marks.codes
+        codes = labels.codes
         if codes is not None and not _is_parallel(codes, home):
             found.codes = torch.full((size,), -1)
             found.codes.as_strided(*home).copy_(codes.tensor().expand(home[0]))
 
-    def _partial(self, tensor: Tensor, marks: Marks) -> _Storage:
+    def _partial(self, tensor: Tensor, labels: Labels) -> _Storage:
         """Return labels for a constant buffer of which a part was written."""
         size = _nbytes(tensor) // tensor.element_size()
         home: Geometry = ((size,), (1,), 0)
-        bare = Marks(planes=(), codes=None, depends=True)
+        bare = Labels(planes=(), codes=None, depends=True)
         reference = StorageWeakRef(tensor.untyped_storage())
         found = _Storage(reference, tensor.element_size(), home, bare, planes=[])
         found.fills = True
-        self._overwrite(found, tensor, marks)
+        self._overwrite(found, tensor, labels)
         return found
 
-    def _overwrite(self, found: _Storage, tensor: Tensor, marks: Marks) -> None:
-        """Write marks through a view."""
+    def _overwrite(self, found: _Storage, tensor: Tensor, labels: Labels) -> None:
+        """Write labels through a view."""
         before = self._view(found, tensor)
         if tensor.element_size() != found.itemsize:
-            self._doubt(marks)
+            self._doubt(labels)
             return
         if found.codes is not None or before.codes is not None:
             self._doubt(before)
             found.codes = None
-        if marks.codes is not None:
-            self._doubt(marks)
+        if labels.codes is not None:
+            self._doubt(labels)
         self._lay_out(found, tensor)
         assert found.planes is not None
         place, slots = _geometry(tensor), list(range(len(found.planes)))
-        for plane in marks.planes:
+        for plane in labels.planes:
             slot = self._slot(found, place, plane, slots)
             if slot is None:
                 size = _nbytes(tensor) // found.itemsize
@@ -204,7 +206,7 @@ class Ledger:
         for slot in slots:
             found.planes[slot] = found.planes[slot].clone()
             found.planes[slot].as_strided(*place).fill_(-1)
-        found.marks = dataclasses.replace(found.marks, depends=True, codes=None)
+        found.labels = dataclasses.replace(found.labels, depends=True, codes=None)
         found.home = ((), (), -1)  # no tensor is the whole any more
         found.views = {}
 
@@ -259,5 +261,5 @@ def _is_parallel(codes: Codes, home: Geometry) -> bool:
     )
 
 
-def _is_nothing(marks: Marks) -> bool:
-    return marks.is_plain and not marks.depends and not marks.noise
+def _is_nothing(labels: Labels) -> bool:
+    return labels.is_plain and not labels.depends and not labels.noise

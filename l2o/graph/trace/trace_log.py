@@ -11,13 +11,13 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .marks import Codes, varying
+from .labels import Codes, varying
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class Draft:
+class DraftGroup:
     """A neuron group in the making."""
 
     name: str
@@ -54,26 +54,26 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
-class Companion:
+class PairedCodes:
     """Entries of `other` that meet those of `main` in a product or a sum."""
 
     main: Codes
     other: Codes
 
 
-class Record:
+class TraceLog:
     """Collects neurons and all that limits how they may be exchanged."""
 
     def __init__(self, bases: Sequence[int]) -> None:
         self.bases = list(bases)
         self._bases = np.array(bases, dtype=np.int64)
-        self.groups: list[Draft] = []
+        self.groups: list[DraftGroup] = []
         self.size = 0
         """Number of neurons so far."""
         self.uses: list[Use] = []
         self.joins: list[Join] = []
-        self.companions: list[Companion] = []
-        self.spoiled: dict[int, str] = {}
+        self.pairs: list[PairedCodes] = []
+        self.unplaced: dict[int, str] = {}
         """Parameters whose place is in doubt, each with the reason."""
         self.shared: dict[int, str] = {}
         """Parameters of which an entry serves several neurons, with the reason."""
@@ -98,7 +98,7 @@ class Record:
             label = f"{name} #{count}"
         self._names.add(label)
         start, self.size = self.size, self.size + size
-        self.groups.append(Draft(label, start, size, is_input=frozen))
+        self.groups.append(DraftGroup(label, start, size, is_input=frozen))
         if self.size > len(self.frozen):
             room = max(self.size, 2 * len(self.frozen)) - len(self.frozen)
             self.colours = np.pad(self.colours, (0, room))
@@ -126,21 +126,21 @@ class Record:
         ids = plane.numpy().ravel()
         self.frozen[ids[ids >= 0]] = True
 
-    def spoil(self, codes: Codes, reason: str) -> None:
+    def unplace(self, codes: Codes, reason: str) -> None:
         """Note that the place of parameters is in doubt."""
         for parameter in self.parameters_of(codes):
-            self.spoiled.setdefault(parameter, reason)
+            self.unplaced.setdefault(parameter, reason)
 
     def share(self, codes: Codes, reason: str) -> None:
         """Note that single entries serve several neurons."""
         for parameter in self.parameters_of(codes):
             self.shared.setdefault(parameter, reason)
 
-    def stiffen(self, codes: Codes) -> None:
+    def freeze_ends(self, codes: Codes) -> None:
         """Forbid the neurons of a parameter to change places."""
         self.rigid.update(self.parameters_of(codes))
 
-    def colour(self, plane: Tensor, axes: Iterable[int] = ()) -> None:
+    def distinguish(self, plane: Tensor, axes: Iterable[int] = ()) -> None:
         """Tell neurons apart by where they lie along some axes.
 
         Two neurons stay exchangeable only if they lie at the same indices. No axes
@@ -158,8 +158,8 @@ class Record:
         count = int(where.max()) + 1
         pairs = (plane * count + where.expand(shape)).numpy().ravel()
         pairs = np.unique(pairs[plane.numpy().ravel() >= 0])
-        marks = mix(np.uint64(serial), (pairs % count).astype(np.uint64))
-        np.add.at(self.colours, pairs // count, marks)
+        labels = mix(np.uint64(serial), (pairs % count).astype(np.uint64))
+        np.add.at(self.colours, pairs // count, labels)
 
     def join(
         self, kind: TieKind | None, source: Ids, target: Ids, operand: int
@@ -168,7 +168,7 @@ class Record:
         self.joins.append(Join(kind, source, target, operand))
 
     def use(self, use: Use) -> None:
-        """Record where parameter entries lie."""
+        """TraceLog where parameter entries lie."""
         source = b"" if use.source is None else use.source.tobytes()
         codes = use.codes
         key = (codes.offset, codes.strides, codes.shape, use.target.tobytes(), source)
@@ -182,7 +182,7 @@ class Record:
         return self._serial
 
     def note(self, planes: Iterable[Tensor], operation: Operation) -> None:
-        """Record an operation on the values of neurons."""
+        """TraceLog an operation on the values of neurons."""
         for plane in planes:
             ids = plane.numpy().ravel()
             for group in np.unique(self.group_of(ids[ids >= 0])):

@@ -3,7 +3,7 @@
 Everything rests on one invariant. Let the exchangeable neurons change places, and the
 parameter entries with them: then every tensor of the forward pass keeps its values, but
 for entries that follow their neurons along the neuron axes. Whatever might break it
-either tells neurons apart (`Record.colour`) or forbids them to move (`Record.freeze`).
+either tells neurons apart (`TraceLog.distinguish`) or forbids them to move (`TraceLog.freeze`).
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
-from .ledger import Ledger
-from .marks import Codes, Marks, Seen, fit
-from .record import Ids, Record, Use, axes_of, first_order
-from .unions import Unions
+from .label_store import LabelStore
+from .labels import Codes, Labelled, Labels, fit
+from .trace_log import Ids, TraceLog, Use, axes_of, first_order
+from .union_find import UnionFind
 
 
-class Wiring:
+class Tracer:
     """Neurons and parameters of one forward pass, as far as it has run."""
 
     def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
         self.names = list(names)
-        self.ledger = Ledger(parameters, self._lose)
-        self.record = Record(self.ledger.bases)
+        self.store = LabelStore(parameters, self._lose)
+        self.log = TraceLog(self.store.bases)
         self.unknown: dict[str, None] = {}
         """Operators without a rule that met neurons or parameters."""
         self.repeats = False
@@ -37,13 +37,13 @@ class Wiring:
         """Name of the last weight used."""
         self._targets: dict[object, tuple[Tensor, set[bytes]]] = {}
         self._joined: dict[object, Tensor] = {}
-        self._unions = Unions(self.record)
+        self._unions = UnionFind(self.log)
 
     # --- parameters -----------------------------------------------------------------
 
     def label(self, codes: Codes) -> str:
         """Return a name for what a weight feeds."""
-        name = self.names[self.record.parameters_of(codes)[0]]
+        name = self.names[self.log.parameters_of(codes)[0]]
         prefix, _, leaf = name.rpartition(".")
         self.last = prefix if leaf == "weight" and prefix else name
         return self.last
@@ -66,13 +66,13 @@ class Wiring:
             operation: the call.
 
         Returns:
-            The neurons, and whether this very wiring is new.
+            The neurons, and whether this very tracer is new.
         """
         key = (operation.name, identity)
         wires = b"".join(b"-" if ids is None else ids.tobytes() for ids in sources)
         if key not in self._targets:
             self.repeats = False
-            self._targets[key] = self.record.add_group(self.label(codes), size), set()
+            self._targets[key] = self.log.add_group(self.label(codes), size), set()
         else:
             self.repeats = True
         target, known = self._targets[key]
@@ -87,9 +87,9 @@ class Wiring:
         source: Ids | None = None,
         operation: Operation | None = None,
     ) -> None:
-        """Record that affine entries lie on neurons or on edges."""
-        (parameter,) = self.record.parameters_of(codes)[:1]
-        self.record.use(
+        """TraceLog that affine entries lie on neurons or on edges."""
+        (parameter,) = self.log.parameters_of(codes)[:1]
+        self.log.use(
             Use(
                 parameter=parameter,
                 codes=codes,
@@ -119,8 +119,8 @@ class Wiring:
         dense, lines = codes.tensor(), axes_of(plane)
         shared = lines - axes_of(dense)
         if shared:
-            self.record.colour(plane, lines - shared)
-            self.record.share(codes, "each of its entries serves several neurons")
+            self.log.distinguish(plane, lines - shared)
+            self.log.share(codes, "each of its entries serves several neurons")
             return plane
         order = sorted(lines)
         rest = [axis for axis in range(plane.dim()) if axis not in lines]
@@ -128,8 +128,8 @@ class Wiring:
         cells = [dense.shape[axis] for axis in rest if dense.shape[axis] > 1]
         entries = dense.permute(order + rest).reshape(len(ids), *cells)
         if bool((ids < 0).any()):
-            fixed = self.record.add_group(f"{self.last} constants", len(ids))
-            self.record.freeze(fixed)
+            fixed = self.log.add_group(f"{self.last} constants", len(ids))
+            self.log.freeze(fixed)
             ids = torch.where(ids < 0, fixed, ids)
         neurons, rank = first_order(ids.numpy())
         places = np.argsort(rank, kind="stable")
@@ -169,7 +169,7 @@ class Wiring:
 
     def _alike(self, neurons: Ids) -> list[Ids]:
         """Split places into equally spaced ones with neurons of one group."""
-        groups, found = self.record.group_of(neurons), []
+        groups, found = self.log.group_of(neurons), []
         for group in first_order(groups)[0]:
             places = np.flatnonzero(groups == group)
             breaks = np.flatnonzero(np.diff(np.diff(places), prepend=0)[1:]) + 2
@@ -183,18 +183,18 @@ class Wiring:
         strides = (step * whole.strides[0], *whole.strides[1:])
         return Codes(shape, strides, whole.offset + int(places[0]) * whole.strides[0])
 
-    def promote(self, seen: Seen, axis: int) -> Seen:
+    def promote(self, seen: Labelled, axis: int) -> Labelled:
         """Make neurons of a parameter that is used as if it were an activation."""
         assert seen.codes is not None
         codes, size = seen.codes, seen.shape[axis]
-        plane = self.record.add_group(self.label(codes), size)
+        plane = self.log.add_group(self.label(codes), size)
         plane = plane.view([-1 if a == axis else 1 for a in range(len(seen.shape))])
         kept = self.attach(plane, codes, Operation(name="value"), scales=False)
-        return Seen(seen.value, Marks(planes=(kept,), depends=True))
+        return Labelled(seen.value, Labels(planes=(kept,), depends=True))
 
     def _give_up(self, plane: Tensor, codes: Codes, reason: str) -> Tensor:
-        self.record.spoil(codes, reason)
-        self.record.freeze(plane)
+        self.log.unplace(codes, reason)
+        self.log.freeze(plane)
         return plane
 
     # --- neurons --------------------------------------------------------------------
@@ -204,10 +204,10 @@ class Wiring:
         first, second = torch.broadcast_tensors(first, second)
         if torch.equal(first, second):
             return first
-        pairs = (first + 1) * (self.record.size + 1) + second + 1
+        pairs = (first + 1) * (self.log.size + 1) + second + 1
         distinct, rank = first_order(pairs.numpy())
-        left = distinct // (self.record.size + 1) - 1
-        right = distinct % (self.record.size + 1) - 1
+        left = distinct // (self.log.size + 1) - 1
+        right = distinct % (self.log.size + 1) - 1
         key = (kind, left.tobytes(), right.tobytes())
         is_some = distinct > 0
         is_new = key not in self._joined
@@ -217,7 +217,7 @@ class Wiring:
             word = "sum" if kind == "residual" else "product"
             size = int(is_some.sum())
             fresh = np.full(len(distinct), -1)
-            fresh[is_some] = self.record.add_group(f"{self.last} {word}", size).numpy()
+            fresh[is_some] = self.log.add_group(f"{self.last} {word}", size).numpy()
             for operand, ids in enumerate((left, right)):
                 self._tie(kind, ids[ids >= 0], fresh[ids >= 0], operand)
             self._joined[key] = torch.from_numpy(fresh)
@@ -234,11 +234,11 @@ class Wiring:
             return self.meet(kind, first, second)
         if not left > right:
             first, second = second, first
-        self.record.freeze(second)
+        self.log.freeze(second)
         if left > right or right > left:
-            self.record.colour(first, left & right)
+            self.log.distinguish(first, left & right)
         else:
-            self.record.freeze(first)
+            self.log.freeze(first)
         return first
 
     def _belong(self, first: Tensor, second: Tensor) -> bool:
@@ -249,11 +249,11 @@ class Wiring:
         """Tie the neurons of two planes that are multiplied and summed over."""
         first, second = torch.broadcast_tensors(first, second)
         both = ((first >= 0) & (second >= 0)).numpy()
-        self.record.freeze(torch.where(torch.from_numpy(~both), first, -1))
-        self.record.freeze(torch.where(torch.from_numpy(~both), second, -1))
+        self.log.freeze(torch.where(torch.from_numpy(~both), first, -1))
+        self.log.freeze(torch.where(torch.from_numpy(~both), second, -1))
         left, right = first.numpy()[both], second.numpy()[both]
-        pairs, _ = first_order(left * (self.record.size + 1) + right)
-        left, right = pairs // (self.record.size + 1), pairs % (self.record.size + 1)
+        pairs, _ = first_order(left * (self.log.size + 1) + right)
+        left, right = pairs // (self.log.size + 1), pairs % (self.log.size + 1)
         key = ("dot", left.tobytes(), right.tobytes())
         if key not in self._joined:
             self._joined[key] = first
@@ -262,7 +262,7 @@ class Wiring:
     def _tie(self, kind: TieKind, source: Ids, target: Ids, operand: int) -> None:
         is_plain = len(np.unique(source)) == len(source)
         is_plain &= len(np.unique(target)) == len(target)
-        self.record.join(kind if is_plain else None, source, target, operand)
+        self.log.join(kind if is_plain else None, source, target, operand)
 
     def vector(
         self, plane: Tensor, axes: Sequence[int], kind: TieKind = "move"
@@ -288,27 +288,27 @@ class Wiring:
         alike = len(sizes) == 1 and len(np.unique(everyone)) == len(everyone)
         alike = alike and all((p == pattern[0]).all() for p in pattern)
         if not alike or (rows < 0).any():
-            self.record.freeze(plane)
+            self.log.freeze(plane)
             return None
         turns = np.stack(distinct, axis=1)
         key = (kind, turns.tobytes(), len(turns))
         if key not in self._joined:
             word = "moved" if kind == "move" else "sum"
-            target = self.record.add_group(f"{self.last} {word}", top.numel())
+            target = self.log.add_group(f"{self.last} {word}", top.numel())
             for operand, ids in enumerate(turns):
                 self._tie(kind, ids, target.numpy(), operand)
             self._joined[key] = target
         return self._joined[key].reshape(top.shape)
 
-    def admit(self, plane: Tensor, other: Seen) -> None:
+    def admit(self, plane: Tensor, other: Labelled) -> None:
         """Let values without these neurons meet them: whoever differs is told apart."""
         along = other.varies_along(sorted(axes_of(plane)))
         if along:
-            self.record.colour(plane, along)
+            self.log.distinguish(plane, along)
 
     def mean(self, plane: Tensor, axes: Sequence[int]) -> None:
         """Let a symmetric function read neurons along some axes, in a set each."""
-        self.record.colour(plane, axes_of(plane) - set(axes))
+        self.log.distinguish(plane, axes_of(plane) - set(axes))
 
     def bundle(self, plane: Tensor, axes: Sequence[int]) -> bool:
         """Whether neurons along some axes should move as one, in many small sets.
@@ -322,54 +322,54 @@ class Wiring:
         outer = [plane.shape[axis] for axis in lines - set(axes)]
         return bool(outer) and math.prod(outer) > math.prod(inner)
 
-    def _lose(self, marks: Marks) -> None:
+    def _lose(self, labels: Labels) -> None:
         """Give up what can no longer be followed."""
-        for plane in marks.planes:
-            self.record.freeze(plane)
-        if marks.codes is not None:
-            self.record.spoil(
-                marks.codes, "it is read in a way that cannot be followed"
+        for plane in labels.planes:
+            self.log.freeze(plane)
+        if labels.codes is not None:
+            self.log.unplace(
+                labels.codes, "it is read in a way that cannot be followed"
             )
 
     def end(self, plane: Tensor) -> None:
         """Note neurons that leave the network: its outputs."""
-        self.record.freeze(plane)
-        self.record.ends.update(plane[plane >= 0].unique().tolist())
+        self.log.freeze(plane)
+        self.log.ends.update(plane[plane >= 0].unique().tolist())
 
-    def forbid(self, seen: Seen, reason: str) -> None:
+    def forbid(self, seen: Labelled, reason: str) -> None:
         """Give up what meets neurons in a place where it belongs to none."""
         for plane in seen.planes:
-            self.record.freeze(plane)
+            self.log.freeze(plane)
         if seen.codes is not None:
-            self.record.share(seen.codes, reason)
+            self.log.share(seen.codes, reason)
 
-    def lose(self, seen: Seen, operator: str) -> None:
+    def lose(self, seen: Labelled, operator: str) -> None:
         """Give up what an operator without a rule reads."""
-        if seen.marks.is_plain:
+        if seen.labels.is_plain:
             return
         self.unknown[operator] = None
         for plane in seen.planes:
-            self.record.freeze(plane)
+            self.log.freeze(plane)
         if seen.codes is not None:
             reason = (
                 f"the operator {operator!r} uses it, which the tracer cannot follow"
             )
-            self.record.spoil(seen.codes, reason)
+            self.log.unplace(seen.codes, reason)
 
     def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
-        """Record an operation on neurons, but not again in every turn of a loop."""
+        """TraceLog an operation on neurons, but not again in every turn of a loop."""
         if not self.repeats:
-            self.record.note(planes, operation)
+            self.log.note(planes, operation)
 
-    def plain(self, seen: Seen, axes: Sequence[int], name: str) -> Tensor:
+    def plain(self, seen: Labelled, axes: Sequence[int], name: str) -> Tensor:
         """Number the entries of a tensor without neurons along some axes: inputs."""
         size = 1
         for axis in axes:
             size *= seen.shape[axis]
-        ids = self.record.add_group(name, size, frozen=True)
+        ids = self.log.add_group(name, size, frozen=True)
         sizes = [seen.shape[a] if a in axes else 1 for a in range(len(seen.shape))]
         plane = ids.reshape(sizes)
-        if seen.codes is None and seen.marks.depends:
-            marks = dataclasses.replace(seen.marks, planes=(*seen.planes, plane))
-            self.ledger.write(seen.value, marks)
+        if seen.codes is None and seen.labels.depends:
+            labels = dataclasses.replace(seen.labels, planes=(*seen.planes, plane))
+            self.store.write(seen.value, labels)
         return plane

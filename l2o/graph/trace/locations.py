@@ -12,14 +12,14 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, View
 
-from .marks import Codes
-from .record import Companion, Ids, Record, Use
+from .labels import Codes
+from .trace_log import Ids, PairedCodes, TraceLog, Use
 
 _CONSTANT = "constants"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Location:
     """A block or node parameter, its ends as neuron numbers."""
 
     view: View
@@ -31,44 +31,42 @@ class Place:
 
 
 def settle(
-    record: Record, parameters: Sequence[Tensor]
-) -> tuple[list[list[Place]], dict[int, str]]:
+    log: TraceLog, parameters: Sequence[Tensor]
+) -> tuple[list[list[Location]], dict[int, str]]:
     """Return the places of every parameter, and why others have none.
 
-    Neurons whose parameters are in doubt are frozen in the record, and uses of tied
+    Neurons whose parameters are in doubt are frozen in the log, and uses of tied
     weights are joined.
     """
     uses: list[list[Use]] = [[] for _ in parameters]
-    for use in record.uses:
+    for use in log.uses:
         uses[use.parameter].append(use)
-    for companion in record.companions:
-        _follow(record, companion, uses)
-    places: list[list[Place]] = []
+    for paired in log.pairs:
+        _follow(log, paired, uses)
+    places: list[list[Location]] = []
     reasons: dict[int, str] = {}
     for number, tensor in enumerate(parameters):
-        own = [
-            _flat(record, use, tensor) for use in _known_sources(record, uses[number])
-        ]
+        own = [_flat(log, use, tensor) for use in _known_sources(log, uses[number])]
         found, reason = _owners(own, tensor)
-        reason = record.spoiled.get(number, reason)
-        if found and number in record.shared:
-            reason = record.shared[number]
-        if not uses[number] and number not in record.spoiled:
-            reason = record.shared.get(number, "the forward pass never used it")
+        reason = log.unplaced.get(number, reason)
+        if found and number in log.shared:
+            reason = log.shared[number]
+        if not uses[number] and number not in log.unplaced:
+            reason = log.shared.get(number, "the forward pass never used it")
         if tensor.numel() == 0:
             reason = "it has no entries"
         if reason is None:
-            _link(record, found)
-        if reason is not None or number in record.rigid:
+            _link(log, found)
+        if reason is not None or number in log.rigid:
             for place in own:
-                _freeze(record, place)
+                _freeze(log, place)
         if reason is not None:
             reasons[number] = reason
         places.append(found if reason is None else [])
     return places, reasons
 
 
-def _known_sources(record: Record, uses: list[Use]) -> list[Use]:
+def _known_sources(log: TraceLog, uses: list[Use]) -> list[Use]:
     """Fill in the neurons behind weights that met a constant first."""
     known = [use for use in uses if use.source is None or len(use.source)]
     kept = []
@@ -80,15 +78,15 @@ def _known_sources(record: Record, uses: list[Use]) -> list[Use]:
             ):
                 continue
             size = use.codes.shape[0] * use.codes.shape[2]
-            source = record.add_group(_CONSTANT, size, frozen=True).numpy()
+            source = log.add_group(_CONSTANT, size, frozen=True).numpy()
             use = dataclasses.replace(use, source=source)
         kept.append(use)
     return kept
 
 
-def _flat(record: Record, use: Use, tensor: Tensor) -> Place:
+def _flat(log: TraceLog, use: Use, tensor: Tensor) -> Location:
     """Return a use with codes counted in the parameter's own, contiguous order."""
-    codes, base = use.codes, record.bases[use.parameter]
+    codes, base = use.codes, log.bases[use.parameter]
     offset, strides = codes.offset - base, codes.strides
     if not tensor.is_contiguous():
         start = _contiguous(offset, tensor)
@@ -97,7 +95,7 @@ def _flat(record: Record, use: Use, tensor: Tensor) -> Place:
             for size, step in zip(codes.shape, codes.strides, strict=True)
         )
         offset = start
-    return Place(
+    return Location(
         view=View(codes.shape, strides, offset),
         target=use.target,
         source=use.source,
@@ -117,7 +115,7 @@ def _contiguous(position: int, tensor: Tensor) -> int:
     return index
 
 
-def _owners(own: list[Place], tensor: Tensor) -> tuple[list[Place], str | None]:
+def _owners(own: list[Location], tensor: Tensor) -> tuple[list[Location], str | None]:
     """Mark the uses whose entries others own already; complete partial ones."""
     if not own:
         return [], None
@@ -154,7 +152,7 @@ def _is_injective(view: View) -> bool:
     return True
 
 
-def _completed(place: Place, tensor: Tensor) -> Place | None:
+def _completed(place: Location, tensor: Tensor) -> Location | None:
     """Extend a node parameter of which some cells were not used, such as positions."""
     if place.source is not None:
         return None
@@ -169,13 +167,13 @@ def _completed(place: Place, tensor: Tensor) -> Place | None:
     return None
 
 
-def _freeze(record: Record, place: Place) -> None:
-    record.frozen[place.target] = True
+def _freeze(log: TraceLog, place: Location) -> None:
+    log.frozen[place.target] = True
     if place.source is not None:
-        record.frozen[place.source] = True
+        log.frozen[place.source] = True
 
 
-def _link(record: Record, places: list[Place]) -> None:
+def _link(log: TraceLog, places: list[Location]) -> None:
     """Join the neurons at later uses of entries to those at the first use."""
     owners = [place for place in places if not place.is_alias]
     for place in places:
@@ -184,13 +182,13 @@ def _link(record: Record, places: list[Place]) -> None:
         ends = [(place.target, 0 if place.source is None else 1)]
         if place.source is not None:
             ends.append((place.source, 2))
-        if not all(_link_end(record, owners, place, *end) for end in ends):
+        if not all(_link_end(log, owners, place, *end) for end in ends):
             for other in (place, *owners):
-                _freeze(record, other)
+                _freeze(log, other)
 
 
 def _link_end(
-    record: Record, owners: list[Place], place: Place, neurons: Ids, axis: int
+    log: TraceLog, owners: list[Location], place: Location, neurons: Ids, axis: int
 ) -> bool:
     """Join the neurons of one axis of an alias; False if they match no axis."""
     view = place.view
@@ -206,21 +204,21 @@ def _link_end(
             return False
         matched = len(own) == 1
         if matched:
-            record.frozen[own] = True
+            log.frozen[own] = True
         for first, second in zip(seen[0], seen[1], strict=True):
             if (
                 not matched
                 and len(np.unique(first)) == len(first)
                 and np.array_equal(first, second)
             ):
-                record.join(None, first, own, 0)
+                log.join(None, first, own, 0)
                 matched = True
         if not matched:
             return False
     return True
 
 
-def _ends_at(owners: list[Place], entries: Ids) -> tuple[Ids, Ids] | None:
+def _ends_at(owners: list[Location], entries: Ids) -> tuple[Ids, Ids] | None:
     """Return the target and source neurons of entries, -1 for no source."""
     target = np.full(len(entries), -1)
     source = np.full(len(entries), -1)
@@ -246,22 +244,22 @@ def _decode(view: View, entries: Ids) -> tuple[list[Ids], NDArray[np.bool_]]:
     return index, rest == 0
 
 
-def _follow(record: Record, companion: Companion, uses: list[list[Use]]) -> None:
-    """Place entries that meet another parameter's, where that one lies."""
-    main, other = companion.main, companion.other
-    (owner,), (guest,) = record.parameters_of(main), record.parameters_of(other)
+def _follow(log: TraceLog, paired: PairedCodes, uses: list[list[Use]]) -> None:
+    """Location entries that meet another parameter's, where that one lies."""
+    main, other = paired.main, paired.other
+    (owner,), (guest,) = log.parameters_of(main), log.parameters_of(other)
     hosts = [use for use in uses[owner] if use.source is None or len(use.source)]
-    made = [_beside(use, companion, guest) for use in hosts]
+    made = [_beside(use, paired, guest) for use in hosts]
     if not made or any(use is None for use in made):
-        record.rigid.add(owner)
-        record.spoiled.setdefault(guest, "it is combined with another parameter")
+        log.rigid.add(owner)
+        log.unplaced.setdefault(guest, "it is combined with another parameter")
         return
     uses[guest] += [use for use in made if use is not None]
 
 
-def _beside(use: Use, companion: Companion, guest: int) -> Use | None:
+def _beside(use: Use, paired: PairedCodes, guest: int) -> Use | None:
     """Return the use of the guest's entries beside one use of the host's."""
-    main, other = companion.main, companion.other
+    main, other = paired.main, paired.other
     lines = zip(main.shape, main.strides, _aligned(other), strict=True)
     steps = {own: new for size, own, new in lines if size > 1}
     strides = []

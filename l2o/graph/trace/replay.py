@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from .marks import Marks
-from .mode import Watch
-from .wiring import Wiring
+from .labels import Labels
+from .mode import TraceMode
+from .tracer import Tracer
 
 
-def run_in_shadow(
+def run_isolated(
     model: nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    wiring_of: Callable[[], Wiring],
-) -> Wiring:
+    tracer_of: Callable[[], Tracer],
+) -> Tracer:
     """Run the model once and return what was seen.
 
     The batch is cut to two samples where every input has the same leading size; if the
@@ -31,43 +31,43 @@ def run_in_shadow(
         model: the network, in whatever mode it is.
         args: its positional inputs; left unchanged.
         kwargs: its named inputs; left unchanged.
-        wiring_of: makes an empty record.
+        tracer_of: makes an empty log.
 
     Returns:
-        The record, the neurons of the outputs frozen.
+        The log, the neurons of the outputs frozen.
     """
     leaves, form = pytree.tree_flatten((tuple(args), dict(kwargs)))
     cut = _cut(leaves)
     if cut is not None:
         try:
-            return _run(model, cut, form, wiring_of())
+            return _run(model, cut, form, tracer_of())
         except _REFUSALS:
             pass  # the whole batch tells whether the model itself fails
-    return _run(model, leaves, form, wiring_of())
+    return _run(model, leaves, form, tracer_of())
 
 
 def _run(
-    model: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec, wiring: Wiring
-) -> Wiring:
+    model: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec, tracer: Tracer
+) -> Tracer:
     copies = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
     for copy in copies:
         if isinstance(copy, Tensor):
-            wiring.ledger.write(copy, _INPUT)
+            tracer.store.write(copy, _INPUT)
     args, kwargs = pytree.tree_unflatten(copies, form)
     with (
         _untouched(model) as protect,
         _plain_kernels(model),
         torch.no_grad(),
-        Watch(wiring, protect),
+        TraceMode(tracer, protect),
     ):
         outputs = model(*args, **kwargs)
     for tensor in _tensors_in(outputs, set()):
-        for plane in wiring.ledger.see(tensor).planes:
-            wiring.end(plane)
-    return wiring
+        for plane in tracer.store.see(tensor).planes:
+            tracer.end(plane)
+    return tracer
 
 
-_INPUT = Marks(depends=True)
+_INPUT = Labels(depends=True)
 _REFUSALS = (
     RuntimeError,
     ValueError,

@@ -1,27 +1,27 @@
-"""Which neurons move together, as a union-find that grows with the record."""
+"""Which neurons move together, as a union-find that grows with the log."""
 
 import numpy as np
 from torch import Tensor
 
-from .record import Ids, Record, Use
+from .trace_log import Ids, TraceLog, Use
 
 
-class Unions:
+class UnionFind:
     """Connected components of neurons under the joins and diagonal blocks so far."""
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
+    def __init__(self, log: TraceLog) -> None:
+        self._log = log
         self._root = np.arange(0)
         self._joins = 0
         self._uses = 0
 
     def roots(self) -> Ids:
         """Return for every neuron the first neuron of its component."""
-        record = self._record
-        pairs = [(j.source, j.target) for j in record.joins[self._joins :]]
-        pairs += [pair for use in record.uses[self._uses :] for pair in diagonal(use)]
-        self._joins, self._uses = len(record.joins), len(record.uses)
-        grown = np.arange(len(self._root), record.size)
+        log = self._log
+        pairs = [(j.source, j.target) for j in log.joins[self._joins :]]
+        pairs += [pair for use in log.uses[self._uses :] for pair in diagonal(use)]
+        self._joins, self._uses = len(log.joins), len(log.uses)
+        grown = np.arange(len(self._root), log.size)
         self._root = np.concatenate([self._root, grown])
         if pairs:
             source = np.concatenate([pair[0] for pair in pairs])

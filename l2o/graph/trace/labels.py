@@ -77,7 +77,7 @@ class Codes:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class Labels:
     """All that is known of a tensor's entries."""
 
     planes: tuple[Tensor, ...] = ()
@@ -97,11 +97,11 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A tensor of the real forward pass with its marks."""
+class Labelled:
+    """A tensor of the real forward pass with its labels."""
 
     value: Tensor
-    marks: Marks
+    labels: Labels
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,14 +111,14 @@ class Seen:
     @property
     def planes(self) -> tuple[Tensor, ...]:
         """Neuron labels."""
-        return self.marks.planes
+        return self.labels.planes
 
     @property
     def codes(self) -> Codes | None:
         """Parameter entries."""
-        return self.marks.codes
+        return self.labels.codes
 
-    def placed(self, shape: Sequence[int], axes: Sequence[int]) -> "Seen":
+    def placed(self, shape: Sequence[int], axes: Sequence[int]) -> "Labelled":
         """Return it as a tensor of `shape` whose axis `axes[i]` is its axis i.
 
         The other axes broadcast. `axes` must ascend for the values.
@@ -133,11 +133,11 @@ class Seen:
                 small[place] = plane.shape[axis]
             planes.append(plane.reshape(small))
         codes = self.codes and self.codes.reshaped(sizes, axes)
-        marks = dataclasses.replace(self.marks, planes=tuple(planes), codes=codes)
+        labels = dataclasses.replace(self.labels, planes=tuple(planes), codes=codes)
         index = [slice(None) if axis in axes else None for axis in range(len(shape))]
-        return Seen(self.value[tuple(index)], marks)
+        return Labelled(self.value[tuple(index)], labels)
 
-    def aligned(self, rank: int) -> "Seen":
+    def aligned(self, rank: int) -> "Labelled":
         """Return it with leading axes of size one, as broadcasting adds them."""
         missing = rank - len(self.shape)
         if missing == 0:
@@ -153,9 +153,9 @@ class Seen:
             for axis in axes
             if self.value.shape[axis] > 1 and self.value.stride(axis) != 0
         ]
-        if self.marks.noise:
+        if self.labels.noise:
             return ()
-        if self.marks.depends:
+        if self.labels.depends:
             return tuple(wide)
         return tuple(axis for axis in wide if not _is_constant(self.value, axis))
 
