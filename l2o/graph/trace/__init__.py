@@ -10,8 +10,14 @@ from torch.nn.parameter import UninitializedParameter
 from l2o.graph.neural_graph import NeuralGraph
 
 from .assemble import assemble
+from .calls import Call as Call
+from .contraction import multiplied as multiplied
+from .labels import Labelled as Labelled
+from .labels import Labels as Labels
+from .operators import OPERATORS as OPERATORS
+from .pointwise import entrywise as entrywise
 from .replay import run_isolated
-from .tracer import Tracer
+from .tracer import Tracer as Tracer
 
 
 def trace(

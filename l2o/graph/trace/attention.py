@@ -5,6 +5,7 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
+from .calls import Call, Found, first_of
 from .contraction import product
 from .labels import Labelled, Labels, compact
 from .tracer import Tracer
@@ -12,10 +13,12 @@ from .tracer import Tracer
 _CALL = Operation(name="attention")
 
 
-def attention(
-    tracer: Tracer, query: Labelled, key: Labelled, value: Labelled
-) -> Labels:
-    """Return the labels of `softmax(q @ k.T) @ v`, each `[..., token, unit]`."""
+def attention(tracer: Tracer, call: Call) -> Found:
+    """Follow `softmax(q @ k.T + bias) @ v`, each `[..., token, unit]`."""
+    for extra in (call.find("attn_bias"), call.find("attn_mask")):
+        if extra is not None:
+            tracer.forbid(extra, "it is added to attention scores")
+    query, key, value = call.see("query"), call.see("key"), call.see("value")
     lead = query.shape[:-2]
     repeats = query.shape[-3] // key.shape[-3] if lead else 1
     query, key, value = (
@@ -29,12 +32,9 @@ def attention(
     scores = Labelled(torch.empty(shape, device="meta"), Labels(depends=True))
     found = product(tracer, scores, value, _CALL).planes
     heads, units = query.shape[0], value.shape[2]
-    return Labels(
-        planes=tuple(
-            compact(p.expand(heads, 1, units).reshape(*lead, 1, units)) for p in found
-        ),
-        depends=True,
-    )
+    shape = *lead, 1, units
+    planes = tuple(compact(p.expand(heads, 1, units).reshape(shape)) for p in found)
+    return first_of(Labels(planes=planes, depends=True))
 
 
 def _folded(tracer: Tracer, seen: Labelled, repeats: int) -> Labelled:

@@ -1,16 +1,59 @@
 """Rules for operators that sum products over an axis."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
+from .calls import Call, Found
 from .labels import Codes, Labelled, Labels
+from .pointwise import pointwise
 from .trace_log import Ids, axes_of, first_order
 from .tracer import Tracer
+
+
+def matmul(tracer: Tracer, call: Call) -> Found:
+    """Follow a matrix product, with or without an addend."""
+    given = call.given
+    left = next(given[k] for k in ("mat1", "batch1", "mat", "self") if k in given)
+    keys = ("mat2", "batch2", "vec", "tensor")
+    right = next(given[key] for key in keys if given.get(key) is not None)
+    labels = multiplied(tracer, left, right)
+    if call.name not in ("addmm", "baddbmm", "addmv"):
+        return labels
+    shape = [*left.shape[:-1], *right.shape[right.dim() - 1 :][: right.dim() > 1]]
+    result = Labelled(torch.empty(shape, device="meta"), labels)
+    add = Operation(name="add")
+    return pointwise(tracer, add, [result, call.see("self")], len(shape))
+
+
+def multiplied(tracer: Tracer, left: Tensor, right: Tensor) -> Labels:
+    """Return the labels of `left @ right`, of at most three axes each."""
+    first, second = tracer.store.see(left), tracer.store.see(right)
+    if first.labels.is_plain and second.labels.is_plain:
+        return Labels(depends=True)
+    places = {1: (2,), 2: (1, 2), 3: (0, 1, 2)}
+    rows = first.placed((1, 1, 1), places[left.dim()])
+    ends = (1,) if right.dim() == 1 else places[right.dim()]
+    columns = second.placed((1, 1, 1), ends)
+    labels = product(tracer, rows, columns, Operation(name="linear"))
+    gone = [axis for axis, least in ((0, 3), (1, 2)) if left.dim() < least]
+    gone += [2] if right.dim() == 1 else []
+    planes = []
+    for plane in labels.planes:
+        for axis in reversed(gone):
+            plane = plane.select(axis, 0)
+        planes.append(plane)
+    codes = None
+    if labels.codes is not None:  # a product of two parameters
+        shape = [*left.shape[:-1], *right.shape[right.dim() - 1 :][: right.dim() > 1]]
+        zeros = (0,) * len(shape)
+        codes = replace(labels.codes, shape=tuple(shape), strides=zeros)
+    return Labels(planes=tuple(planes), codes=codes, depends=True)
 
 
 def product(

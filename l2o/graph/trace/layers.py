@@ -9,6 +9,8 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
+from . import reshaping
+from .calls import Call, Found, first_of, is_tensor
 from .contraction import MatrixCodes, connect
 from .labels import Codes, Labelled, Labels
 from .pointwise import pointwise
@@ -16,16 +18,13 @@ from .trace_log import axes_of
 from .tracer import Tracer
 
 
-def convolution(
-    tracer: Tracer,
-    data: Labelled,
-    weight: Labelled,
-    bias: Labelled | None,
-    groups: int,
-    is_transposed: bool,
-    operation: Operation,
-) -> Labels:
-    """Return the labels of a convolution with a batch axis and channels on axis 1."""
+def convolution(tracer: Tracer, call: Call) -> Found:
+    """Follow a convolution with a batch axis, channels on axis 1."""
+    data, weight, bias = call.see("input"), call.see("weight"), call.find("bias")
+    groups, is_transposed = call.given["groups"], call.given["transposed"]
+    operation = call.operation
+    if data.value.dim() == len(call.given["stride"]) + 1:
+        return None
     if weight.codes is None:
         return _fixed_filter(tracer, data, weight, groups, operation)
     if data.codes is not None:
@@ -141,7 +140,51 @@ def _fixed_filter(
     return Labels(planes=tuple(kept), depends=True)
 
 
-def embedding(tracer: Tracer, weight: Labelled, index: Labelled, rank: int) -> Labels:
+def embedding(tracer: Tracer, call: Call) -> Found:
+    """Follow rows that are looked up in a table."""
+    weight, indices = call.see("weight"), call.see("indices")
+    if weight.codes is None:
+        return None
+    return _looked_up(tracer, weight, indices, len(indices.shape))
+
+
+def embedding_bag(tracer: Tracer, call: Call) -> Found:
+    """Follow sums of rows that are looked up in a table."""
+    weight = call.see("weight")
+    if weight.codes is None:
+        return None
+    return first_of(_looked_up(tracer, weight, call.see("indices"), 1))
+
+
+def index(tracer: Tracer, call: Call) -> Found:
+    """Follow `table[index]` as an embedding, and other indexing as a move."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    rows, *rest = call.given["indices"]
+    if _is_table(seen) and is_tensor(rows) and all(item is None for item in rest):
+        looked_up = call.store.see(rows)
+        if rows.dtype == torch.int64 and looked_up.labels.depends:
+            return _looked_up(tracer, seen, looked_up, rows.dim())
+    return reshaping.index(tracer, call)
+
+
+def index_select(tracer: Tracer, call: Call) -> Found:
+    """Follow rows selected from a table as an embedding, and others as a move."""
+    seen, rows = call.only_input(), call.see("index")
+    if seen is None:
+        return None
+    if _is_table(seen) and call.given["dim"] == 0 and rows.labels.depends:
+        return _looked_up(tracer, seen, rows, rows.value.dim())
+    return reshaping.move(tracer, call)
+
+
+def _is_table(seen: Labelled) -> bool:
+    """Whether a tensor is a matrix of parameter entries."""
+    return seen.codes is not None and len(seen.shape) == 2 and not seen.codes.is_summary
+
+
+def _looked_up(tracer: Tracer, weight: Labelled, index: Labelled, rank: int) -> Labels:
     """Return the labels of rows looked up in a table, `rank` axes before the last."""
     for plane in index.planes:
         tracer.log.freeze(plane)
@@ -164,35 +207,25 @@ def embedding(tracer: Tracer, weight: Labelled, index: Labelled, rank: int) -> L
     return Labels(planes=(target.view(shape),), depends=True)
 
 
-def norm(
-    tracer: Tracer,
-    data: Labelled,
-    axes: Sequence[int],
-    scale: Labelled | None,
-    shift: Labelled | None,
-    operation: Operation,
-) -> Labels:
-    """Return the labels of a norm over `axes` with parameters along them."""
+def norm(tracer: Tracer, call: Call) -> Found:
+    """Follow a norm over the last axes with parameters along them."""
+    data, rank = call.see("input"), call.see("input").value.dim()
+    axes = range(rank - len(call.given["normalized_shape"]), rank)
     if data.codes is not None and not data.planes:
         data = tracer.promote(data, axes[-1])
     for plane in data.planes:
         if axes_of(plane) & set(axes):
             tracer.mean(plane, axes)
     labels = Labels(planes=data.planes, depends=True)
-    tracer.note_once(data.planes, operation)
-    return affine(tracer, Labelled(data.value, labels), axes, scale, shift)
+    tracer.note_once(data.planes, call.operation)
+    return first_of(_affine(tracer, call, Labelled(data.value, labels), axes))
 
 
-def affine(
-    tracer: Tracer,
-    data: Labelled,
-    axes: Sequence[int],
-    scale: Labelled | None,
-    shift: Labelled | None,
-) -> Labels:
-    """Return the labels of `data * scale + shift`, both along `axes` of the data."""
+def _affine(tracer: Tracer, call: Call, data: Labelled, axes: Sequence[int]) -> Labels:
+    """Return the labels of `data * weight + bias`, both along `axes` of the data."""
     labels, rank = data.labels, data.value.dim()
-    for name, factor in (("mul", scale), ("add", shift)):
+    pairs = ("mul", call.find("weight")), ("add", call.find("bias"))
+    for name, factor in pairs:
         if factor is not None:
             sizes = [data.shape[a] if a in axes else 1 for a in range(rank)]
             laid = factor.placed(sizes, axes)
@@ -201,38 +234,27 @@ def affine(
     return labels
 
 
-def batch_norm(
-    tracer: Tracer,
-    data: Labelled,
-    scale: Labelled | None,
-    shift: Labelled | None,
-    operation: Operation,
-) -> Labels:
-    """Return the labels of a norm of each channel on its own.
+def batch_norm(tracer: Tracer, call: Call) -> Found:
+    """Follow a norm of each channel on its own.
 
     Running statistics follow their neurons, so they tell none apart.
     """
+    data = call.see("input")
     if data.codes is not None and not data.planes:
-        return affine(tracer, data, (1,), scale, shift)
+        return first_of(_affine(tracer, call, data, (1,)))
     kept = []
     for plane in data.planes:
         line = tracer.vector(plane, (1,)) if axes_of(plane) else plane
         if line is not None:
             kept.append(line)
-    tracer.note_once(kept, operation)
+    tracer.note_once(kept, call.operation)
     labels = Labels(planes=tuple(kept), depends=True)
-    return affine(tracer, Labelled(data.value, labels), (1,), scale, shift)
+    return first_of(_affine(tracer, call, Labelled(data.value, labels), (1,)))
 
 
-def group_norm(
-    tracer: Tracer,
-    data: Labelled,
-    groups: int,
-    scale: Labelled | None,
-    shift: Labelled | None,
-    operation: Operation,
-) -> Labels:
-    """Return the labels of a norm over runs of channels: neurons keep to their run."""
+def group_norm(tracer: Tracer, call: Call) -> Found:
+    """Follow a norm over runs of channels: neurons keep to their run."""
+    data, groups = call.see("input"), call.given["group"]
     size = data.shape[1] // groups
     for plane in data.planes:
         if 1 in axes_of(plane):
@@ -241,5 +263,15 @@ def group_norm(
             tracer.log.distinguish(runs, lines)
         elif axes_of(plane):
             tracer.mean(plane, range(2, plane.dim()))
-    tracer.note_once(data.planes, operation)
-    return affine(tracer, data, (1,), scale, shift)
+    tracer.note_once(data.planes, call.operation)
+    return first_of(_affine(tracer, call, data, (1,)))
+
+
+def dropout(tracer: Tracer, call: Call) -> Found:
+    """Follow fused dropout, which also returns its mask."""
+    return call.see("input").labels, Labels(noise=True)
+
+
+def renormalised(tracer: Tracer, call: Call) -> Found:
+    """Follow a table whose rows are cut to a length in place."""
+    return call.see("self").labels

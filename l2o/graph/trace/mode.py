@@ -10,8 +10,9 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .calls import Call, name_of, tensors_in
 from .labels import Labels
-from .operators import labels_of
+from .operators import OPERATORS, labels_of, take_apart
 from .trace_log import axes_of
 from .tracer import Tracer
 
@@ -59,12 +60,11 @@ class TraceMode(TorchDispatchMode):
         self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> bool:
         """Whether an operator should be taken apart before it runs."""
-        name = func.overloadpacket.__name__
-        if name not in _TAKEN_APART:
+        if OPERATORS.get(name_of(func)) is not take_apart:
             return False
         return any(
             not self._tracer.store.see(x).labels.is_plain
-            for x in _tensors(args, kwargs)
+            for x in tensors_in(args, kwargs)
         )
 
     def _label(
@@ -74,7 +74,7 @@ class TraceMode(TorchDispatchMode):
         kwargs: Mapping[str, Any],
         result: Any,
     ) -> None:
-        store, inputs = self._tracer.store, _tensors(args, kwargs)
+        store, inputs = self._tracer.store, tensors_in(args, kwargs)
         outputs = [x for x in _flat(result) if isinstance(x, Tensor)]
         memory = {_storage(tensor) for tensor in inputs}
         written = {_storage(tensor) for tensor in _written(func, args, kwargs)}
@@ -83,7 +83,7 @@ class TraceMode(TorchDispatchMode):
         )
         if is_view or torch.Tag.inplace_view in func.tags:
             return
-        labels = labels_of(self._tracer, func, args, kwargs)
+        labels = labels_of(self._tracer, Call(func, args, kwargs, store))
         if labels is None:
             self._give_up(str(func.overloadpacket), inputs)
             labels = Labels(depends=True)
@@ -122,7 +122,8 @@ class TraceMode(TorchDispatchMode):
     def _opaque(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run what is no plain operator, and give up what it reads."""
         result = func(*args, **kwargs)
-        self._give_up(str(func), _tensors(args, kwargs))
+        leaves = pytree.tree_leaves((args, kwargs))
+        self._give_up(str(func), [x for x in leaves if isinstance(x, Tensor)])
         for output in _flat(result):
             if isinstance(output, Tensor):
                 self._tracer.store.write(output, Labels(depends=True))
@@ -131,21 +132,6 @@ class TraceMode(TorchDispatchMode):
     def _give_up(self, name: str, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             self._tracer.lose(self._tracer.store.see(tensor), name)
-
-
-_TAKEN_APART = frozenset(
-    {
-        "_thnn_fused_lstm_cell",
-        "_thnn_fused_gru_cell",
-        "linear",
-        "matmul",
-        "addcmul",
-        "addcdiv",
-        "addbmm",
-        "addr",
-        "_trilinear",
-    }
-)
 
 
 def _decompose(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -181,12 +167,6 @@ def _written(
         value = args[index] if index < len(args) else kwargs.get(argument.name)
         found += [x for x in _flat(value) if isinstance(x, Tensor)]
     return found
-
-
-def _tensors(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    return [
-        x for x in pytree.tree_leaves((args, dict(kwargs))) if isinstance(x, Tensor)
-    ]
 
 
 def _flat(value: Any) -> list[Any]:

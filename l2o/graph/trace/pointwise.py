@@ -8,12 +8,33 @@ from torch import Tensor
 
 from l2o.graph.neural_graph import Operation, TieKind
 
+from .calls import Call, Found, first_of
 from .labels import Codes, Labelled, Labels
 from .trace_log import PairedCodes, axes_of
 from .tracer import Tracer
 
 _PRODUCTS = ("mul", "div", "multiply", "divide", "true_divide")
 _SUMS = ("add", "sub", "rsub", "subtract")
+
+
+def entrywise(tracer: Tracer, call: Call) -> Found:
+    """Follow a function of corresponding entries."""
+    operands = [call.store.see(tensor) for tensor in call.tensors]
+    rank = max(operand.value.dim() for operand in operands)
+    return pointwise(tracer, call.operation, operands, rank)
+
+
+def halves(tracer: Tracer, call: Call) -> Found:
+    """Follow `glu`: the product of one half with a function of the other."""
+    data = call.given["self"]
+    parts = [call.store.see(x) for x in data.chunk(2, call.given["dim"] % data.dim())]
+    return pointwise(tracer, Operation(name="mul"), parts, data.dim())
+
+
+def weight_norm(tracer: Tracer, call: Call) -> Found:
+    """Follow the fused form of a weight given by direction and length."""
+    pair = [call.see("v"), call.see("g")]
+    return first_of(pointwise(tracer, call.operation, pair, len(pair[0].shape)))
 
 
 def pointwise(

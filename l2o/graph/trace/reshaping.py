@@ -1,14 +1,16 @@
-"""Rules for operators that move, join, pool or reduce entries."""
+"""Rules for operators that move or join entries."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from l2o.graph.neural_graph import Operation
 
-from .labels import Codes, Labelled, Labels, compact, varying
+from .calls import Call, Found
+from .labels import Codes, Labelled, Labels, compact
 from .trace_log import axes_of
 from .tracer import Tracer
 
@@ -153,87 +155,94 @@ def _joined_entries(tracer: Tracer, pieces: Sequence[Labelled], axis: int) -> La
     return Labels(codes=Codes(tuple(dense.shape), dense=compact(dense)), depends=True)
 
 
-def reduced(
-    tracer: Tracer, seen: Labelled, axes: Iterable[int], *, keeps: bool, is_mean: bool
-) -> Labels:
-    """Return the labels of a reduction over some axes.
-
-    Args:
-        tracer: the pass so far.
-        seen: what is reduced.
-        axes: the axes, not negative.
-        keeps: whether they stay, of size one.
-        is_mean: whether the order along the axes does not matter.
-    """
-    gone = sorted(axes)
-    planes = []
-    for plane in seen.planes:
-        if axes_of(plane) & set(gone):
-            if not is_mean:
-                tracer.log.freeze(plane)
-            elif tracer.bundle(plane, gone):
-                left = sorted(axes_of(plane) - set(gone))
-                merged = tracer.vector(plane, left, "residual")
-                if merged is not None:
-                    planes.append(merged if keeps else _without(merged, gone))
-            else:
-                tracer.mean(plane, gone)
-        elif axes_of(plane) or len(gone) < plane.dim():
-            planes.append(plane if keeps else _without(plane, gone))
-    codes = seen.codes
-    if codes is not None:
-        small = codes.tensor()
-        small = small.amin(gone, keepdim=True) if gone else small
-        small = small if keeps else _without(small, gone)
-        shape = [1 if a in gone else size for a, size in enumerate(seen.shape)]
-        if not keeps:
-            shape = [size for a, size in enumerate(seen.shape) if a not in gone]
-        is_summary = codes.is_summary or bool(set(codes.axes) & set(gone))
-        codes = Codes(tuple(shape), dense=small, is_summary=is_summary)
-        if not is_mean:
-            tracer.log.freeze_ends(codes)
-    depends = seen.labels.depends or not seen.labels.is_plain
-    return Labels(planes=tuple(planes), codes=codes, depends=depends)
+def move(tracer: Tracer, call: Call) -> Found:
+    """Follow entries that change places."""
+    seen = call.only_input()
+    return None if seen is None else moved(seen, call.repeat_on)
 
 
-def _without(plane: Tensor, axes: Sequence[int]) -> Tensor:
-    for axis in sorted(axes, reverse=True):
-        plane = plane.select(axis, 0)
-    return plane
+def concatenate(tracer: Tracer, call: Call) -> Found:
+    """Follow `cat`."""
+    tensors = list(call.given["tensors"])
+    rank = max(tensor.dim() for tensor in tensors)
+    pieces = [call.store.see(tensor) for tensor in tensors]
+    return joined(tracer, pieces, call.given["dim"] % rank)
 
 
-def along(tracer: Tracer, seen: Labelled, axis: int, *, is_symmetric: bool) -> Labels:
-    """Return the labels of an operator along one axis that keeps the shape.
+def stack(tracer: Tracer, call: Call) -> Found:
+    """Follow `stack`."""
+    tensors = list(call.given["tensors"])
+    axis = call.given["dim"] % (tensors[0].dim() + 1)
+    pieces = [call.store.see(tensor.unsqueeze(axis)) for tensor in tensors]
+    return joined(tracer, pieces, axis)
 
-    A softmax is symmetric in the entries of the axis, a cumulative sum is not.
-    """
+
+def turn(tracer: Tracer, call: Call) -> Found:
+    """Follow `flip` and `roll`, which leave labels alone on other axes."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    lines = set(axes_from(call.given["dims"] or None, len(seen.shape)))
+    if seen.codes is None and not any(axes_of(p) & lines for p in seen.planes):
+        return seen.labels
+    return moved(seen, call.repeat_on)
+
+
+def pad(tracer: Tracer, call: Call) -> Found:
+    """Follow padding by a constant."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    widths, rank = call.given["pad"], len(seen.shape)
+    padded = {rank - 1 - i // 2 for i, size in enumerate(widths) if size}
+    if seen.codes is None and not any(axes_of(p) & padded for p in seen.planes):
+        return seen.labels
+    return moved(seen, lambda values: call.func(values, widths))
+
+
+def triangle(tracer: Tracer, call: Call) -> Found:
+    """Follow `tril` and `triu` over axes without neurons."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    last = {len(seen.shape) - 1, len(seen.shape) - 2}
+    return None if any(axes_of(p) & last for p in seen.planes) else seen.labels
+
+
+def gather(tracer: Tracer, call: Call) -> Found:
+    """Follow `gather` along an axis without neurons."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    axis = call.given["dim"] % len(seen.shape)
     for plane in seen.planes:
         if axis in axes_of(plane):
-            if is_symmetric and tracer.bundle(plane, (axis,)):
-                tracer.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
-            elif is_symmetric:
-                tracer.mean(plane, (axis,))
-            else:
-                tracer.log.freeze(plane)
-    if seen.codes is not None and axis in seen.codes.axes and not is_symmetric:
-        tracer.log.freeze_ends(seen.codes)
-    depends = seen.labels.depends or not seen.labels.is_plain
-    return Labels(planes=seen.planes, codes=seen.codes, depends=depends)
+            return None
+        tracer.admit(plane, call.see("index"))
+    return seen.labels if seen.codes is None else moved(seen, call.repeat_on)
 
 
-def local(tracer: Tracer, seen: Labelled, spatial: int) -> Labels:
-    """Return the labels of pooling or resampling over the last axes."""
-    if seen.codes is not None:
-        tracer.lose(seen, "pooling of a parameter")
-        return Labels(depends=True)
-    rank, planes = seen.value.dim(), []
+def index(tracer: Tracer, call: Call) -> Found:
+    """Follow `tensor[index, ...]`, with index tensors."""
+    seen = call.only_input()
+    if seen is None:
+        return None
+    indexed, axis = set(), 0
+    for item in call.given["indices"]:
+        if item is None:
+            axis += 1
+            continue
+        width = item.dim() if item.dtype in (torch.bool, torch.uint8) else 1
+        indexed.update(range(axis, axis + width))
+        axis += width
     for plane in seen.planes:
-        if any(axis >= rank - spatial for axis in varying(plane)):
-            channel = rank - spatial - 1
-            line = tracer.vector(plane, range(channel + 1))
-            if line is None or varying(line) != (channel,):
-                tracer.log.freeze(plane)
-                continue
-            plane = line
-        planes.append(plane)
-    return Labels(planes=tuple(planes), depends=True)
+        if axes_of(plane) & indexed and len(indexed) > 1:
+            return None
+    return moved(seen, call.repeat_on)
+
+
+def axes_from(dim: Any, rank: int) -> list[int]:
+    """Return the axes that an argument `dim` means, none of them negative."""
+    if dim is None or dim == []:
+        return list(range(rank))
+    return [axis % rank for axis in ([dim] if isinstance(dim, int) else dim)]

@@ -3,7 +3,8 @@
 Everything rests on one invariant. Let the exchangeable neurons change places, and the
 parameter entries with them: then every tensor of the forward pass keeps its values, but
 for entries that follow their neurons along the neuron axes. Whatever might break it
-either tells neurons apart (`TraceLog.distinguish`) or forbids them to move (`TraceLog.freeze`).
+tells neurons apart (`TraceLog.distinguish`) or forbids them to move
+(`TraceLog.freeze`).
 """
 
 import dataclasses
