@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

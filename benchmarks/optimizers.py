@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, Rule, load_rule, read_provenance
-from l2o.rule.checkpoint import rule_path
 from l2o.rule.config import NominalHeadConfig
+from l2o.rule_metadata import rule_path
 
 from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
 

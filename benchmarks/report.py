@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 from meta_train.log import read_json_lines
 
 from .curves import Panel, save_curves

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 

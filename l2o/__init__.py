@@ -1,22 +1,44 @@
-"""Learned optimizers that see the network they train."""
+"""Learned optimizers that see the network they train.
 
-from .graph import NeuralGraph as NeuralGraph
-from .graph.build import neural_graph as neural_graph
-from .optim.optimizer import NeuralGraphOpt as NeuralGraphOpt
-from .rule.checkpoint import load_rule as load_rule
-from .rule.checkpoint import read_provenance as read_provenance
-from .rule.checkpoint import save_rule as save_rule
-from .rule.checkpoint import shipped_rules as shipped_rules
-from .rule.config import PRESETS as PRESETS
-from .rule.config import RuleConfig as RuleConfig
-from .rule.hub import from_pretrained as from_pretrained
-from .rule.hub import push_to_hub as push_to_hub
-from .rule.hub import save_pretrained as save_pretrained
-from .rule.model_card import model_card as model_card
-from .rule.rule import AbstractRule as AbstractRule
-from .rule.rule import Rule as Rule
-from .rule.safety import SafetyConfig as SafetyConfig
-from .rule.safety import guarded_step as guarded_step
-from .rule.step import Hyper as Hyper
-from .rule.step import learned_step as learned_step
-from .rule.theta import with_theta as with_theta
+`import l2o` is immediate: torch and the public names (listed in `l2o/_public.py`) are
+imported when one of them is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import companion as companion
+    from . import graph as graph
+    from . import hub as hub
+    from . import nets as nets
+    from . import optim as optim
+    from . import rule as rule
+    from ._public import *  # noqa: F403
+
+    __version__: str
+else:
+    _SUBMODULES = ("companion", "graph", "hub", "nets", "optim", "rule")
+
+    def __getattr__(name: str) -> object:
+        """Import a public name or a submodule when it is first used (PEP 562)."""
+        from importlib import import_module, metadata
+
+        if name == "__version__":
+            value = metadata.version("l2o")
+        elif name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        elif name.startswith("_"):
+            raise AttributeError(f"module 'l2o' has no attribute {name!r}")
+        else:
+            value = getattr(import_module(f"{__name__}._public"), name, None)
+            if value is None:
+                raise AttributeError(f"module 'l2o' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """Return the public names, the submodules and `__version__`."""
+        from ._public import __dict__ as public
+
+        names = (name for name in public if not name.startswith("_"))
+        return sorted([*names, *_SUBMODULES, "__version__"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 
 
 def save_checkpoint(values: dict[str, Any], path: Path) -> None:

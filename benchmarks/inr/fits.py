@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from benchmarks.runs import use_threads
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 from meta_train.provenance import provenance
 from optimizees.siren import render_images
 from optimizees.zoo.inr_set import (

@@ -12,7 +12,7 @@ from benchmarks.curves import Panel, save_curves
 from benchmarks.report import github_table, origin_of, require_rows, write_report
 from benchmarks.runs import Row
 from benchmarks.summary import spread
-from l2o.rule.checkpoint import write_whole
+from l2o.files import write_whole
 from meta_train.log import read_json_lines
 
 from .command import decode_image

@@ -27,7 +27,8 @@ _SOURCES = tuple(
     method.__code__ for method in (nn.Module.parameters, nn.Module.named_parameters)
 )
 
-_trace = cast(Callable[..., NeuralGraph], torch.compiler.disable(trace))
+# `torch.compiler.disable` without importing the compiler, which takes a second.
+_trace = cast(Callable[..., NeuralGraph], torch._disable_dynamo(trace))
 
 
 def owner_of(params: object) -> nn.Module | None:

@@ -3,21 +3,25 @@
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import resources
-from importlib.resources.abc import Traversable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from l2o.files import parse_json, printable
-from l2o.files import write_whole as write_whole
+from l2o.files import parse_json, printable, write_whole
+from l2o.rule_metadata import (
+    FORMAT,
+    HASH,
+    opened,
+    parse_provenance,
+    rule_path,
+    shipped_files,
+    tensor_shapes,
+    unreadable,
+)
 
 from .config import RuleConfig, rule_config_from_values, rule_config_values
 from .rule import AbstractRule, Rule
@@ -25,10 +29,6 @@ from .rule import AbstractRule, Rule
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
 
-_FORMAT = "l2o-rule-2"
-_FORMAT_WITHOUT_HASH = "l2o-rule-1"
-_HASH = "sha256"
-"""Metadata key of the checksum over everything else."""
 _SHIPPED_SHA256 = {
     "ff": "39dbcf567ac3dc13a77ff0dfe4f9f1dd818eb25d9bb67a2c9e37603e89b84977",
     "ng-gnn-small": "7001aa391b6e02cd8017966b20ad607f92a39190ea0b800e581c7a3a85e94c77",
@@ -38,21 +38,6 @@ _SHIPPED_SHA256 = {
 so these files stay as they are."""
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """Types that weights may have, under their names in the file format."""
-_MOST_HEADER_BYTES = 2**24
-"""Largest header that is read: names, shapes, configuration and provenance."""
-
-
-def shipped_rules() -> list[str]:
-    """Return the names of the rules that come with the library.
-
-    Returns:
-        Names that `load_rule` and `NeuralGraphOpt(rule=...)` take, sorted.
-
-    Example:
-        >>> "ng-gnn" in shipped_rules()
-        True
-    """
-    return sorted(_shipped_files())
 
 
 def save_rule(
@@ -101,7 +86,7 @@ def save_rule(
     _check_dtypes("save_rule", {short.get(name, name) for name in dtypes}, "the rule")
     _check_finite("save_rule", theta, "the rule")
     metadata = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "config": json.dumps(rule_config_values(rule.config)),
         "license": _checked_license(license or known.pop("license", LICENSE)),
     }
@@ -113,40 +98,8 @@ def save_rule(
             f"save_rule needs a provenance of JSON values; got {error}. Convert it to "
             "text, numbers, lists and dictionaries."
         ) from error
-    metadata[_HASH] = _content_hash(metadata, theta)
+    metadata[HASH] = _content_hash(metadata, theta)
     write_whole(Path(path), save(theta, metadata))
-
-
-def rule_path(name_or_path: object) -> Path:
-    """Return the file that `load_rule` reads.
-
-    Args:
-        name_or_path: as for `load_rule`; anything else is refused.
-
-    Raises:
-        FileNotFoundError: if it is neither a shipped rule nor a file.
-        TypeError: if it is neither text nor a path.
-    """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise TypeError(
-            "load_rule needs a name or a path; got "
-            f"{type(name_or_path).__name__} {printable(repr(name_or_path), 40)}. Pass "
-            f"one of {shipped_rules()}, or the path of a rule file."
-        )
-    if str(name_or_path) in _shipped_files():
-        return Path(str(_shipped_files()[str(name_or_path)]))
-    path = Path(name_or_path)
-    try:
-        is_file = path.is_file()
-    except OSError:  # the name is too long, or a folder may not be entered
-        is_file = False
-    if not is_file:
-        raise FileNotFoundError(
-            f"load_rule needs a shipped rule {shipped_rules()} or a rule file; got "
-            f"{printable(repr(str(name_or_path)))}, which is neither. Check the "
-            "spelling, or write the file with save_rule."
-        )
-    return path
 
 
 def load_rule(name_or_path: str | Path) -> Rule:
@@ -173,8 +126,8 @@ def load_rule(name_or_path: str | Path) -> Rule:
         'ng_gnn'
     """
     path = rule_path(name_or_path)
-    with _opened(path) as (file, metadata):
-        rule = _empty_rule(path, metadata["config"], _shapes(file))
+    with opened(path, "pt") as (file, metadata):
+        rule = _empty_rule(path, metadata["config"], tensor_shapes(file))
         theta = _read_theta(path, file, metadata)
     rule.load_state_dict(theta, assign=True)
     return rule
@@ -201,15 +154,9 @@ def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
         'MIT'
     """
     path = rule_path(name_or_path)
-    with _opened(path) as (file, metadata):
+    with opened(path, "pt") as (file, metadata):
         _read_theta(path, file, metadata)
-    try:
-        known = parse_json(metadata.get("provenance", "{}"))
-    except ValueError as error:
-        raise _unreadable(path, f"its provenance is no JSON: {error}") from error
-    if not isinstance(known, dict):
-        raise _unreadable(path, "its provenance is no JSON object")
-    return {**known, "license": metadata.get("license", "unknown")}
+    return parse_provenance(path, metadata)
 
 
 def rule_hash(rule: AbstractRule) -> int:
@@ -233,39 +180,6 @@ def rule_hash(rule: AbstractRule) -> int:
     return int.from_bytes(digest.digest()[:8], "big") >> 1
 
 
-def _weights_folder() -> Traversable:
-    return resources.files("l2o.rule") / "weights"
-
-
-def _shipped_files() -> dict[str, Traversable]:
-    """Return the files of the shipped rules by name."""
-    return {
-        item.name.removesuffix(".safetensors"): item
-        for item in _weights_folder().iterdir()
-        if item.name.endswith(".safetensors")
-    }
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Give an open rule file and its metadata; nothing of theta is read yet."""
-    with path.open("rb") as raw:
-        header_size = int.from_bytes(raw.read(8), "little")
-    if header_size > _MOST_HEADER_BYTES:
-        raise _unreadable(path, f"its header claims {header_size:,} bytes")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            _check_metadata(path, metadata)
-            yield file, metadata
-    except SafetensorError as error:
-        raise _unreadable(path, error) from error
-
-
-def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
 def _read_theta(
     path: Path, file: Any, metadata: Mapping[str, str]
 ) -> dict[str, Tensor]:
@@ -277,9 +191,9 @@ def _read_theta(
     # A file aligns its tensors otherwise than memory does, and kernels round by
     # alignment: copies make the updates those of the rule that was saved.
     theta = {name: file.get_tensor(name).clone() for name in names}
-    recorded = metadata.get(_HASH)
+    recorded = metadata.get(HASH)
     if recorded is None:
-        if path.parent == Path(str(_weights_folder())) and path.stem in _SHIPPED_SHA256:
+        if shipped_files().get(path.stem) == path and path.stem in _SHIPPED_SHA256:
             recorded = _SHIPPED_SHA256[path.stem]
             is_same = recorded == hashlib.sha256(path.read_bytes()).hexdigest()
         else:
@@ -287,7 +201,7 @@ def _read_theta(
     else:
         is_same = recorded == _content_hash(metadata, theta)
     if not is_same:
-        raise _unreadable(path, "its content is not what was saved: bits have changed")
+        raise unreadable(path, "its content is not what was saved: bits have changed")
     _check_finite("load_rule", theta, str(path))
     return theta
 
@@ -328,24 +242,6 @@ def _empty_rule(
             "it again with save_rule."
         )
     return rule
-
-
-def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
-    """Raise unless the metadata are those of a rule, of a format that is known."""
-    if not {"config", "format"} <= metadata.keys():
-        raise ValueError(
-            f"load_rule needs a file that save_rule wrote; got {path}, whose metadata "
-            f"holds {printable(sorted(metadata))} and no rule configuration. Save a "
-            "rule with save_rule."
-        )
-    if metadata["format"] not in (_FORMAT, _FORMAT_WITHOUT_HASH):
-        raise ValueError(
-            f"load_rule reads the formats {_FORMAT_WITHOUT_HASH} and {_FORMAT}; got "
-            f"{printable(repr(metadata['format']))} in {path}. Install the version of "
-            "l2o that wrote it."
-        )
-    if metadata["format"] == _FORMAT and _HASH not in metadata:
-        raise _unreadable(path, "its checksum is missing")
 
 
 def _check_dtypes(caller: str, dtypes: set[str], owner: str) -> None:
@@ -390,7 +286,7 @@ def _check_counts(config: RuleConfig, shapes: Mapping[str, tuple[int, ...]]) -> 
 def _content_hash(metadata: Mapping[str, str], theta: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of metadata and weights, whatever their order in the file."""
     digest = hashlib.sha256()
-    for key in sorted(metadata.keys() - {_HASH}):
+    for key in sorted(metadata.keys() - {HASH}):
         digest.update(json.dumps([key, metadata[key]]).encode())
     for name, weight in sorted(theta.items()):
         kind = [name, str(weight.dtype), list(weight.shape)]
@@ -412,10 +308,3 @@ def _checked_license(license: object) -> str:
             f"{printable(repr(license))}. Pass its short name, for example Apache-2.0."
         )
     return license
-
-
-def _unreadable(path: Path, problem: object) -> ValueError:
-    return ValueError(
-        f"load_rule needs a whole safetensors file; got {path}, which cannot be read "
-        f"({printable(problem)}). It may be damaged: copy or download it again."
-    )

@@ -6,14 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from l2o import (
-    PRESETS,
-    NeuralGraphOpt,
-    from_pretrained,
-    push_to_hub,
-    read_provenance,
-    save_pretrained,
-)
+from l2o import PRESETS, NeuralGraphOpt, read_provenance
+from l2o.hub import from_pretrained, push_to_hub, save_pretrained
 
 REPOSITORY = "someone/a-rule"
 PROVENANCE = {"data": "eight digits", "inner_steps": 12_000, "limits": "Digits only."}
@@ -95,7 +89,7 @@ class TestHub:
         commit = address.rsplit("/", 1)[-1]
         assert_same_rule(from_pretrained(REPOSITORY, revision=commit), rule)
         card = hub.repositories[REPOSITORY]["README.md"].decode()
-        assert f'l2o.from_pretrained("{REPOSITORY}")' in card
+        assert f'l2o.hub.from_pretrained("{REPOSITORY}")' in card
         assert "Digits only." in card
 
     def test_what_was_pulled_once_needs_no_network(self, hub, rule):

@@ -1,10 +1,10 @@
 """From one real forward pass of any module to its neural graph."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parameter import UninitializedParameter
 
 from l2o.graph.neural_graph import NeuralGraph
@@ -59,8 +59,10 @@ def trace(
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside `torch.compile` and data-parallel wrappers."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    # Only who compiles a module imports this file of torch, which takes a second.
+    compiling = sys.modules.get("torch._dynamo.eval_frame")
     while True:
-        if isinstance(model, OptimizedModule):
+        if compiling is not None and isinstance(model, compiling.OptimizedModule):
             model = model._orig_mod
         elif isinstance(model, wrappers):
             model = model.module

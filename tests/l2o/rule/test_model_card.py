@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from l2o import PRESETS, Rule, load_rule, model_card, read_provenance
+from l2o import PRESETS, Rule, load_rule, read_provenance
+from l2o.hub import model_card
 
 
 @pytest.fixture(scope="module")

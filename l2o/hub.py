@@ -6,9 +6,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .checkpoint import LICENSE, load_rule, read_provenance, save_rule, write_whole
-from .model_card import model_card
-from .rule import Rule
+from .files import write_whole
+from .rule.checkpoint import LICENSE, load_rule, read_provenance, save_rule
+from .rule.model_card import model_card as model_card
+from .rule.rule import Rule
 
 RULE_FILE = "rule.safetensors"
 """The name of the rule's file in a folder or a repository."""
