@@ -2,9 +2,12 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests run in one process per core, each with one thread; a process takes the tests
+# of a class or a file together, so that they share what their fixtures build.
+PARALLEL := -n auto --maxprocesses 8 --dist loadscope
 INSTALLED := .venv/.installed
 
-.PHONY: setup zoo demo test lint format
+.PHONY: setup zoo demo test test-slow lint format
 
 setup: $(INSTALLED)
 
@@ -22,7 +25,11 @@ demo: setup
 	$(BIN)/l2o demo
 
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
+
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -o addopts= --import-mode=importlib \
+	    --strict-markers -m "compile or slow"
 
 lint: setup
 	$(BIN)/ruff format --check
