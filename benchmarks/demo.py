@@ -54,6 +54,15 @@ class DemoConfig:
                 f"demo needs at least one seed; got seeds={self.seeds}. "
                 "Leave it out for two."
             )
+        if self.steps < 1:
+            raise ValueError(
+                f"demo needs at least one step; got steps={self.steps}. "
+                "Leave it out for 1,000."
+            )
+
+    def run(self) -> None:
+        """Run the demo."""
+        run_demo(self)
 
 
 def run_demo(config: DemoConfig) -> None:
@@ -101,8 +110,16 @@ def run_demo(config: DemoConfig) -> None:
         curves={name: [curve.curve for curve in runs] for name, runs in curves.items()},
         every=10,
     )
-    save_curves(config.out, [panel])
-    print(f"\nTook {time.monotonic() - start:.0f} s. Curves: {config.out.resolve()}")
+    print(f"\nTook {time.monotonic() - start:.0f} s. {_drawn(config.out, panel)}")
+
+
+def _drawn(path: Path, panel: Panel) -> str:
+    """Draw the curves where that is possible; say where they are."""
+    try:
+        save_curves(path, [panel])
+    except ModuleNotFoundError as error:
+        return f"Curves need the package {error.name}: pip install 'l2o[benchmarks]'."
+    return f"Curves: {path.resolve()}"
 
 
 def _num_parameters(task: Task) -> int:

@@ -53,6 +53,21 @@ class WildParkData:
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
+    def __post_init__(self) -> None:
+        _check_at_least_one(
+            "wild-park",
+            image_size=self.image_size,
+            num_train=self.num_train,
+            num_test=self.num_test,
+            networks=self.networks,
+            workers=self.workers,
+            threads=self.threads,
+        )
+
+    def run(self) -> None:
+        """Train the networks that are missing."""
+        run_wild_park(self, print)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CnnZooData:
@@ -77,6 +92,31 @@ class CnnZooData:
     """CPU threads."""
     dest: Path = Path("runs/zoo/cifar-10-grey")
     """Directory to fill."""
+
+    def __post_init__(self) -> None:
+        _check_at_least_one(
+            "cnn-zoo",
+            image_size=self.image_size,
+            num_train=self.num_train,
+            num_test=self.num_test,
+            networks=self.networks,
+            threads=self.threads,
+        )
+
+    def run(self) -> None:
+        """Train the networks that are missing."""
+        run_cnn_zoo(self, print)
+
+
+def _check_at_least_one(verb: str, **counts: int) -> None:
+    """Raise unless each count is positive."""
+    for name, count in counts.items():
+        if count < 1:
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"{verb} needs at least one for {option}; got {count}. Raise "
+                f"--{option}."
+            )
 
 
 def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> None:

@@ -1,8 +1,8 @@
-"""`python -m meta_train CONFIG.yaml`: meta-train a rule."""
+"""`python -m meta_train CONFIG.yaml`: `l2o meta-train`, for `torchrun -m`."""
 
 import sys
 
-from .command import main
+from l2o.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["meta-train", *sys.argv[1:]]))

@@ -1,16 +1,16 @@
-"""The command line of meta-training."""
+"""The verbs `l2o meta-train` and `l2o validate`."""
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
-from .config import load_config
-from .distributed import joined_ranks
-from .loop import MetaTrainer
+from l2o.rule.checkpoint import load_rule
+from optimizees import build_task, load_fashion_mnist
+
+from .unroll import RuleOnGraph
+from .validation import validate as validation_of
 
 
 def meta_train(
@@ -38,6 +38,11 @@ def meta_train(
         until: stop, with a checkpoint, after this outer step.
         tensorboard: write the log for TensorBoard, too; needs that package.
     """
+    # pydantic and PyYAML come with the extra [train]; the verb above needs neither.
+    from .config import load_config
+    from .distributed import joined_ranks
+    from .loop import MetaTrainer
+
     if threads is not None:
         torch.set_num_threads(threads)
     settings = load_config(config, changes)
@@ -49,14 +54,58 @@ def meta_train(
         trainer.train(max_minutes=max_minutes, until=until)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    try:
-        tyro.cli(meta_train, args=arguments, prog="l2o meta-train")
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted; continue with --resume.\n")
-        return 130
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        sys.stderr.write(f"l2o meta-train: {error}\n")
-        return 1
-    return 0
+def validate(
+    rules: tyro.conf.Positional[tuple[str, ...]],
+    *,
+    seeds: tuple[int, ...] = (9001, 9002),
+    steps: int = 1000,
+    schedule: Literal["constant", "linear"] = "constant",
+    batch_size: int = 128,
+    data: Literal["auto", "full", "embedded"] = "auto",
+    threads: int = 1,
+) -> None:
+    """Measure rules on the validation images, as meta-training selects them.
+
+    Args:
+        rules: shipped rules, or paths of rule files.
+        seeds: of initial weights and batches.
+        steps: of each run, on the paper's FashionMNIST network.
+        schedule: multiplier of the updates: 1, or falling to 0 over a run.
+        batch_size: images per batch.
+        data: which copy of FashionMNIST.
+        threads: CPU threads.
+    """
+    if not rules:
+        raise ValueError(
+            "validate needs at least one rule; got none. Pass a name that `l2o rules` "
+            "lists, or the path of a rule file."
+        )
+    for name, values in (
+        ("seeds", (len(seeds),)),
+        ("steps", (steps,)),
+        ("batch-size", (batch_size,)),
+        ("threads", (threads,)),
+    ):
+        if min(values) < 1:
+            raise ValueError(
+                f"validate needs {name} of at least 1; got {values[0]}. Raise --{name}."
+            )
+    torch.set_num_threads(threads)
+    loaded = [load_rule(name) for name in rules]
+    train = load_fashion_mnist("train", source=data)
+    images = load_fashion_mnist("validation", source=data)
+    task = build_task("fashion-cnn", train, batch_size)
+    for name, rule in zip(rules, loaded, strict=True):
+        (result,) = validation_of(
+            task,
+            RuleOnGraph(rule, task, compile=False),
+            [images],
+            seeds=seeds,
+            steps=steps,
+            is_annealed=schedule == "linear",
+        )
+        print(
+            f"{name}: validation accuracy {result.accuracy:.2%}, loss "
+            f"{result.loss:.4f}, training loss {result.train_loss:.4f} "
+            f"(n = {len(seeds)}, {steps} steps, {images.source}; {schedule} multiplier)"
+        )

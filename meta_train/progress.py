@@ -79,8 +79,7 @@ class TensorBoard:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "--tensorboard needs the package tensorboard; got none. Run pip "
-                "install tensorboard, or leave the flag out: log.jsonl holds the same.",
-                name="tensorboard",
+                "install tensorboard, or leave the flag out: log.jsonl holds the same."
             ) from error
         self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 

@@ -67,6 +67,10 @@ class SirenFitsData:
                 "multiple."
             )
 
+    def run(self) -> None:
+        """Make the files that are missing."""
+        run_siren_fits(self, print)
+
 
 def run_siren_fits(
     config: SirenFitsData, announce: Callable[[str], object]

@@ -28,7 +28,8 @@ _SOURCES = tuple(
 )
 
 # `torch.compiler.disable` without importing the compiler, which takes a second.
-_trace = cast(Callable[..., NeuralGraph], torch._disable_dynamo(trace))
+_without_compiler = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
+_trace = cast(Callable[..., NeuralGraph], _without_compiler(trace))
 
 
 def owner_of(params: object) -> nn.Module | None:

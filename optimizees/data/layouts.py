@@ -1,5 +1,6 @@
 """Where data sets lie on this machine."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +90,19 @@ def layout(name: str) -> Layout:
 
 
 def cache_directory(name: DatasetName) -> Path:
-    """Return where a download is kept: below $XDG_CACHE_HOME or ~/.cache."""
+    """Return where a download is kept: below $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        FileNotFoundError: if there is neither that variable nor a home directory.
+    """
     configured = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(configured) if configured else Path.home() / ".cache"
+    try:
+        base = Path(configured) if configured else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "a download needs a directory; got neither $XDG_CACHE_HOME nor a home "
+            "directory. Pass --dest (dest=), or set XDG_CACHE_HOME."
+        ) from error
     return base / "l2o" / name
 
 
@@ -111,8 +122,7 @@ def locate(name: DatasetName) -> Path | None:
         FileNotFoundError: if L2O_DATA is set to something that is no directory.
         ValueError: if the name is unknown.
     """
-    known = layout(name)
-    bases: list[Path] = []
+    bases, fixed = [], _fixed_places(name)
     configured = os.environ.get("L2O_DATA", "")
     if configured:
         if not Path(configured).is_dir():
@@ -121,8 +131,7 @@ def locate(name: DatasetName) -> Path | None:
                 "Create it, or unset the variable."
             )
         bases.append(Path(configured))
-    bases += [*known.system, cache_directory(name)]
-    for base in bases:
+    for base in [*bases, *fixed]:
         found = locate_below(name, base)
         if found is not None:
             return found
@@ -156,13 +165,20 @@ def require(name: DatasetName, root: Path | None) -> Path:
     if root is None:
         raise FileNotFoundError(
             f"{name} must be on this machine in full; found it in none of $L2O_DATA, "
-            f"{', '.join(str(path) for path in (*known.system, cache_directory(name)))}"
-            f". {known.advice}"
+            f"{', '.join(map(str, _fixed_places(name)))}. {known.advice}"
         )
     missing = [file for file in known.files if find_file(root, file) is None]
     raise FileNotFoundError(
         f"root must hold {name}; {root} lacks {', '.join(missing)}. {known.advice}"
     )
+
+
+def _fixed_places(name: DatasetName) -> list[Path]:
+    """Return where to look besides $L2O_DATA: system packages, then the cache."""
+    places = [*layout(name).system]
+    with contextlib.suppress(FileNotFoundError):
+        places.append(cache_directory(name))
+    return places
 
 
 def find_file(directory: Path, file: str) -> Path | None:

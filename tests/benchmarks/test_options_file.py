@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cli import main
 from benchmarks.options_file import with_options_of_file
+from l2o.cli import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from benchmarks import zoo_commands
-from benchmarks.cli import main
 from benchmarks.zoo_commands import pooled_images
+from l2o.cli import main
 from optimizees import ImageData, load_fashion_mnist
 from optimizees.zoo.small_cnn_zoo import read_small_cnn_zoo
 from optimizees.zoo.wild_park import describe_park, read_park

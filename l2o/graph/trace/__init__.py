@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
@@ -63,7 +63,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     compiling = sys.modules.get("torch._dynamo.eval_frame")
     while True:
         if compiling is not None and isinstance(model, compiling.OptimizedModule):
-            model = model._orig_mod
+            model = cast(nn.Module, model._orig_mod)
         elif isinstance(model, wrappers):
             model = model.module
         else:

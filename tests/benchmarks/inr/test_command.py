@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 
-from benchmarks.cli import main
 from benchmarks.inr.command import decode_image, run_inr
 from benchmarks.inr.data import DataConfig
 from benchmarks.inr.models import (
@@ -15,6 +14,7 @@ from benchmarks.inr.models import (
 )
 from benchmarks.inr.report import report_inr
 from benchmarks.inr.training import TrainingConfig
+from l2o.cli import main
 from meta_train.log import read_json_lines
 from optimizees.siren import render_images
 

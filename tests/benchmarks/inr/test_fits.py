@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.cli import main
 from benchmarks.inr import fits
 from benchmarks.inr.fits import SirenFitsData, run_siren_fits
+from l2o.cli import main
 from optimizees.zoo.inr_set import part_files, read_fits, read_header
 from optimizees.zoo.siren_fits import FitConfig
 

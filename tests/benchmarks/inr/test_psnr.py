@@ -1,4 +1,4 @@
-from benchmarks.cli import main
+from l2o.cli import main
 from meta_train.log import read_json_lines
 
 

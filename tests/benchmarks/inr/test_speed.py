@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks.cli import main
 from benchmarks.inr.speed import InrSpeedConfig
+from l2o.cli import main
 from meta_train.log import read_json_lines
 
 

@@ -1,10 +1,10 @@
-"""`l2o graph`, through the command line."""
+"""`l2o graph` and `l2o rules`, through the command line."""
 
 import sys
 
 import pytest
 
-from benchmarks.cli import main
+from l2o.cli import main
 
 
 def test_graph_describes_a_model(capsys):
@@ -70,10 +70,12 @@ def test_graph_traces_a_model_on_inputs_that_are_described(models, capsys):
     assert "gate " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["3,4", "2x3:int", "2x3:float", "axb", ""])
+@pytest.mark.parametrize(
+    "text", ["3,4", "2x3:int", "2x3:float", "axb", "", "0x3", "-1", "2:int0"]
+)
 def test_graph_needs_inputs_that_it_can_read(models, capsys, text):
     assert main(["graph", "gated_models:bare", "--input", text]) == 1
-    assert "Write the sizes with an x between them" in capsys.readouterr().err
+    assert "Write positive sizes with an x between" in capsys.readouterr().err
 
 
 def test_graph_draws_a_picture(tmp_path, capsys):
@@ -87,3 +89,26 @@ def test_graph_needs_a_format_to_draw_in(tmp_path, capsys):
     file = tmp_path / "graph.txt"
     assert main(["graph", "optimizees:fashion_cnn", "--png", str(file)]) == 1
     assert "Name it .png, .svg or .pdf." in capsys.readouterr().err
+
+
+def test_graph_needs_inputs_that_the_model_takes(models, capsys):
+    assert main(["graph", "gated_models:bare", "--input", "2:int7", "2x5"]) == 1
+    said = capsys.readouterr().err
+    assert "got 2, 2x5 for 'gated_models:bare'" in said
+    assert "Pass other shapes with --input." in said
+    assert said.count("\n") == 1
+
+
+def test_graph_names_a_factory_that_fails(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a_broken_model.py").write_text("def build():\n    return 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["graph", "a_broken_model:build"]) == 1
+    assert "(ZeroDivisionError: division by zero)" in capsys.readouterr().err
+
+
+def test_rules_says_how_they_were_made(capsys):
+    assert main(["rules"]) == 0
+    text = capsys.readouterr().out
+    assert "ff: ff, 2,376 weights\n" in text
+    assert "ng-gnn: ng_gnn, 58,760 weights\n" in text
+    assert text.count("    license: MIT\n") == 3
