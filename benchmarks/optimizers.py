@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, assert_never
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, Rule, load_rule, read_provenance
-from l2o.rule.config import NominalHeadConfig
+from l2o.rule.config import NominalHeadConfig, with_group_rows
 from l2o.rule_metadata import rule_path
 
 from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
@@ -121,7 +121,8 @@ def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optim
             from meta_train.teacher import Teacher as TeacherRule
 
             rule = TeacherRule(
-                ImitationConfig(matrix_rate=rate), head=NominalHeadConfig(unit=unit)
+                ImitationConfig(matrix_rate=rate),
+                units=NominalHeadConfig(unit=unit).units,
             )
             return NeuralGraphOpt(model.parameters(), rule=rule)
         case Adam() | AdamW() | SGD() | Muon() | ScheduleFree():
@@ -182,6 +183,6 @@ def _rule_of(name: str, whitening_rows: int | None) -> str | Rule:
     if whitening_rows is None:
         return name
     known = load_rule(name)
-    rule = Rule(replace(known.config, whitening_rows=whitening_rows))
+    rule = Rule(with_group_rows(known.config, whitening_rows))
     rule.load_state_dict(known.state_dict())
     return rule

@@ -11,8 +11,8 @@ from .rule.config import RuleConfig as RuleConfig
 from .rule.rule import AbstractRule as AbstractRule
 from .rule.rule import Rule as Rule
 from .rule.safety import SafetyConfig as SafetyConfig
-from .rule.safety import guarded_step as guarded_step
 from .rule.step import Hyper as Hyper
+from .rule.step import guarded_step as guarded_step
 from .rule.step import learned_step as learned_step
 from .rule.theta import with_theta as with_theta
 from .rule_metadata import shipped_rules as shipped_rules

@@ -21,7 +21,7 @@ from .estimator_config import (
     OneStepConfig,
     TBPTTConfig,
 )
-from .teacher import Teacher, head_of
+from .teacher import Teacher
 from .unroll import Cotangent, InnerRun, Progress, Record, replay
 
 _SMALLEST_LOSS = 1e-3
@@ -149,7 +149,7 @@ def imitation(
     records: list[Record] = []
     cotangents: list[Cotangent] = []
     losses: list[float] = []
-    teacher = Teacher(config, head=head_of(run.bound.rule))
+    teacher = Teacher.of(run.bound.rule, config)
     for _ in range(steps):
         record = run.step()
         cotangents.append(

@@ -1,17 +1,20 @@
 """The hand-designed optimizer that a rule may imitate before it finds its own way."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from l2o import AbstractRule, NeuralGraph, Rule
-from l2o.rule.config import HeadConfig, NominalHeadConfig
-from l2o.rule.directions import ADAM, find_directions
-from l2o.rule.head import update_units
-from l2o.rule.state import State, advance_state, init_state
-from l2o.rule.whitening import whiten_momenta
+from l2o import AbstractRule, NeuralGraph
+from l2o.graph.linear_maps import fan_ins
+from l2o.nets.entries import at_owners
+from l2o.rule.directions import Directions, DirectionSet, WhitenedConfig
+from l2o.rule.head import NominalHeadConfig
+from l2o.rule.rule import TILE_ENTRIES
+from l2o.rule.state import State
+from l2o.rule.tile_io import TileIO
 
 from .estimator_config import ImitationConfig
 
@@ -24,8 +27,10 @@ class Teacher(AbstractRule):
 
     Args:
         config: rates and schedule.
-        head: of the rule that imitates it: its step size and its units are what the
-            rates are multiples of.
+        step_size: what the rates are multiples of.
+        units: what updates are multiples of, for every parameter of a graph; None for
+            the nominal head's.
+        directions: where the whitened momentum comes from; None for the default.
 
     Reference:
         Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
@@ -37,26 +42,38 @@ class Teacher(AbstractRule):
         self,
         config: ImitationConfig | None = None,
         *,
-        head: HeadConfig | None = None,
+        step_size: float = 0.01,
+        units: Callable[[NeuralGraph], dict[str, float]] | None = None,
+        directions: DirectionSet | None = None,
     ) -> None:
         super().__init__()
         self.config = ImitationConfig() if config is None else config
-        self.head = NominalHeadConfig() if head is None else head
-        self.step_size = self.head.step_size
+        self.step_size = step_size
+        self.directions = DirectionSet((WhitenedConfig(),))
+        if directions is not None:
+            self.directions = directions.only("whitened")
+        self.averages = self.directions.averages
+        units = NominalHeadConfig().units if units is None else units
+        self.head = _ScheduledHead(units, self.directions)
+
+    @classmethod
+    def of(cls, rule: AbstractRule, config: ImitationConfig) -> Self:
+        """Return the teacher of a rule: with its step size, units and directions."""
+        return cls(
+            config,
+            step_size=rule.step_size,
+            units=rule.units,
+            directions=rule.directions,
+        )
 
     @override
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph."""
 
     @override
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
-        """Return zero momenta."""
-        return init_state(params)
-
-    @override
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
-        """Return the momenta after one more gradient; others stay as they are."""
-        return advance_state(state, grads)
+    def units(self, graph: NeuralGraph) -> dict[str, float]:
+        """Return what updates are multiples of, for every parameter of a graph."""
+        return self.head.units(graph)
 
     @override
     def forward(
@@ -67,30 +84,60 @@ class Teacher(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`."""
-        white = whiten_momenta(graph, grads, state)
-        units = update_units(self.head, graph)
-        found = {}
-        for name, param in params.items():
-            rate = self._rate(state[name]["step"].to(param.dtype))
-            if name in white:
-                rate = rate * units[name] * self.config.matrix_rate
-                found[name] = -rate * white[name]
-            else:
-                rate = rate * self.config.vector_rate
-                steps, _ = find_directions(grads[name], state[name], is_map=False)
-                found[name] = -rate * steps[ADAM]
-        return found
+        some = next(iter(params.values()))
+        is_whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        tile_io = TileIO(
+            graph,
+            params,
+            grads,
+            state,
+            directions=self.directions,
+            head=self.head,
+            features=None,
+            dtype=some.dtype,
+            cut=None if is_whole else TILE_ENTRIES,
+            memory_limit=None if torch.is_grad_enabled() else 0,
+        )
+        maps = fan_ins(graph)
+        rows = []
+        for name in graph.shapes:
+            rate = self._rate(state[name]["step"].to(some.dtype))
+            is_map = name in maps
+            factor = self.config.matrix_rate if is_map else self.config.vector_rate
+            rows.append(torch.stack([rate, torch.full_like(rate, factor)]))
+        table = torch.stack(rows)
+        for tile in tile_io.tiles.owned:
+            tile_io.write(tile, at_owners(table, tile))
+        return tile_io.updates()
 
     def _rate(self, step: Tensor) -> Tensor:
-        """Return the schedule at a step, times the head's step size."""
+        """Return the schedule at a step, times the step size."""
         config = self.config
         warm = torch.clamp(step / config.warmup, max=1.0)
         decay = 1 + (step / config.decay_steps) ** config.decay_power
         return self.step_size * warm / decay
 
 
-def head_of(rule: AbstractRule) -> HeadConfig:
-    """Return the head of a rule; of one without, the nominal one of its step size."""
-    if isinstance(rule, Rule):
-        return rule.config.head
-    return NominalHeadConfig(step_size=rule.step_size)
+class _ScheduledHead:
+    """The whitened momentum times a rate: outputs are the schedule and a factor."""
+
+    num_outputs = 2
+    uses_directions = True
+    starts_at_zero = False
+    can_reuse_outputs = False
+
+    def __init__(
+        self, units: Callable[[NeuralGraph], dict[str, float]], directions: DirectionSet
+    ) -> None:
+        self._units = units
+        self.row = directions.row("whitened")
+
+    def units(self, graph: NeuralGraph) -> dict[str, float]:
+        return self._units(graph)
+
+    def __call__(
+        self, outputs: Tensor, directions: Directions | None, unit: Tensor | float
+    ) -> Tensor:
+        assert directions is not None
+        rate, factor = outputs.unbind(-1)
+        return -(rate * unit * factor) * directions.steps[self.row]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from optimizees import Task
 
 from .estimator_config import ImitationConfig
-from .teacher import Teacher, head_of
+from .teacher import Teacher
 from .unroll import InnerRun, RuleOnGraph
 
 _SEED = 0
@@ -35,7 +35,7 @@ def tuned(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> ImitationC
 
 def _final_loss(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> float:
     """Return the mean loss at the end of a run of the teacher; infinite if it ends."""
-    teacher = Teacher(config, head=head_of(bound.rule))
+    teacher = Teacher.of(bound.rule, config)
     alone = RuleOnGraph(teacher, task, compile=False, graph=bound.graph)
     run = InnerRun(task, alone, seed=_SEED, length=config.trial_steps)
     losses = []

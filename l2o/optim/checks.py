@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from l2o.rule.checkpoint import load_rule
-from l2o.rule.rule import AbstractRule, Rule
-from l2o.rule.state import ADAM_MOMENTUM, MOMENTUM_DECAYS, SECOND_MOMENT_DECAY
+from l2o.rule.rule import AbstractRule, plain_averages
+from l2o.rule.state import ADAM_DECAY, Averages
 
-BETAS = (MOMENTUM_DECAYS[ADAM_MOMENTUM], SECOND_MOMENT_DECAY)
+BETAS = (ADAM_DECAY, Averages().second_moment_decay)
 """The decays of the Adam among the directions. They stand in the groups because
 schedulers that cycle a momentum look for it there; a rule knows no others."""
 
@@ -115,11 +115,11 @@ def check_state_dtype(dtype: torch.dtype | None, rule: AbstractRule) -> None:
             f"state_dtype=None in float32 or wider; got state_dtype={dtype}. Choose "
             "one of the two."
         )
-    if dtype is not None and not isinstance(rule, Rule):
+    if dtype is not None and plain_averages(rule) is None:
         raise ValueError(
-            "NeuralGraphOpt needs a Rule to narrow its state; got a "
-            f"{type(rule).__name__}, which keeps a state of its own. Leave state_dtype "
-            "out, and let init_state choose the type."
+            "NeuralGraphOpt needs a rule whose state is its averages to narrow it; got "
+            f"a {type(rule).__name__}, which keeps a state of its own. Leave "
+            "state_dtype out, and let init_state choose the type."
         )
 
 

@@ -8,13 +8,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from l2o.rule.state import (
-    MOMENTUM_DECAYS,
-    SECOND_MOMENT_DECAY,
-    ParameterState,
-    State,
-    constant,
-)
+from l2o.rule.state import Averages, ParameterState, State, constant
 from l2o.rule.step import widened
 
 from .rounding import noise_of, rounded, seed_of
@@ -27,47 +21,48 @@ _ATEN = torch.ops.aten
 """Where operations on lists of tensors are: one kernel for many small ones. Each is
 named with its signature; to find it by trying takes a thousand times as long."""
 
-_WEIGHT = 1 - SECOND_MOMENT_DECAY
-
 
 class _Piece(NamedTuple):
     """Some entries of a parameter."""
 
     averages: tuple[Tensor, ...]
-    """Five momenta and the second moment; views, to be written."""
+    """Momenta and the second moment; views, to be written."""
     grad: Tensor
     noise: list[Tensor]
     """For rounding each average to bfloat16; none for wider ones."""
 
 
 def advance_in_place(
+    averages: Averages,
     state: Mapping[str, ParameterState],
     grads: Mapping[str, Tensor],
     are_finite: Tensor | None = None,
 ) -> None:
-    """Let a state become what `advance_state` returns, bit for bit.
+    """Let a state become what `averages.advance` returns, bit for bit.
 
     Averages in bfloat16 are computed in the gradient's type and rounded
     stochastically.
 
     Args:
+        averages: which averages they are.
         state: of each parameter in `grads`; written.
         grads: name to gradient, in float32 or wider.
         are_finite: on their device, whether all gradients are; if not, they must be
             given as zeros, and the state stays as it is. None says that they are.
     """
     alike: defaultdict[torch.dtype, list[str]] = defaultdict(list)
+    keep = averages.second_moment_decay
     for name, grad in grads.items():
         alike[grad.dtype].append(name)
     for names in alike.values():
         like = grads[names[0]]
-        decays = torch.tensor(MOMENTUM_DECAYS, dtype=like.dtype, device="cpu")
-        weights = (1 - decays).tolist()
+        decays = torch.tensor(averages.momentum_decays, dtype=like.dtype, device="cpu")
+        weights = [*(1 - decays).tolist(), 1 - keep]
         if are_finite is None:
-            keeps = [*decays.tolist(), SECOND_MOMENT_DECAY]
+            keeps = [*decays.tolist(), keep]
             counted = torch.ones((), dtype=torch.float32, device=like.device)
         else:
-            both = constant((*MOMENTUM_DECAYS, SECOND_MOMENT_DECAY), like)
+            both = constant((*averages.momentum_decays, keep), like)
             keeps = torch.where(are_finite, both, 1.0).unbind()
             counted = are_finite.to(torch.float32)
         steps = [state[name]["step"] for name in names]
@@ -114,10 +109,8 @@ def _advance(
     for place, keep in enumerate(keeps):
         stored = [piece.averages[place] for piece in pieces]
         wide = [item.to(grad) for item, grad in zip(stored, grads, strict=True)]
-        if place < len(weights):
-            new = _ATEN._foreach_mul.Scalar(grads, weights[place])
-        else:
-            new = _ATEN._foreach_mul.Scalar(grads, _WEIGHT)
+        new = _ATEN._foreach_mul.Scalar(grads, weights[place])
+        if place == len(keeps) - 1:  # the second moment
             _ATEN._foreach_mul_.List(new, grads)
         if isinstance(keep, Tensor):
             _ATEN._foreach_mul_.Tensor(wide, keep)

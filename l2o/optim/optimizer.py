@@ -34,7 +34,7 @@ from .checks import (
 )
 from .diagnostics import Diagnostics, Tally
 from .distributed import gathered, is_sharded, spread_like
-from .in_place import guarded_step_in_place, learned_step_in_place
+from .in_place import step_in_place
 from .names import have_names, name_tensors, parameters_of
 from .resume import wide_loading
 
@@ -207,10 +207,10 @@ class NeuralGraphOpt(Optimizer):
         has_autocast = torch.amp.is_autocast_available(kind)
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             state = complete_state(self.rule, params, state, self._state_dtype)
-            new_state, *reports = self._step(
+            new_state, report = self._step(
                 self.rule, self._graph, params, grads, state, hyper
             )
-        for report in reports:
+        if report is not None:
             self._tally.add(report)
         for name in grads:
             param = self._tensors[name]
@@ -393,8 +393,7 @@ class NeuralGraphOpt(Optimizer):
             warn_of_no_pass(capture, self._graph, stacklevel=6)
 
     def _prepare_step(self) -> None:
-        step = learned_step_in_place
-        if self._safety is not None:
-            step = partial(guarded_step_in_place, safety=self._safety)
-        step = partial(step, structure_every=self._structure_every)
+        step = partial(
+            step_in_place, safety=self._safety, structure_every=self._structure_every
+        )
         self._step = torch.compile(step) if self._is_compiled else step

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from l2o.rule.cached_outputs import OUTPUTS, outputs_template
+from l2o.rule.cached_outputs import (
+    OUTPUTS,
+    num_reusable_outputs,
+    outputs_template,
+)
 from l2o.rule.checkpoint import rule_hash
-from l2o.rule.rule import AbstractRule, Rule
+from l2o.rule.rule import AbstractRule
 from l2o.rule.state import ParameterState
 from l2o.rule.step import complete_state
 
@@ -132,8 +136,8 @@ def paired(
 
 
 def _has_outputs(rule: AbstractRule, item: Mapping[str, Any]) -> bool:
-    """Whether a saved state holds what a network of ours said last."""
-    return isinstance(rule, Rule) and OUTPUTS in item
+    """Whether a saved state holds outputs of the network that can be used again."""
+    return num_reusable_outputs(rule) > 0 and OUTPUTS in item
 
 
 def _template(

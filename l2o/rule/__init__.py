@@ -11,10 +11,15 @@ from l2o.nets import NGGNNConfig as NGGNNConfig
 from l2o.nets import NGTConfig as NGTConfig
 
 from .config import PRESETS as PRESETS
-from .config import FeaturesConfig as FeaturesConfig
-from .config import HeadConfig as HeadConfig
-from .config import LogSignFeaturesConfig as LogSignFeaturesConfig
-from .config import NominalHeadConfig as NominalHeadConfig
-from .config import PaperHeadConfig as PaperHeadConfig
 from .config import RuleConfig as RuleConfig
-from .config import ScaleFreeFeaturesConfig as ScaleFreeFeaturesConfig
+from .directions import DirectionConfig as DirectionConfig
+from .directions import GradientConfig as GradientConfig
+from .directions import MomentaConfig as MomentaConfig
+from .directions import WhitenedConfig as WhitenedConfig
+from .features import FeaturesConfig as FeaturesConfig
+from .features import LogSignFeaturesConfig as LogSignFeaturesConfig
+from .features import ScaleFreeFeaturesConfig as ScaleFreeFeaturesConfig
+from .head import HeadConfig as HeadConfig
+from .head import NominalHeadConfig as NominalHeadConfig
+from .head import PaperHeadConfig as PaperHeadConfig
+from .state import Averages as Averages

@@ -1,31 +1,23 @@
-"""A network's numbers, used for several steps: `structure_every`.
+"""The network's outputs, used for several steps: `structure_every`.
 
 The network is nearly the whole cost of a step. What it says about an entry, how much of
 each direction to take, changes slowly; the directions themselves change with every
 gradient. So the network runs every k-th step, its outputs are kept in bfloat16, and in
-between the update head mixes fresh directions by them.
+between the head mixes fresh directions by them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
-from l2o.nets.thread_map import thread_map
 
-from .config import NominalHeadConfig
-from .directions import Values, ages_of, directions_of
-from .head import apply_head, num_outputs, update_units
-from .rule import AbstractRule, Params, Rule
+from .rule import AbstractRule, Params, ReusesOutputs
 from .state import ParameterState, State
-from .whitening import whiten_momenta
 
 OUTPUTS = "outputs"
 """Where a parameter's state keeps them, `[output, *shape]` in bfloat16."""
-
-_PIECE_ENTRIES = 2**16
-"""Entries that are computed at a time, so that they fit in a cache."""
 
 
 def check_structure_every(every: int, rule: AbstractRule, *, is_compiled: bool) -> None:
@@ -37,9 +29,7 @@ def check_structure_every(every: int, rule: AbstractRule, *, is_compiled: bool) 
         )
     if every == 1:
         return
-    if not isinstance(rule, Rule) or not isinstance(
-        rule.config.head, NominalHeadConfig
-    ):
+    if not num_reusable_outputs(rule):
         raise ValueError(
             "NeuralGraphOpt structure_every above 1 needs a rule whose head mixes "
             f"directions (NominalHeadConfig); got structure_every={every} with another "
@@ -53,49 +43,55 @@ def check_structure_every(every: int, rule: AbstractRule, *, is_compiled: bool) 
         )
 
 
+def num_reusable_outputs(rule: AbstractRule) -> int:
+    """Return how many outputs per entry a rule can use again; 0 for none."""
+    return rule.num_reusable_outputs if isinstance(rule, ReusesOutputs) else 0
+
+
 def outputs_template(rule: AbstractRule, param: Tensor) -> Tensor:
-    """Return a tensor like a parameter's kept outputs, values aside."""
-    assert isinstance(rule, Rule)
-    count = num_outputs(rule.config.head)
+    """Return a tensor like a parameter's kept outputs, without values."""
+    count = num_reusable_outputs(rule)
     return param.new_empty(count, *param.shape, dtype=torch.bfloat16)
 
 
-def updates_by_turns(
+def updates_with_cache(
     rule: AbstractRule,
     graph: NeuralGraph,
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
-    moving: Collection[str],
+    *,
+    moving: Mapping[str, Tensor],
     every: int,
 ) -> Params:
-    """Return updates, from the network or from what it said some steps ago.
+    """Return updates from the network, or from its outputs of some steps ago.
 
     The network runs where a parameter with a gradient has no outputs yet or has seen
-    `every` gradients since the last that was due. Asks the device for the number of
-    steps.
+    `every` gradients since the last time. Asks the device for the number of steps.
 
     Args:
-        rule: a `Rule` with the nominal head.
+        rule: one that `check_structure_every` accepts.
         graph: the neural graph of the parameters.
         params: name to value, for every parameter of the graph.
         grads: name to gradient, for every parameter of the graph; zeros where there is
             none.
         state: of every parameter, these gradients included. New outputs are put into
             the records of those that move.
-        moving: names of the parameters with a gradient.
+        moving: the parameters with a gradient, by name.
         every: steps from one run of the network to the next.
 
     Returns:
         Updates of the moving parameters.
     """
-    assert isinstance(rule, Rule)
-    if not _is_due([state[name] for name in moving], every):
-        return _mixed_anew(rule, graph, params, grads, state, moving)
+    assert isinstance(rule, ReusesOutputs)
+    items = {name: state[name] for name in moving}
+    if not _is_due(list(items.values()), every):
+        kept = {name: item[OUTPUTS] for name, item in items.items()}
+        return rule.mix(graph, params, grads, state, kept)
     updates, outputs = rule.propose(graph, params, grads, state)
-    for name in moving:
-        # What is not finite makes no update either: the step will be skipped.
-        state[name][OUTPUTS] = outputs[name].nan_to_num(0.0, 0.0, 0.0)
+    for name, item in items.items():
+        # Outputs that are not finite make no update: the step will be skipped.
+        item[OUTPUTS] = outputs[name].nan_to_num(0.0, 0.0, 0.0)
     return {name: updates[name] for name in moving}
 
 
@@ -105,49 +101,3 @@ def _is_due(items: list[ParameterState], every: int) -> bool:
         return True
     steps = torch.stack([item["step"] for item in items])
     return bool((steps % every == 1).any())
-
-
-def _mixed_anew(
-    rule: Rule,
-    graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
-    state: State,
-    moving: Collection[str],
-) -> Params:
-    """Return updates in which kept outputs mix this step's directions."""
-    head, units = rule.config.head, update_units(rule.config.head, graph)
-    white = whiten_momenta(graph, grads, state, rule.config.whitening_rows)
-    rows = {name: _rows(params[name], grads[name], state[name]) for name in moving}
-    updates = {
-        name: torch.empty_like(params[name], memory_format=torch.contiguous_format)
-        for name in moving
-    }
-
-    def mix(place: tuple[str, slice]) -> None:
-        name, piece = place
-        item, update = state[name], updates[name].view(-1)
-        *seven, second = rows[name]
-        main = torch.stack([row[piece].to(update.dtype) for row in seven])
-        ages = ages_of(item["step"].to(update.dtype))[:, None]
-        values = Values(main, second[piece].to(update.dtype), ages)
-        last = white[name].flatten()[piece] if name in white else None
-        directions = directions_of(values, last)
-        kept = item[OUTPUTS].flatten(1)[:, piece].to(update.dtype, copy=True)
-        kept = kept.movedim(0, -1)
-        update[piece] = apply_head(head, kept, directions, units[name])
-
-    places = [
-        (name, slice(start, start + _PIECE_ENTRIES))
-        for name in moving
-        for start in range(0, params[name].numel(), _PIECE_ENTRIES)
-    ]
-    if places:
-        thread_map(mix, places, updates[places[0][0]].device)
-    return updates
-
-
-def _rows(param: Tensor, grad: Tensor, item: Mapping[str, Tensor]) -> list[Tensor]:
-    """Return weight, gradient, five momenta and second moment, each `[entry]`."""
-    found = [param, grad, *item["momenta"], item["second_moment"]]
-    return [row.flatten() for row in found]

@@ -170,9 +170,10 @@ def rule_hash(rule: AbstractRule) -> int:
     Returns:
         An integer below 2**63, the same in every process and on every device.
     """
-    config = rule_config_values(rule.config) if isinstance(rule, Rule) else {}
     digest = hashlib.sha256(type(rule).__qualname__.encode())
-    digest.update(json.dumps([rule.step_size, config], sort_keys=True).encode())
+    digest.update(
+        json.dumps([rule.step_size, rule.settings()], sort_keys=True).encode()
+    )
     for name, weight in rule.state_dict().items():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         if not weight.is_meta:

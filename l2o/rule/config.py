@@ -1,15 +1,10 @@
-"""What a rule is made of: features, network, update head."""
+"""Configuration of a rule: averages, directions, features, network, head."""
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Any, Literal, TypeAlias
+from dataclasses import field, replace
+from typing import Any
 
-from l2o.config import (
-    check_positive,
-    config_from_values,
-    config_values,
-    frozen_config,
-)
+from l2o.config import config_from_values, config_values, frozen_config
 from l2o.nets import (
     FeedForwardConfig,
     LSTMConfig,
@@ -19,90 +14,19 @@ from l2o.nets import (
     NGTConfig,
 )
 
-from .whitening import GROUP_ROWS
-
-
-@frozen_config
-class LogSignFeaturesConfig:
-    """The paper's features: log-magnitude and sign of weight, gradient, momenta."""
-
-    kind: Literal["log_sign"] = "log_sign"
-
-
-@frozen_config
-class ScaleFreeFeaturesConfig:
-    """Features that do not change when the loss or a tensor is rescaled."""
-
-    kind: Literal["scale_free"] = "scale_free"
-    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
-    """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
-
-    def __post_init__(self) -> None:
-        for scale in self.time_scales:
-            check_positive("ScaleFreeFeaturesConfig", time_scales=scale)
-
-
-@frozen_config
-class PaperHeadConfig:
-    """The paper's update: `0.01 * s * exp(0.01 * m)`, sign learned."""
-
-    kind: Literal["paper"] = "paper"
-    step_size: float = 0.01
-    """Factor of the update and of the exponent."""
-
-    def __post_init__(self) -> None:
-        check_positive("PaperHeadConfig", step_size=self.step_size)
-
-
-@frozen_config
-class NominalHeadConfig:
-    """A hand-designed update with others added, scaled by what the network says."""
-
-    kind: Literal["nominal"] = "nominal"
-    step_size: float = 0.01
-    """Learning rate of the optimizer that an untrained rule is, in the units below."""
-    base: Literal["adam", "whitened"] = "adam"
-    """What an untrained rule is: `adam`; or `whitened`, the whitened momentum for
-    linear maps and Adam for the rest. A rule that is to follow the latter need not take
-    Adam's direction away again, which fails where gradients are steadier than any that
-    it has learned from."""
-    max_deviation: float | None = None
-    """How much the others may add to an entry of the base or take from it, as a part of
-    that entry; below 1 no entry of an update ever opposes the base. None is no limit:
-    then a rule may go uphill where it meets gradients unlike any that it has learned
-    from."""
-    max_log_scale: float = 6.0
-    """Bound on the learned logarithm of a step's scale, approached smoothly."""
-    scaled: Literal["adam", "all"] = "all"
-    """What the learned scale multiplies: `adam`, the base alone, with the others added
-    as they are; or `all`, their sum, so that a rule that lowers its rate keeps its
-    direction."""
-    unit: Literal["one", "fan_in"] = "fan_in"
-    """What updates of a linear map are multiples of: `one` whatever its size; or with
-    `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are
-    scaled, so that one rule fits narrow and wide layers. Other parameters have 1."""
-    full_fan_in: float = 16.0
-    """Most inputs of a map whose unit is 1, with `unit: fan_in`; of a convolution only
-    those count that are new at each position."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "NominalHeadConfig",
-            step_size=self.step_size,
-            max_log_scale=self.max_log_scale,
-            full_fan_in=self.full_fan_in,
-        )
-        if self.max_deviation is not None:
-            check_positive("NominalHeadConfig", max_deviation=self.max_deviation)
-
-
-FeaturesConfig: TypeAlias = LogSignFeaturesConfig | ScaleFreeFeaturesConfig
-HeadConfig: TypeAlias = PaperHeadConfig | NominalHeadConfig
+from .directions import DIRECTIONS, AnyDirectionConfig, DirectionSet, WhitenedConfig
+from .features import AnyFeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
+from .head import AnyHeadConfig, NominalHeadConfig, PaperHeadConfig
+from .state import Averages
 
 
 @frozen_config
 class RuleConfig:
     """A learned network with the features it reads and the head that it feeds.
+
+    Every part is a configuration with a method `build`. Those listed in the unions
+    `AnyDirectionConfig`, `AnyFeaturesConfig`, `AnyHeadConfig` and `NetConfig` have a
+    `kind` by which rule files name them; others may be passed all the same.
 
     Example:
         >>> config = RuleConfig(net=NGGNNConfig(width=16, layers=2))
@@ -112,17 +36,37 @@ class RuleConfig:
 
     net: NetConfig = field(default_factory=NGGNNConfig)
     """The learned network."""
-    features: FeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
+    features: AnyFeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
     """What the network reads."""
-    head: HeadConfig = field(default_factory=NominalHeadConfig)
-    """How its numbers of an entry become an update."""
-    whitening_rows: int = GROUP_ROWS
-    """Most rows of a linear map, or columns if these are fewer, whose momentum is
-    whitened together; of more, groups are, up to the last step. It bounds what a wide
-    layer costs an entry."""
+    head: AnyHeadConfig = field(default_factory=NominalHeadConfig)
+    """How the network's outputs per entry become an update."""
+    directions: tuple[AnyDirectionConfig, ...] = DIRECTIONS
+    """What features and head are made from, in order."""
+    averages: Averages = Averages()
+    """What a rule remembers of the gradients."""
 
     def __post_init__(self) -> None:
-        check_positive("RuleConfig", whitening_rows=self.whitening_rows)
+        self.direction_set()  # refuses directions that do not fit the averages
+
+    def direction_set(self) -> DirectionSet:
+        """Return the directions, built."""
+        return DirectionSet(self.directions, self.averages)
+
+
+def with_group_rows(config: RuleConfig, group_rows: int) -> RuleConfig:
+    """Return a configuration that whitens momenta by groups of so many rows.
+
+    Args:
+        config: left as it is.
+        group_rows: see `WhitenedConfig`.
+    """
+    directions = tuple(
+        replace(item, group_rows=group_rows)
+        if isinstance(item, WhitenedConfig)
+        else item
+        for item in config.directions
+    )
+    return replace(config, directions=directions)
 
 
 _PAPER_FF = FeedForwardConfig(width=64, layers=2, activation="relu")
@@ -198,8 +142,10 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
             f"RuleConfig needs {missing}; got only {sorted(values)}. "
             "Write the configuration with save_rule."
         )
-    head = values["head"]
+    values, head = dict(values), values["head"]
     if isinstance(head, Mapping) and head.get("kind") == NominalHeadConfig.kind:
         # Files from before there was a choice.
-        head = {"unit": "one", "scaled": "adam", **head}
-    return config_from_values(RuleConfig, {**values, "head": head})
+        values["head"] = {"unit": "one", "scaled": "adam", **head}
+    group_rows = values.pop("whitening_rows", None)  # where it stood in older files
+    config = config_from_values(RuleConfig, values)
+    return config if group_rows is None else with_group_rows(config, group_rows)

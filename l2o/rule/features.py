@@ -1,17 +1,17 @@
-"""What the learned network reads of one parameter tensor."""
+"""What the learned network reads of entries and of their tensors."""
 
 from collections.abc import Sequence
 from math import log, prod
-from typing import Protocol, assert_never, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from l2o.config import check_positive, frozen_config
 from l2o.nets.fast_ops import clamped, joined
 
-from .config import FeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
-from .directions import NUM_DIRECTIONS, Directions, Values
-from .state import MOMENTUM_DECAYS, column, constant
+from .directions import Directions, DirectionSet, Values
+from .state import column, constant
 
 _LIMIT = 5.0
 """Features are clipped to this magnitude."""
@@ -22,11 +22,13 @@ class Features(Protocol):
     """What the learned network reads of some entries, and of their tensors."""
 
     num_features: int
-    """Channels an entry."""
+    """Channels per entry."""
     num_context: int
-    """Channels that a whole tensor shares."""
+    """Channels per tensor, which all of its entries share."""
     num_scales: int
     """How many root mean squares of a tensor the features need."""
+    uses_directions: bool
+    """Whether the features read directions."""
 
     def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
         """Return what the scales are root mean squares of, `[num_scales, *entries]`.
@@ -60,20 +62,75 @@ class Features(Protocol):
         ...
 
 
-class LogSignFeatures:
-    """The paper's 14 features: log-magnitude and sign of seven numbers.
+@runtime_checkable
+class FeaturesConfig(Protocol):
+    """A configuration that builds features."""
 
-    The seven are weight, gradient and five momenta, accumulated as `m <- decay * m +
-    g`. A number x becomes `(log|x| / p, sign x)`, or `(-1, e^p x)` below `e^-p`.
+    @property
+    def kind(self) -> str:
+        """Its name in rule files."""
+        ...
+
+    def build(self, directions: DirectionSet) -> Features:
+        """Return the features over these directions and their averages."""
+        ...
+
+
+@frozen_config
+class LogSignFeaturesConfig:
+    """The paper's features: log-magnitude and sign of weight, gradient, momenta."""
+
+    kind: Literal["log_sign"] = "log_sign"
+
+    def build(self, directions: DirectionSet) -> Features:
+        """Return the features."""
+        return LogSignFeatures(directions)
+
+
+@frozen_config
+class ScaleFreeFeaturesConfig:
+    """Features that do not change when the loss or a tensor is rescaled."""
+
+    kind: Literal["scale_free"] = "scale_free"
+    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
+    """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
+
+    def __post_init__(self) -> None:
+        for scale in self.time_scales:
+            check_positive("ScaleFreeFeaturesConfig", time_scales=scale)
+
+    def build(self, directions: DirectionSet) -> Features:
+        """Return the features."""
+        return ScaleFreeFeatures(self, directions)
+
+
+AnyFeaturesConfig: TypeAlias = (
+    LogSignFeaturesConfig | ScaleFreeFeaturesConfig | FeaturesConfig
+)
+"""Features that rule files name, and any other `FeaturesConfig`."""
+
+
+class LogSignFeatures:
+    """The paper's features: log-magnitude and sign of weight, gradient and momenta.
+
+    With five momenta there are 14. Momenta are accumulated as `m <- decay * m + g`. A
+    number x becomes `(log|x| / p, sign x)`, or `(-1, e^p x)` below `e^-p`.
+
+    Args:
+        directions: whose averages are read; no direction is.
 
     Reference:
         Andrychowicz et al., 2016, "Learning to learn by gradient descent by gradient
         descent", https://arxiv.org/abs/1606.04474, appendix A; p = 10.
     """
 
-    num_features = 2 * (2 + len(MOMENTUM_DECAYS))
     num_context = 0
     num_scales = 0
+    uses_directions = False
+
+    def __init__(self, directions: DirectionSet) -> None:
+        self.decays = directions.averages.momentum_decays
+        self.num_features = 2 * (2 + len(self.decays))
 
     def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
         """Return nothing: no entry is compared with its tensor."""
@@ -88,8 +145,8 @@ class LogSignFeatures:
     def __call__(
         self, values: Values, directions: Directions | None, scales: Tensor
     ) -> Tensor:
-        """Return `[14, *entries]`."""
-        decays = column(MOMENTUM_DECAYS, values.main)
+        """Return `[num_features, *entries]`."""
+        decays = column(self.decays, values.main)
         sums = values.main[2:] / (1 - decays)
         return _log_sign(torch.cat([values.main[:2], sums]))
 
@@ -107,32 +164,45 @@ def _log_sign(values: Tensor, p: float = 10.0) -> Tensor:
 class ScaleFreeFeatures:
     """Features that survive a rescaling of the loss or of a tensor.
 
-    An entry has 15 channels: the seven directions that the nominal head mixes (a
-    momentum over the root of the second moment tells how sure its sign is); weight,
-    gradient and momenta, each over its root mean square in the tensor (how large is
-    this entry beside the others?); and the logarithm of its root second moment beside
-    the tensor's. A tensor's context holds the logarithms of the root mean squares of
-    gradient and momenta over the root second moment (how much signal is there?) and
-    of the weight, its number of entries and of axes, and a clock.
+    The channels of an entry: the directions (a momentum over the root of the second
+    moment tells how certain its sign is); weight, gradient and momenta, each over its
+    root mean square in the tensor (how large is this entry compared with the others?);
+    and the logarithm of its root second moment over the tensor's. A tensor's context
+    holds the logarithms of the root mean squares of its directions (how much signal is
+    there?) and of the weight, its number of entries and of axes, and a clock. With the
+    default directions an entry has 15 channels.
+
+    Args:
+        config: the clock.
+        directions: what is read.
     """
 
-    num_features = NUM_DIRECTIONS + 2 + len(MOMENTUM_DECAYS) + 1
-    num_scales = 2 + len(MOMENTUM_DECAYS) + 1 + (NUM_DIRECTIONS - 1)
+    uses_directions = True
 
-    def __init__(self, config: ScaleFreeFeaturesConfig) -> None:
+    def __init__(
+        self, config: ScaleFreeFeaturesConfig, directions: DirectionSet
+    ) -> None:
         self.time_scales = config.time_scales
-        self.num_context = 1 + len(MOMENTUM_DECAYS) + 3 + len(self.time_scales)
+        self.measured_rows = directions.measured_rows
+        num_main = 2 + directions.averages.num_momenta
+        self.num_features = len(directions) + num_main + 1
+        self.num_scales = num_main + 1 + len(self.measured_rows)
+        self.num_context = len(self.measured_rows) + 3 + len(self.time_scales)
 
     def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
-        """Return weight, gradient, momenta; root second moment; ratios to it."""
+        """Return weight, gradient, momenta; root second moment; directions."""
         assert directions is not None
-        return [values.main, directions.root[None], directions.steps[:-1]]
+        rows = self.measured_rows
+        is_start = rows == list(range(len(rows)))
+        steps = directions.steps[: len(rows)] if is_start else directions.steps[rows]
+        return [values.main, directions.root[None], steps]
 
     def context(
         self, scales: Tensor, steps: Tensor, shapes: Sequence[tuple[int, ...]]
     ) -> Tensor:
         """Return `[tensor, num_context]`."""
-        logs = torch.cat([scales[-(NUM_DIRECTIONS - 1) :], scales[:1]]).log()
+        first = self.num_scales - len(self.measured_rows)
+        logs = torch.cat([scales[first:], scales[:1]]).log()
         logs = logs.clamp(-2 * _LIMIT, _LIMIT) / 2
         counts = constant([log(max(prod(shape), 1)) / 10 for shape in shapes], steps)
         axes = constant([min(len(shape), 4) / 4 for shape in shapes], steps)
@@ -142,21 +212,10 @@ class ScaleFreeFeatures:
     def __call__(
         self, values: Values, directions: Directions | None, scales: Tensor
     ) -> Tensor:
-        """Return `[15, *entries]`."""
+        """Return `[num_features, *entries]`."""
         assert directions is not None
         count = len(values.main)
         root = directions.root[None] / scales[count : count + 1]
         ratios = torch.div, values.main, scales[:count]
         entries = joined(directions.steps, ratios, (torch.log, root))
         return clamped(entries, _LIMIT)
-
-
-def build_features(config: FeaturesConfig) -> Features:
-    """Return the features that `config` describes."""
-    match config:
-        case LogSignFeaturesConfig():
-            return LogSignFeatures()
-        case ScaleFreeFeaturesConfig():
-            return ScaleFreeFeatures(config)
-        case _:
-            assert_never(config)

@@ -2,25 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from l2o.config import config_values
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import find_tiles
 from l2o.nets import build_net
 
-from .config import (
-    LogSignFeaturesConfig,
-    NominalHeadConfig,
-    PaperHeadConfig,
-    RuleConfig,
-)
-from .features import build_features
-from .head import num_outputs
-from .state import State, advance_state, init_state
-from .tile_io import RuleEntries
+from .config import RuleConfig
+from .directions import DirectionSet
+from .state import Averages, State
+from .tile_io import TileIO
 
 Params: TypeAlias = dict[str, Tensor]
 
@@ -30,14 +25,15 @@ DEFAULT_MEMORY = 2**29
 TILE_ENTRIES = 2**17
 """Entries that are computed at a time without autograd, so that they fit in a cache."""
 
-_BYTES_AN_ENTRY = 2**9
+_BYTES_PER_ENTRY = 2**9
 """What a tile of a compiled step needs, roughly."""
 
 
 class AbstractRule(nn.Module, ABC):
-    """What `NeuralGraphOpt` and the meta-training need of a learned network.
+    """What `NeuralGraphOpt` and meta-training need of a learned network.
 
-    Write your own by implementing the four methods; all are pure.
+    Write your own by implementing `check` and `forward`; all methods are pure. Its
+    state is `averages`, unless it overrides `init_state` and `advance`.
 
     Example:
         >>> import torch, l2o
@@ -57,18 +53,15 @@ class AbstractRule(nn.Module, ABC):
 
     step_size: float
     """Typical size of an update at `lr = 1`; scales decoupled weight decay."""
+    averages: Averages = Averages()
+    """What the rule remembers. The optimizer advances averages in place and can keep
+    them in bfloat16."""
+    directions: DirectionSet = DirectionSet()
+    """Hand-designed directions over these averages, which its teacher follows."""
 
     @abstractmethod
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the rule cannot read this graph."""
-
-    @abstractmethod
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
-        """Return the state before the first step, one record a parameter."""
-
-    @abstractmethod
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
-        """Return the state after one more gradient of every parameter in `grads`."""
 
     @abstractmethod
     def forward(
@@ -87,15 +80,83 @@ class AbstractRule(nn.Module, ABC):
             state: name to state, the gradients in `grads` included.
         """
 
+    def init_state(self, params: Mapping[str, Tensor]) -> State:
+        """Return the state before the first step, one record per parameter."""
+        return self.averages.init_state(params)
+
+    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
+        """Return the state after one more gradient of every parameter in `grads`."""
+        return self.averages.advance(state, grads)
+
+    def units(self, graph: NeuralGraph) -> dict[str, float]:
+        """Return what updates are multiples of, for every parameter of a graph."""
+        return dict.fromkeys(graph.shapes, 1.0)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells this rule from others of its class, as JSON values."""
+        return {}
+
+
+def plain_averages(rule: AbstractRule) -> Averages | None:
+    """Return the averages that are a rule's whole state; None if it has another."""
+    kind = type(rule)
+    is_plain = (
+        kind.init_state is AbstractRule.init_state
+        and kind.advance is AbstractRule.advance
+    )
+    return rule.averages if is_plain else None
+
+
+@runtime_checkable
+class ReusesOutputs(Protocol):
+    """A rule whose network may run in some steps only; see `cached_outputs`."""
+
+    num_reusable_outputs: int
+    """Outputs per entry that the next steps can use; 0 where they cannot."""
+
+    def propose(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+    ) -> tuple[Params, dict[str, Tensor]]:
+        """Return updates as `forward` does, and the network's outputs behind them.
+
+        Returns:
+            Name to `[*shape]`, and name to `[output, *shape]` in bfloat16.
+        """
+        ...
+
+    def mix(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+        outputs: Mapping[str, Tensor],
+    ) -> Params:
+        """Return the updates of outputs that are given, without the network.
+
+        Args:
+            graph: as for `forward`.
+            params: as for `forward`.
+            grads: as for `forward`.
+            state: as for `forward`.
+            outputs: name to `[output, *shape]`, for the parameters to update.
+        """
+        ...
+
 
 class Rule(AbstractRule):
     """A rule put together from a `RuleConfig`.
 
-    An untrained rule with the nominal head is Adam: its last layer is zero. The paper's
-    head keeps the default initialisation.
+    An untrained rule with the nominal head is its base, since its last layer is zero.
+    The paper's head keeps the default initialisation.
 
     Args:
-        config: features, network, head. None means the default NG-GNN.
+        config: averages, directions, features, network, head. None means the default
+            NG-GNN.
 
     Example:
         >>> import l2o
@@ -112,19 +173,21 @@ class Rule(AbstractRule):
     def __init__(self, config: RuleConfig | None = None) -> None:
         super().__init__()
         self.config = RuleConfig() if config is None else config
+        self.averages = self.config.averages
         self.step_size = self.config.head.step_size
-        self.uses_directions = not (
-            isinstance(self.config.features, LogSignFeaturesConfig)
-            and isinstance(self.config.head, PaperHeadConfig)
+        self.directions = self.config.direction_set()
+        self.features = self.config.features.build(self.directions)
+        self.head = self.config.head.build(self.directions)
+        self.num_reusable_outputs = (
+            self.head.num_outputs if self.head.can_reuse_outputs else 0
         )
-        self.features = build_features(self.config.features)
         self.net = build_net(
             self.config.net,
             num_features=self.features.num_features,
             num_context=self.features.num_context,
-            num_outputs=num_outputs(self.config.head),
+            num_outputs=self.head.num_outputs,
         )
-        if isinstance(self.config.head, NominalHeadConfig):
+        if self.head.starts_at_zero:
             self.net.zero_last()
 
     def check(self, graph: NeuralGraph) -> None:
@@ -143,15 +206,15 @@ class Rule(AbstractRule):
 
     def _compiled_cut(self, graph: NeuralGraph) -> int:
         """Return the size of a compiled step's tiles; each makes the program longer."""
-        return max(TILE_ENTRIES, self._room(graph) // _BYTES_AN_ENTRY)
+        return max(TILE_ENTRIES, self._room(graph) // _BYTES_PER_ENTRY)
 
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
-        """Return zero momenta, in each parameter's shape, dtype and device."""
-        return init_state(params)
+    def units(self, graph: NeuralGraph) -> dict[str, float]:
+        """Return what updates are multiples of, as the head says."""
+        return self.head.units(graph)
 
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
-        """Return the momenta after one more gradient; others stay as they are."""
-        return advance_state(state, grads)
+    def settings(self) -> dict[str, Any]:
+        """Return the configuration."""
+        return config_values(self.config)
 
     def forward(
         self,
@@ -161,7 +224,9 @@ class Rule(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
-        return self._run(graph, params, grads, state, keeps_outputs=False).updates()
+        tile_io = self._tile_io(graph, params, grads, state)
+        self.net(graph, tile_io, tile_io.context)
+        return tile_io.updates()
 
     def propose(
         self,
@@ -170,43 +235,64 @@ class Rule(AbstractRule):
         grads: Mapping[str, Tensor],
         state: State,
     ) -> tuple[Params, dict[str, Tensor]]:
-        """Return updates as `forward` does, and the network's numbers behind them.
+        """Return updates, and the network's outputs behind them; see `ReusesOutputs`.
 
         Returns:
             Name to `[*shape]`, and name to `[output, *shape]` in bfloat16.
         """
-        entries = self._run(graph, params, grads, state, keeps_outputs=True)
-        return entries.updates(), entries.outputs()
+        tile_io = self._tile_io(graph, params, grads, state, keeps_outputs=True)
+        self.net(graph, tile_io, tile_io.context)
+        return tile_io.updates(), tile_io.outputs()
 
-    def _run(
+    def mix(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+        outputs: Mapping[str, Tensor],
+    ) -> Params:
+        """Return the updates of outputs that are given; see `ReusesOutputs`."""
+        tile_io = self._tile_io(graph, params, grads, state, reads=False)
+        tile_io.write_all(outputs)
+        return tile_io.updates(outputs)
+
+    def _tile_io(
         self,
         graph: NeuralGraph,
         params: Mapping[str, Tensor],
         grads: Mapping[str, Tensor],
         state: State,
         *,
-        keeps_outputs: bool,
-    ) -> RuleEntries:
-        """Let the network read and write every entry."""
+        reads: bool = True,
+        keeps_outputs: bool = False,
+    ) -> TileIO:
+        """Lay everything on tiles.
+
+        Args:
+            graph: as for `forward`.
+            params: as for `forward`.
+            grads: as for `forward`.
+            state: as for `forward`.
+            reads: whether features are asked for.
+            keeps_outputs: whether outputs are.
+        """
         is_compiling = torch.compiler.is_compiling()
         cut = self._compiled_cut(graph) if is_compiling else TILE_ENTRIES
         is_whole = torch.is_grad_enabled()
-        entries = RuleEntries(
+        return TileIO(
             graph,
             params,
             grads,
             state,
-            features=self.features,
-            head=self.config.head,
-            uses_directions=self.uses_directions,
+            directions=self.directions,
+            head=self.head,
+            features=self.features if reads else None,
             dtype=next(self.parameters()).dtype,
             cut=None if is_whole else cut,
             memory_limit=None if is_whole else self._room(graph),
-            whitening_rows=self.config.whitening_rows,
             keeps_outputs=keeps_outputs,
         )
-        self.net(graph, entries, entries.context)
-        return entries
 
     def num_weights(self) -> int:
         """Number of entries of theta."""

@@ -1,22 +1,16 @@
-"""The safety net around the pure step: what it skips, what it clips."""
+"""The guard of a step: what it skips, what it clips, what it reports."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from l2o.config import check_positive
-from l2o.graph import NeuralGraph
-
-from .rule import AbstractRule, Params
-from .state import ParameterState, State
-from .step import Hyper, apply_updates, complete_state, propose_updates, widened
+from l2o.config import check_positive, frozen_config
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class SafetyConfig:
     """When a step is not to be trusted.
 
@@ -55,116 +49,85 @@ class StepReport(NamedTuple):
     """Largest magnitude of each gradient."""
     update_sizes: dict[str, Tensor]
     """Root mean square of each update at `lr = 1` before clipping, in nominal steps; 0
-    where a gradient is not finite, since nothing was asked of the rule then."""
+    where a gradient is not finite, since the rule was not asked then."""
 
 
-def guarded_step(
-    rule: AbstractRule,
-    graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
-    state: State,
-    hyper: Mapping[str, Hyper] | None = None,
-    safety: SafetyConfig | None = None,
-) -> tuple[Params, State, StepReport]:
-    """Take a `learned_step` with a net under it.
-
-    Where nothing is wrong, the result is `learned_step`'s, bit for bit. Nothing is
-    copied to the host, so an accelerator never waits. Pure.
+class Guard:
+    """Judges the gradients of one step, then its updates.
 
     Args:
-        rule: the learned network.
-        graph: the neural graph of the parameters.
-        params: name to value, for every parameter of the graph.
-        grads: name to gradient, for at least one of them.
-        state: as for `learned_step`.
-        hyper: as for `learned_step`.
-        safety: the limits; None means the defaults.
-
-    Returns:
-        The new parameters, the new state, and what was seen.
-
-    Example:
-        >>> import l2o
-        >>> params = {"weight": torch.ones(2, 3)}
-        >>> grads = {"weight": torch.full((2, 3), torch.nan)}
-        >>> rule, graph = l2o.Rule(), l2o.neural_graph(params)
-        >>> new, _, report = guarded_step(rule, graph, params, grads, {})
-        >>> bool(report.is_sound), torch.equal(new["weight"], params["weight"])
-        (False, True)
+        limits: what is too large.
+        grads: name to gradient, in float32 or wider.
+        may_ask: whether the device may be asked for answers. Then what is known to be
+            sound is passed on without a copy; otherwise every decision is a
+            `torch.where`, so that an accelerator never waits and `torch.func` passes.
     """
-    limits = SafetyConfig() if safety is None else safety
-    start = complete_state(rule, params, state)
-    wide = {name: widened(grads[name]) for name in params if name in grads}
-    peaks = peaks_of(wide)
-    are_finite = all_finite(peaks)
-    tame = {
-        name: tamed(grad, peaks[name], are_finite, limits)
-        for name, grad in wide.items()
-    }
-    new_state = {
-        name: chosen(are_finite, item, start[name]) if name in tame else start[name]
-        for name, item in rule.advance(start, tame).items()
-    }
-    updates = propose_updates(rule, graph, params, tame, new_state)
-    sizes = sizes_of(rule, updates, are_finite)
-    is_sound = are_finite & all_finite(sizes)
-    new_params = dict(params)
-    for name, update in updates.items():
-        new = apply_updates(
-            rule,
-            {name: params[name]},
-            {name: clipped(update, sizes[name], limits)},
-            hyper,
-        )
-        new_params[name] = torch.where(is_sound, new[name], params[name])
-    kept = {name: new_state[name] for name in params if name in grads or name in state}
-    return new_params, kept, StepReport(is_sound, peaks, sizes)
+
+    def __init__(
+        self, limits: SafetyConfig, grads: Mapping[str, Tensor], *, may_ask: bool
+    ) -> None:
+        self.limits = limits
+        self.may_ask = may_ask
+        self.peaks = {name: _peak(grad) for name, grad in grads.items()}
+        self.are_finite = _all_finite(self.peaks)
+        self.is_sound = self.are_finite
+        self.sizes = {name: torch.zeros_like(peak) for name, peak in self.peaks.items()}
+        self.grads: dict[str, Tensor] = {}
+        """Gradients within their limit; zeros if any gradient is not finite."""
+        if not self.stops:
+            self.grads = {name: self._tamed(name, grad) for name, grad in grads.items()}
+
+    @property
+    def stops(self) -> bool:
+        """Whether it is known that nothing more is to be done."""
+        return self.may_ask and not self.is_sound
+
+    def judge(self, updates: Mapping[str, Tensor], step_size: float) -> None:
+        """Measure the updates.
+
+        Args:
+            updates: name to update at `lr = 1`.
+            step_size: the size of a nominal step.
+        """
+        self.sizes = {
+            name: torch.where(
+                self.are_finite,
+                torch.linalg.vector_norm(item) / (math.sqrt(item.numel()) * step_size),
+                0.0,
+            )
+            for name, item in updates.items()
+        }
+        self.is_sound = self.are_finite & _all_finite(self.sizes)
+
+    def clipped(self, name: str, update: Tensor) -> Tensor:
+        """Return an update, scaled down to one nominal step if it is too large."""
+        size = self.sizes[name]
+        if self.may_ask and not size > self.limits.max_update:
+            return update
+        return update * torch.where(size > self.limits.max_update, 1 / size, 1)
+
+    def condition(self, answer: Tensor) -> Tensor | None:
+        """Return an answer that has to be obeyed; None if it is known to be yes."""
+        return None if self.may_ask else answer
+
+    def report(self) -> StepReport:
+        """Return what was seen."""
+        return StepReport(self.is_sound, self.peaks, self.sizes)
+
+    def _tamed(self, name: str, grad: Tensor) -> Tensor:
+        peak, limit = self.peaks[name], self.limits.max_gradient
+        if self.may_ask and peak <= limit:
+            return grad
+        small = grad * (limit / peak).clamp(max=1)
+        return torch.where(self.are_finite, small, 0.0)
 
 
-def peaks_of(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the largest magnitude in each gradient."""
-    # Twenty times as fast as the infinity norm on a CPU, and not a number likewise.
-    return {
-        name: torch.maximum(-grad.amin(), grad.amax()) for name, grad in grads.items()
-    }
+def _peak(grad: Tensor) -> Tensor:
+    """Return the largest magnitude in a gradient."""
+    # Twenty times as fast as the infinity norm on a CPU, and NaN propagates alike.
+    return torch.maximum(-grad.amin(), grad.amax())
 
 
-def all_finite(values: Mapping[str, Tensor]) -> Tensor:
+def _all_finite(values: Mapping[str, Tensor]) -> Tensor:
     """Return whether all of some numbers are finite, without waiting for them."""
     return torch.stack([value.isfinite() for value in values.values()]).all()
-
-
-def tamed(
-    grad: Tensor, peak: Tensor, are_finite: Tensor, limits: SafetyConfig
-) -> Tensor:
-    """Return a gradient within its limit; zeros if any gradient is not finite."""
-    small = grad * (limits.max_gradient / peak).clamp(max=1)
-    return torch.where(are_finite, small, 0.0)
-
-
-def sizes_of(
-    rule: AbstractRule, updates: Mapping[str, Tensor], are_finite: Tensor
-) -> dict[str, Tensor]:
-    """Return the size of each update in nominal steps; 0 without finite gradients."""
-    return {
-        name: torch.where(
-            are_finite,
-            torch.linalg.vector_norm(update)
-            / (math.sqrt(update.numel()) * rule.step_size),
-            0.0,
-        )
-        for name, update in updates.items()
-    }
-
-
-def clipped(update: Tensor, size: Tensor, limits: SafetyConfig) -> Tensor:
-    """Return an update, scaled down to one nominal step if it is too large."""
-    return update * torch.where(size > limits.max_update, 1 / size, 1)
-
-
-def chosen(
-    condition: Tensor, first: ParameterState, second: ParameterState
-) -> ParameterState:
-    """Return one state or the other, without waiting for the condition."""
-    return {key: torch.where(condition, first[key], second[key]) for key in first}

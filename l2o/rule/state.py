@@ -1,9 +1,8 @@
-"""From gradients to momenta: the memory of a rule.
+"""The memory of a rule: exponential averages of the gradients.
 
-The state of one parameter is `{"step", "momenta", "second_moment"}`: exponential
-moving averages of the gradient at five decays and of its square at one, without bias
-correction, in the parameter's shape. So a checkpoint depends on neither the rule's
-features nor the graph.
+The state of one parameter is `{"step", "momenta", "second_moment"}`: averages of the
+gradient at some decays and of its square at one, without bias correction, in the
+parameter's shape. So a checkpoint depends on neither the rule's features nor the graph.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,63 +11,117 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from l2o.config import frozen_config
+
 ParameterState: TypeAlias = dict[str, Tensor]
 State: TypeAlias = dict[str, ParameterState]
 
-MOMENTUM_DECAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)
-"""Decays of the gradient averages (Kofinas et al., 2024, section 4.3)."""
-ADAM_MOMENTUM = MOMENTUM_DECAYS.index(0.9)
-"""Which of them is Adam's first moment."""
-SECOND_MOMENT_DECAY = 0.999
-"""Decay of the average of squared gradients: Adam's."""
+ADAM_DECAY = 0.9
+"""Decay of Adam's first moment."""
 ADAM_EPS = 1e-8
 """Added to the root of the second moment, as Adam does."""
-
 TINY = 1e-30
 """Inside roots of mean squares, so that zeros have a finite derivative."""
 
 
-def init_parameter_state(param: Tensor) -> ParameterState:
-    """Return the state before the first step: zeros, in `param`'s dtype and device.
+@frozen_config
+class Averages:
+    """Which averages a rule keeps, and how they advance.
 
-    Args:
-        param: the parameter, of any shape; only its shape, dtype and device matter.
+    A rule that names its averages in `rule.averages` has no other state. The optimizer
+    then advances them in place and can keep them in bfloat16.
+
+    Example:
+        >>> averages = Averages(momentum_decays=(0.9,))
+        >>> state = averages.init_state({"w": torch.zeros(2)})
+        >>> state = averages.advance(state, {"w": torch.ones(2)})
+        >>> [round(value, 3) for value in state["w"]["momenta"][0].tolist()]
+        [0.1, 0.1]
     """
-    return {
-        "step": torch.zeros((), dtype=torch.float32, device=param.device),
-        "momenta": torch.zeros(
-            len(MOMENTUM_DECAYS), *param.shape, dtype=param.dtype, device=param.device
-        ),
-        "second_moment": torch.zeros(
-            param.shape, dtype=param.dtype, device=param.device
-        ),
-    }
 
+    momentum_decays: tuple[float, ...] = (0.5, 0.9, 0.99, 0.999, 0.9999)
+    """Decays of the averages of the gradient. The default is that of Kofinas et al.,
+    2024, section 4.3."""
+    second_moment_decay: float = 0.999
+    """Decay of the average of squared gradients; the default is Adam's."""
 
-def advance_parameter_state(state: ParameterState, grad: Tensor) -> ParameterState:
-    """Return the state after one more gradient. Pure."""
-    momenta = state["momenta"]
-    decays = column(MOMENTUM_DECAYS, momenta)
-    second = state["second_moment"]
-    return {
-        "step": state["step"] + 1,
-        "momenta": decays * momenta + (1 - decays) * grad,
-        "second_moment": SECOND_MOMENT_DECAY * second
-        + (1 - SECOND_MOMENT_DECAY) * grad * grad,
-    }
+    def __post_init__(self) -> None:
+        for decay in (*self.momentum_decays, self.second_moment_decay):
+            if not 0 <= decay < 1:
+                raise ValueError(
+                    f"Averages decays must lie in [0, 1); got {decay}. Choose for "
+                    "example 0.9, which remembers about ten gradients."
+                )
 
+    @property
+    def num_momenta(self) -> int:
+        """Number of averages of the gradient."""
+        return len(self.momentum_decays)
 
-def init_state(params: Mapping[str, Tensor]) -> State:
-    """Return zero momenta, in each parameter's shape, dtype and device."""
-    return {name: init_parameter_state(param) for name, param in params.items()}
+    @property
+    def adam_momentum(self) -> int:
+        """Index of Adam's first moment among the momenta.
 
+        Raises:
+            ValueError: if no momentum has Adam's decay.
+        """
+        if ADAM_DECAY not in self.momentum_decays:
+            raise ValueError(
+                f"Averages need a momentum of decay {ADAM_DECAY} for Adam's direction; "
+                f"got momentum_decays={self.momentum_decays}. Add it."
+            )
+        return self.momentum_decays.index(ADAM_DECAY)
 
-def advance_state(state: State, grads: Mapping[str, Tensor]) -> State:
-    """Return the momenta after one more gradient; others stay as they are."""
-    return {
-        name: advance_parameter_state(item, grads[name]) if name in grads else item
-        for name, item in state.items()
-    }
+    def init_state(self, params: Mapping[str, Tensor]) -> State:
+        """Return zero averages.
+
+        Args:
+            params: name to parameter; shape, dtype and device matter.
+        """
+        return {name: self._zeros(param) for name, param in params.items()}
+
+    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
+        """Return the averages after one more gradient. Pure.
+
+        Args:
+            state: name to averages.
+            grads: name to gradient; averages of other parameters stay as they are.
+        """
+        return {
+            name: self._advanced(item, grads[name]) if name in grads else item
+            for name, item in state.items()
+        }
+
+    def ages(self, steps: Tensor) -> Tensor:
+        """Return by how much averages fall short because they started at zero.
+
+        Args:
+            steps: `[*tensors]`, numbers of gradients seen.
+
+        Returns:
+            `[momentum + 1, *tensors]`: `1 - decay**step` of the momenta, then of the
+            second moment.
+        """
+        # A parameter that never had a gradient is at step 0, where 1 - decay**0 is 0.
+        decays = column((*self.momentum_decays, self.second_moment_decay), steps[None])
+        return 1 - decays ** steps.clamp_min(1)
+
+    def _zeros(self, param: Tensor) -> ParameterState:
+        like = {"dtype": param.dtype, "device": param.device}
+        return {
+            "step": torch.zeros((), dtype=torch.float32, device=param.device),
+            "momenta": torch.zeros(self.num_momenta, *param.shape, **like),
+            "second_moment": torch.zeros(param.shape, **like),
+        }
+
+    def _advanced(self, item: ParameterState, grad: Tensor) -> ParameterState:
+        momenta, keep = item["momenta"], self.second_moment_decay
+        decays = column(self.momentum_decays, momenta)
+        return {
+            "step": item["step"] + 1,
+            "momenta": decays * momenta + (1 - decays) * grad,
+            "second_moment": keep * item["second_moment"] + (1 - keep) * grad * grad,
+        }
 
 
 def averages_as(state: State, dtype: torch.dtype | None) -> State:
@@ -90,10 +143,3 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
 def column(values: tuple[float, ...], like: Tensor) -> Tensor:
     """Return `values` along a first axis that broadcasts against `like`."""
     return constant(values, like).reshape(-1, *[1] * (like.ndim - 1))
-
-
-def rms(values: Tensor) -> Tensor:
-    """Return the root mean square over all axes but the first; those become 1."""
-    flat = values.flatten(1) if values.ndim > 1 else values[:, None]
-    rms = (flat.square().mean(1) + TINY).sqrt()
-    return rms.reshape(-1, *[1] * (values.ndim - 1))

@@ -1,7 +1,14 @@
-"""The one place where a step is computed."""
+"""The one place where a step is computed: gradients to state, updates, parameters.
 
-from collections.abc import Mapping
+`take_step` is the step. Meta-training, `torch.func`, the adapter for higher and the
+optimizer call it, or `learned_step` and `guarded_step`, which are short forms of it.
+Only where results are written differs: a `Memory` returns new tensors (`PURE`) or
+writes in place (`l2o.optim.in_place`).
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,7 +16,13 @@ from torch import Tensor
 from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule, Params
-from .state import State, averages_as
+from .safety import Guard, SafetyConfig, StepReport
+from .state import ParameterState, State, averages_as
+
+Compute: TypeAlias = Callable[
+    [NeuralGraph, Mapping[str, Tensor], Mapping[str, Tensor], State], Params
+]
+"""What `AbstractRule.forward` does: graph, parameters, gradients, state to updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,136 @@ class Hyper:
     weight_decay: float = 0.0
     """Decoupled decay, in AdamW's convention: each step shrinks the parameter by the
     factor `1 - lr * rule.step_size * weight_decay`."""
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where a step writes its results."""
+
+    def may_ask(self, device: torch.device) -> bool:
+        """Return whether a step may ask the device for answers."""
+        ...
+
+    def advance(
+        self,
+        rule: AbstractRule,
+        state: State,
+        grads: Mapping[str, Tensor],
+        are_finite: Tensor | None,
+    ) -> State:
+        """Return the state after one more gradient.
+
+        Args:
+            rule: whose state it is.
+            state: of every parameter.
+            grads: of those that move; zeros if they are not finite.
+            are_finite: whether they are, and the state is to advance; None says yes.
+        """
+        ...
+
+    def write(
+        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
+    ) -> Tensor:
+        """Return the parameter with the value `kept + change`, in its own dtype.
+
+        Args:
+            param: the parameter.
+            kept: in float32 or wider.
+            change: in float32 or wider.
+            is_sound: whether the parameter is to change; None says yes.
+        """
+        ...
+
+
+class PureMemory:
+    """Returns new tensors; autograd and `torch.func` pass."""
+
+    def may_ask(self, device: torch.device) -> bool:
+        """Return False: a pure step never waits."""
+        return False
+
+    def advance(
+        self,
+        rule: AbstractRule,
+        state: State,
+        grads: Mapping[str, Tensor],
+        are_finite: Tensor | None,
+    ) -> State:
+        """Return the state after one more gradient; see `Memory`."""
+        new = rule.advance(state, grads)
+        if are_finite is None:
+            return new
+        return {
+            name: chosen(are_finite, item, state[name]) if name in grads else item
+            for name, item in new.items()
+        }
+
+    def write(
+        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
+    ) -> Tensor:
+        """Return the new value; see `Memory`."""
+        new = torch.add(kept, change).to(param.dtype)
+        return new if is_sound is None else torch.where(is_sound, new, param)
+
+
+PURE = PureMemory()
+
+
+def take_step(
+    rule: AbstractRule,
+    graph: NeuralGraph,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+    hyper: Mapping[str, Hyper] | None = None,
+    *,
+    safety: SafetyConfig | None = None,
+    memory: Memory = PURE,
+    compute: Compute | None = None,
+) -> tuple[Params, State, StepReport | None]:
+    """Take one step: advance the state, ask for updates, guard and apply them.
+
+    Args:
+        rule: the learned network.
+        graph: the neural graph of the parameters.
+        params: name to value, for every parameter of the graph.
+        grads: name to gradient, for those that have one.
+        state: of every parameter.
+        hyper: name to `Hyper`; None means the defaults for all.
+        safety: limits of the guard; None takes the step as the rule proposes it.
+        memory: where results are written.
+        compute: what computes the updates; None means `rule` itself. Others are a
+            compiled rule, one with another theta, or kept outputs of its network.
+
+    Returns:
+        The parameters in their own dtype, the state of every parameter, and what the
+        guard saw, if there was one.
+    """
+    moving = {name: widened(grads[name]) for name in params if name in grads}
+    guard = None
+    if safety is not None and moving:
+        device = next(iter(moving.values())).device
+        guard = Guard(safety, moving, may_ask=memory.may_ask(device))
+        if guard.stops:
+            return dict(params), state, guard.report()
+        moving = guard.grads
+    are_finite = None if guard is None else guard.condition(guard.are_finite)
+    state = memory.advance(rule, state, moving, are_finite)
+    updates = propose_updates(rule, graph, params, moving, state, compute)
+    if guard is not None:
+        guard.judge(updates, rule.step_size)
+    is_sound = None if guard is None else guard.condition(guard.is_sound)
+    new_params = dict(params)
+    if guard is not None and guard.stops:
+        return new_params, state, guard.report()
+    for name in list(updates):
+        update = updates.pop(name)  # its memory is free once it is written
+        if guard is not None:
+            update = guard.clipped(name, update)
+        item = Hyper() if hyper is None else hyper[name]
+        kept, change = summands(rule, params[name], update, item)
+        new_params[name] = memory.write(params[name], kept, change, is_sound)
+    return new_params, state, None if guard is None else guard.report()
 
 
 def learned_step(
@@ -67,14 +210,69 @@ def learned_step(
         0.99
     """
     start = complete_state(rule, params, state)
-    wide = {name: widened(grads[name]) for name in params if name in grads}
-    new_state = rule.advance(start, wide)
-    updates = propose_updates(rule, graph, params, grads, new_state)
-    new_params = apply_updates(rule, params, updates, hyper)
-    touched = {
-        name: new_state[name] for name in params if name in grads or name in state
-    }
-    return new_params, touched
+    new_params, new_state, _ = take_step(rule, graph, params, grads, start, hyper)
+    return new_params, _touched(new_state, params, grads, state)
+
+
+def guarded_step(
+    rule: AbstractRule,
+    graph: NeuralGraph,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+    hyper: Mapping[str, Hyper] | None = None,
+    safety: SafetyConfig | None = None,
+) -> tuple[Params, State, StepReport]:
+    """Take a `learned_step` under a guard.
+
+    Where nothing is wrong, the result is `learned_step`'s, bit for bit. Nothing is
+    copied to the host, so an accelerator never waits. Pure.
+
+    Args:
+        rule: the learned network.
+        graph: the neural graph of the parameters.
+        params: name to value, for every parameter of the graph.
+        grads: name to gradient, for at least one of them.
+        state: as for `learned_step`.
+        hyper: as for `learned_step`.
+        safety: the limits; None means the defaults.
+
+    Returns:
+        The new parameters, the new state, and what was seen.
+
+    Raises:
+        ValueError: if no parameter has a gradient.
+
+    Example:
+        >>> import l2o
+        >>> params = {"weight": torch.ones(2, 3)}
+        >>> grads = {"weight": torch.full((2, 3), torch.nan)}
+        >>> rule, graph = l2o.Rule(), l2o.neural_graph(params)
+        >>> new, _, report = guarded_step(rule, graph, params, grads, {})
+        >>> bool(report.is_sound), torch.equal(new["weight"], params["weight"])
+        (False, True)
+    """
+    limits = SafetyConfig() if safety is None else safety
+    start = complete_state(rule, params, state)
+    new_params, new_state, report = take_step(
+        rule, graph, params, grads, start, hyper, safety=limits
+    )
+    if report is None:
+        raise ValueError(
+            "guarded_step needs a gradient of at least one parameter; got none. Call "
+            "learned_step, which then returns everything as it came."
+        )
+    return new_params, _touched(new_state, params, grads, state), report
+
+
+def _touched(
+    new_state: State,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+) -> State:
+    """Return the state of parameters that have, or ever had, a gradient."""
+    return {name: new_state[name] for name in params if name in grads or name in state}
 
 
 def complete_state(
@@ -104,6 +302,7 @@ def propose_updates(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
+    compute: Compute | None = None,
 ) -> Params:
     """Ask the rule what to add to each parameter that has a gradient. Pure.
 
@@ -113,43 +312,18 @@ def propose_updates(
         params: name to value, for every parameter of the graph.
         grads: name to gradient, for those that have one.
         state: of every parameter, these gradients included.
+        compute: as for `take_step`.
 
     Returns:
-        Updates at `lr = 1` in float32 or wider, one a gradient.
+        Updates at `lr = 1` in float32 or wider, one per gradient.
     """
-    wide, all_grads = widened_all(params, grads)
-    updates = rule(graph, wide, all_grads, state)
-    return {name: updates[name] for name in wide if name in grads}
-
-
-def widened_all(
-    params: Mapping[str, Tensor], grads: Mapping[str, Tensor]
-) -> tuple[Params, Params]:
-    """Return parameters and gradients in float32 or wider, zeros for missing ones."""
     wide = {name: widened(param) for name, param in params.items()}
     all_grads = {
         name: widened(grads[name]) if name in grads else torch.zeros_like(param)
         for name, param in wide.items()
     }
-    return wide, all_grads
-
-
-def apply_updates(
-    rule: AbstractRule,
-    params: Mapping[str, Tensor],
-    updates: Mapping[str, Tensor],
-    hyper: Mapping[str, Hyper] | None,
-) -> Params:
-    """Return the parameters after decay and update, in their own dtype. Pure.
-
-    Those without an update are returned as they came.
-    """
-    new_params = dict(params)
-    for name, update in updates.items():
-        item = Hyper() if hyper is None else hyper[name]
-        new = torch.add(*summands(rule, params[name], update, item))
-        new_params[name] = new.to(params[name].dtype)
-    return new_params
+    updates = (rule if compute is None else compute)(graph, wide, all_grads, state)
+    return {name: updates[name] for name in wide if name in grads}
 
 
 def summands(
@@ -168,3 +342,10 @@ def _times(values: Tensor, factor: float | Tensor) -> Tensor:
 def widened(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 or wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def chosen(
+    condition: Tensor, first: ParameterState, second: ParameterState
+) -> ParameterState:
+    """Return one state or the other, without waiting for the condition."""
+    return {key: torch.where(condition, first[key], second[key]) for key in first}

@@ -1,7 +1,12 @@
-"""All entries of all parameters, tile by tile: features out, updates in."""
+"""All entries of all parameters, tile by tile: features out, updates in.
+
+This is the only place where directions become updates, whoever says how they are mixed:
+a network (`Rule.forward`), its outputs of some steps ago (`cached_outputs`), or a
+schedule (the teacher of meta-training).
+"""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -10,17 +15,14 @@ import torch
 from torch import Tensor
 
 from l2o.graph import Blocks, NeuralGraph, from_blocks, to_blocks
-from l2o.graph.linear_maps import fan_ins
 from l2o.graph.tiles import EdgeTile, NodeTile, find_tiles
 from l2o.nets.fast_ops import new_empty, sum_of_squares
 from l2o.nets.thread_map import thread_map
 
-from .config import HeadConfig
-from .directions import Directions, Values, ages_of, directions_of
+from .directions import Directions, DirectionSet, Values
 from .features import Features
-from .head import apply_head, update_units
+from .head import Head
 from .state import TINY, ParameterState, State, constant
-from .whitening import whiten_momenta
 
 KEPT_ENTRIES = 2**17
 """Entries of which everything is kept, however little memory is allowed: of a small
@@ -43,23 +45,22 @@ class Written(NamedTuple):
     nodes: dict[int, Tensor]
 
 
-class RuleEntries:
-    """What a rule's network reads and writes in one step.
+class TileIO:
+    """What is read and written in one step, tile by tile.
 
     Args:
         graph: the neural graph of the parameters.
         params: name to value, for every parameter of the graph.
         grads: name to gradient, for every parameter of the graph.
         state: name to state, the gradients in `grads` included.
-        features: what the network reads.
-        head: what its outputs mean.
-        uses_directions: whether features or head need them.
-        dtype: of the network's weights.
+        directions: what the head mixes.
+        head: what outputs mean.
+        features: what a network reads; None where nothing is read.
+        dtype: of what is read.
         cut: most entries of a tile; None leaves every block whole.
         memory_limit: bytes for edge states. None keeps whatever is computed and writes
             nothing in place, as autograd needs it.
-        whitening_rows: most rows of a linear map that are whitened together.
-        keeps_outputs: whether `outputs` shall return the network's numbers.
+        keeps_outputs: whether `outputs` shall return the outputs that were written.
     """
 
     def __init__(
@@ -69,13 +70,12 @@ class RuleEntries:
         grads: Mapping[str, Tensor],
         state: State,
         *,
-        features: Features,
-        head: HeadConfig,
-        uses_directions: bool,
+        directions: DirectionSet,
+        head: Head,
+        features: Features | None,
         dtype: torch.dtype,
         cut: int | None,
         memory_limit: int | None,
-        whitening_rows: int,
         keeps_outputs: bool = False,
     ) -> None:
         some = next(iter(params.values()))
@@ -84,8 +84,11 @@ class RuleEntries:
         self._graph = graph
         self._params = params
         self._features = features
+        self._directions = directions
         self._head = head
-        self._uses_directions = uses_directions
+        self._uses_directions = head.uses_directions or (
+            features is not None and features.uses_directions
+        )
         self._dtype = dtype
         self._known: dict[int, Known] = {}
         self._lasts: dict[int, dict[int, Known]] = {}
@@ -100,20 +103,24 @@ class RuleEntries:
             to_blocks(graph, tensors)
             for tensors in (params, grads, _each(state, lambda i: i["second_moment"]))
         ]
-        # Only linear maps have one; for others, anything of the right shape will do.
-        white = {}
-        if uses_directions:
-            white = whiten_momenta(graph, grads, state, whitening_rows)
-        self._white = to_blocks(graph, {**params, **white})
-        self._units = constant([*update_units(head, graph).values()], some)[None]
+        found = []
+        if self._uses_directions:
+            found = directions.prepare(graph, grads, state)
+        # Where nothing was prepared, anything of the right shape will do.
+        self._prepared = [
+            (frozenset(own), to_blocks(graph, {**params, **own})) if own else None
+            for own in found
+        ]
+        self._units = constant([*head.units(graph).values()], some)[None]
         steps = torch.stack([state[name]["step"] for name in graph.shapes])
         self._steps = steps.to(some.dtype)
-        self._ages = ages_of(self._steps)
+        self._ages = directions.averages.ages(self._steps)
         self._scales = self._measure()
 
     @property
     def context(self) -> Tensor:
         """What the entries of a tensor share, `[tensor, num_context]`."""
+        assert self._features is not None
         shapes = list(self._graph.shapes.values())
         context = self._features.context(self._scales, self._steps, shapes)
         return context.to(self._dtype)
@@ -122,30 +129,63 @@ class RuleEntries:
         """Return the features of a tile's entries, `[..., cell, feature]`."""
         known = self._look_up(tile)
         if known.features is None:
+            assert self._features is not None
             scales = _spread(self._scales, tile, known.values.main)
             features = self._features(known.values, known.directions, scales)
             known.features = features.movedim(0, -1).to(self._dtype)
         return known.features
 
     def write(self, tile: EdgeTile | NodeTile, outputs: Tensor) -> None:
-        """Turn the network's numbers, `[..., cell, output]`, into updates."""
+        """Turn outputs, `[..., cell, output]`, into updates."""
         known = self._look_up(tile)
         outputs = outputs.to(known.values.main.dtype)
         unit = _spread(self._units, tile, known.values.main)[0]
         if self._outputs is not None:
             self._put(self._outputs, tile, outputs.to(torch.bfloat16))
-        update = apply_head(self._head, outputs, known.directions, unit)
+        update = self._head(outputs, known.directions, unit)
         self._put(self._updates, tile, update)
 
-    def updates(self) -> dict[str, Tensor]:
-        """Return what was written, as one tensor a parameter in its own dtype."""
+    def write_all(self, outputs: Mapping[str, Tensor]) -> None:
+        """Write outputs that are known beforehand, tile by tile.
+
+        Args:
+            outputs: name to `[output, *shape]`; zeros for parameters that are missing.
+        """
+        some = next(iter(outputs.values()))
+        graph = self._graph
+        laid = to_blocks(
+            graph,
+            {
+                name: outputs[name].movedim(0, -1)
+                if name in outputs
+                else some.new_zeros(()).expand(*shape, len(some))
+                for name, shape in graph.shapes.items()
+            },
+        )
+
+        def write(tile: EdgeTile | NodeTile) -> None:
+            rows = _piece(laid, tile).movedim(-1, 0).to(self._steps.dtype)
+            # Each output in one piece: the head sums over them faster, and as it does
+            # over directions.
+            self.write(tile, rows.contiguous().movedim(0, -1))
+
+        thread_map(write, self.tiles.owned, self._steps.device)
+
+    def updates(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return what was written, one tensor per parameter in its own dtype.
+
+        Args:
+            names: of the parameters that were written; None for all.
+        """
         found = self._collected(self._updates)
         return {
-            name: found[name].to(param.dtype) for name, param in self._params.items()
+            name: found[name].to(param.dtype)
+            for name, param in self._params.items()
+            if names is None or name in names
         }
 
     def outputs(self) -> dict[str, Tensor]:
-        """Return the network's numbers, `[output, *shape]` a parameter in bfloat16."""
+        """Return the outputs of each parameter, `[output, *shape]` in bfloat16."""
         assert self._outputs is not None
         found = self._collected(self._outputs)
         return {
@@ -169,13 +209,13 @@ class RuleEntries:
         (owner,) = owners
         shape = whole[owner].shape
         shape = *shape, *values.shape[len(shape) :]
-        # Two threads may come here at once; one of the two new tensors stays.
+        # Threads may race; `setdefault` keeps one.
         if owner not in found:
             found.setdefault(owner, new_empty(values, shape))
         found[owner][place] = values
 
     def _collected(self, written: Written) -> dict[str, Tensor]:
-        """Return one tensor a parameter, `[*shape, *features]`."""
+        """Return one tensor per parameter, `[*shape, *features]`."""
         graph = self._graph
         empty = self._steps[:0]
         blocks = Blocks(
@@ -186,14 +226,15 @@ class RuleEntries:
 
     def _measure(self) -> Tensor:
         """Return the root mean squares that the features need, `[scale, tensor]`."""
-        count = len(self._graph.shapes)
-        total = self._steps.new_zeros(self._features.num_scales, count)
-        if not self._features.num_scales:
+        count, features = len(self._graph.shapes), self._features
+        num_scales = 0 if features is None else features.num_scales
+        total = self._steps.new_zeros(num_scales, count)
+        if features is None or not num_scales:
             return total
 
         def squares(tile: EdgeTile | NodeTile) -> Tensor:
             known = self._look_up(tile)
-            parts = self._features.measured(known.values, known.directions)
+            parts = features.measured(known.values, known.directions)
             sums = [sum_of_squares(part.flatten(2)) for part in parts]
             return torch.cat(sums).to(total.dtype)
 
@@ -210,10 +251,12 @@ class RuleEntries:
         if tile.number not in remembered:
             values, directions = self._gather(tile), None
             if self._uses_directions:
-                white = None
-                if _is_map(self._graph, tile):
-                    white = _piece(self._white, tile)
-                directions = directions_of(values, white)
+                name = _first_parameter(self._graph, tile)  # a tile is of one kind
+                prepared = [
+                    _piece(own[1], tile) if own is not None and name in own[0] else None
+                    for own in self._prepared
+                ]
+                directions = self._directions(values, prepared)
             if not self._keeps_all:
                 remembered.clear()
             remembered[tile.number] = Known(values, directions)
@@ -242,14 +285,11 @@ def _each(
     return {name: channel(item) for name, item in state.items()}
 
 
-def _is_map(graph: NeuralGraph, tile: EdgeTile | NodeTile) -> bool:
-    """Whether a tile's parameters are linear maps; a tile is of one kind."""
-    owner = (
-        graph.node_parameters[tile.items[0]]
-        if isinstance(tile, NodeTile)
-        else graph.blocks[tile.blocks[0]]
-    )
-    return owner.parameter in fan_ins(graph)
+def _first_parameter(graph: NeuralGraph, tile: EdgeTile | NodeTile) -> str:
+    """Return the name of the first parameter on a tile."""
+    if isinstance(tile, NodeTile):
+        return graph.node_parameters[tile.items[0]].parameter
+    return graph.blocks[tile.blocks[0]].parameter
 
 
 def _piece(laid: Blocks, tile: EdgeTile | NodeTile) -> Tensor:
@@ -265,7 +305,7 @@ def _spread(table: Tensor, tile: EdgeTile | NodeTile, like: Tensor) -> Tensor:
     """Return each part's column of `[number, tensor]`, to broadcast against `like`.
 
     Args:
-        table: numbers a tensor.
+        table: numbers per tensor.
         tile: whose parts are asked for.
         like: `[channel, *entries]`.
     """

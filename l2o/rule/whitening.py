@@ -13,7 +13,7 @@ from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import in_plain_eager, new_empty, product
 
-from .state import ADAM_MOMENTUM, MOMENTUM_DECAYS, TINY, ParameterState, State
+from .state import ADAM_DECAY, TINY, ParameterState, State
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
@@ -40,8 +40,8 @@ def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
         matrix: `[*batch, row, column]`.
         group_rows: most rows, of the shorter side, that are whitened together. Where
             there are more, all steps but the last are taken in groups of one size: a
-            group has every so manieth row in the order of their norms, so that no
-            numbering matters and the groups are alike.
+            group has every k-th row in the order of their norms, so that no numbering
+            matters and the groups are alike.
 
     Returns:
         As `matrix`, each with a root mean square of 1; zero where it is zero.
@@ -145,23 +145,24 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
     return torch.cat(rows, dim=-2)
 
 
-def look_ahead(grad: Tensor, state: ParameterState) -> Tensor:
+def look_ahead(grad: Tensor, state: ParameterState, momentum: int) -> Tensor:
     """Return Nesterov's look ahead on Adam's momentum.
 
     Args:
         grad: `[*shape]`.
         state: after this gradient.
+        momentum: index of Adam's momentum, `Averages.adam_momentum`.
     """
-    decay = MOMENTUM_DECAYS[ADAM_MOMENTUM]
-    momentum = state["momenta"][ADAM_MOMENTUM].to(grad.dtype)  # it may be narrow
+    average = state["momenta"][momentum].to(grad.dtype)  # it may be in bfloat16
     out = new_empty(grad, grad.shape) if in_plain_eager() else None
-    return torch.lerp(momentum, grad, 1 - decay, out=out)
+    return torch.lerp(average, grad, 1 - ADAM_DECAY, out=out)
 
 
 def whiten_momenta(
     graph: NeuralGraph,
     grads: Mapping[str, Tensor],
     state: State,
+    momentum: int,
     group_rows: int = GROUP_ROWS,
 ) -> dict[str, Tensor]:
     """Return the whitened look ahead of every parameter that is a linear map.
@@ -174,6 +175,7 @@ def whiten_momenta(
         graph: the neural graph of the parameters.
         grads: name to gradient, for every parameter of the graph.
         state: name to state, after these gradients.
+        momentum: index of Adam's momentum, `Averages.adam_momentum`.
         group_rows: as for `whiten`.
 
     Returns:
@@ -183,7 +185,7 @@ def whiten_momenta(
     matrices: dict[tuple[str, int], Tensor] = {}
     for name in fan_ins(graph):
         shape = graph.shapes[name]
-        ahead = look_ahead(grads[name], state[name])
+        ahead = look_ahead(grads[name], state[name], momentum)
         for index, view in enumerate(views.get(name, ())):
             piece = take_view(ahead, shape, view, lead=3).flatten(2)
             matrices[name, index] = piece
@@ -210,8 +212,8 @@ def _whiten_all(
     """Whiten each `[part, row, column]`; small ones of one shape together.
 
     Args:
-        matrices: tensors that nobody else needs; without autograd large ones are
-            written over, lest new ones lie scattered between what is freed.
+        matrices: tensors that may be overwritten; without autograd large ones are, to
+            limit fragmentation.
         group_rows: as for `whiten`.
     """
     alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)

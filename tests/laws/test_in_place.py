@@ -1,13 +1,14 @@
 """What the optimizer writes in place is what the pure steps return, bit for bit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from l2o import Hyper, SafetyConfig, guarded_step, learned_step, neural_graph
 from l2o.optim import foreach_state, in_place
-from l2o.optim.in_place import guarded_step_in_place, learned_step_in_place
+from l2o.optim.in_place import InPlaceMemory, step_in_place
 from l2o.rule.step import complete_state
 
 SAFETY = SafetyConfig(max_update=1.5, max_gradient=1e3)
@@ -18,7 +19,7 @@ SAFETY = SafetyConfig(max_update=1.5, max_gradient=1e3)
 def device(request, monkeypatch):
     """As on a CPU, and as on an accelerator, which is not asked for its numbers."""
     if not request.param:
-        monkeypatch.setattr(in_place, "can_ask", lambda answer: False)
+        monkeypatch.setattr(InPlaceMemory, "may_ask", lambda self, device: False)
 
 
 def assert_same(found, expected):
@@ -39,13 +40,13 @@ def compare(rule, params, all_grads, safety=SAFETY):
         start = complete_state(rule, written, kept)
         if safety is None:
             params, state = learned_step(rule, graph, params, grads, state, hyper)
-            (new,) = learned_step_in_place(rule, graph, written, grads, start, hyper)
+            new, _ = step_in_place(rule, graph, written, grads, start, hyper)
         else:
             params, state, report = guarded_step(
                 rule, graph, params, grads, state, hyper, safety
             )
-            new, seen = guarded_step_in_place(
-                rule, graph, written, grads, start, hyper, safety
+            new, seen = step_in_place(
+                rule, graph, written, grads, start, hyper, safety=safety
             )
             assert seen.is_sound == report.is_sound
             assert_same(seen.update_sizes, report.update_sizes)
@@ -91,7 +92,7 @@ class TestInPlace:
         start = complete_state(ff, params, {})
         args = (ff, neural_graph(params), params, grads[0])
         with torch.no_grad():
-            state, report = guarded_step_in_place(*args, start, hyper, SAFETY)
+            state, report = step_in_place(*args, start, hyper, safety=SAFETY)
         assert not report.is_sound
         assert all(item["step"] == 1 for item in state.values())
         compare(ff, params, grads)
@@ -116,6 +117,11 @@ class TestInPlace:
 
     @pytest.mark.parametrize("wrong", [0.99, 0.9991])
     def test_the_law_can_fail(self, ff, mlp, grads, monkeypatch, wrong):
-        monkeypatch.setattr(foreach_state, "SECOND_MOMENT_DECAY", wrong)
+        advance = foreach_state.advance_in_place
+
+        def wrongly(averages, *args):
+            advance(replace(averages, second_moment_decay=wrong), *args)
+
+        monkeypatch.setattr(in_place, "advance_in_place", wrongly)
         with pytest.raises(AssertionError):
             compare(ff, mlp.params, grads)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from oracles import AVERAGES
 from torch import nn
 
 from l2o import NeuralGraphOpt, Rule, neural_graph, with_theta
 from l2o.optim import foreach_state, in_place
 from l2o.optim.foreach_state import advance_in_place, narrowed_like, widened_averages
-from l2o.rule.state import advance_state, averages_as, init_state
+from l2o.rule.state import averages_as
 from l2o.rule.step import complete_state, propose_updates
 
 STEPS = 500
@@ -18,11 +19,11 @@ STEPS = 500
 def follow(entries=4000):
     """Return averages of a constant gradient after many steps, and in float64."""
     grads = {"w": torch.full((entries,), 0.3)}
-    narrow = averages_as(init_state(grads), torch.bfloat16)
-    exact = init_state({"w": grads["w"][:1].double()})
+    narrow = averages_as(AVERAGES.init_state(grads), torch.bfloat16)
+    exact = AVERAGES.init_state({"w": grads["w"][:1].double()})
     for _ in range(STEPS):
-        advance_in_place(narrow, grads)
-        exact = advance_state(exact, {"w": grads["w"][:1].double()})
+        advance_in_place(AVERAGES, narrow, grads)
+        exact = AVERAGES.advance(exact, {"w": grads["w"][:1].double()})
     return narrow["w"], exact["w"]
 
 
@@ -58,11 +59,11 @@ def grads():
 
 def test_in_pieces_and_whole_the_rounding_is_the_same(grads, monkeypatch):
     monkeypatch.setattr(foreach_state, "PIECE_ENTRIES", 100)
-    pure = averages_as(init_state(grads[0]), torch.bfloat16)
-    written = averages_as(init_state(grads[0]), torch.bfloat16)
+    pure = averages_as(AVERAGES.init_state(grads[0]), torch.bfloat16)
+    written = averages_as(AVERAGES.init_state(grads[0]), torch.bfloat16)
     for step in grads:
-        advance_in_place(written, step)
-        pure = narrowed_like(advance_state(widened_averages(pure), step), pure)
+        advance_in_place(AVERAGES, written, step)
+        pure = narrowed_like(AVERAGES.advance(widened_averages(pure), step), pure)
     for name, item in pure.items():
         for key, value in item.items():
             assert torch.equal(written[name][key], value)
@@ -76,7 +77,7 @@ def test_what_the_rule_makes_of_it_is_computed_in_float32(
     rule, params = random_rule(small_config, dtype=torch.float32), grads[0]
     graph = neural_graph(params)
     narrow = complete_state(rule, params, {}, torch.bfloat16)
-    advance_in_place(narrow, grads[1])
+    advance_in_place(AVERAGES, narrow, grads[1])
     with torch.no_grad():
         args = (rule, graph, params, grads[1])
         found = propose_updates(*args, narrow)
@@ -125,7 +126,7 @@ class TestTheOption:
         """Nobody knows what their states hold."""
         rule = with_theta(Rule(), {})
         params = nn.Linear(3, 2).parameters()
-        with pytest.raises(ValueError, match=r"needs a Rule .* Leave state_dtype out"):
+        with pytest.raises(ValueError, match=r"needs a rule .* Leave state_dtype out"):
             NeuralGraphOpt(params, rule=rule, state_dtype=torch.bfloat16)
 
 
@@ -154,7 +155,9 @@ def run(small_config, random_rule, grads):
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_skipped_step_leaves_no_trace(run, grads, monkeypatch, is_asked):
     if not is_asked:
-        monkeypatch.setattr(in_place, "can_ask", lambda answer: False)
+        monkeypatch.setattr(
+            in_place.InPlaceMemory, "may_ask", lambda self, device: False
+        )
     found = run(spoilt=1)
     expected = run(steps=[grads[0], grads[2]])
     for tensor, other in zip(found, expected, strict=True):

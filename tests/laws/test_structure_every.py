@@ -4,12 +4,11 @@ import copy
 
 import pytest
 import torch
+from oracles import find_directions
 
 import l2o
 from l2o import NeuralGraphOpt, Rule, RuleConfig
 from l2o.rule.config import NominalHeadConfig
-from l2o.rule.directions import find_directions
-from l2o.rule.head import apply_head, update_units
 
 EVERY = 3
 
@@ -105,13 +104,13 @@ def test_between_them_kept_outputs_mix_fresh_directions(model, rule):
     optimizer = build(model, rule, EVERY)
     run(model, optimizer, 1, EVERY)
     found = run(model, optimizer, EVERY + 1, EVERY + 2)
-    units = update_units(rule.config.head, optimizer.graph)
+    units = rule.units(optimizer.graph)
     assert min(units.values()) < 1
     for (name, param), moved in zip(model.named_parameters(), found, strict=True):
         state = optimizer.state[param]
         outputs = state["outputs"].double().movedim(0, -1)
         directions = find_directions(param.grad, state)
-        expected = apply_head(rule.config.head, outputs, directions, units[name])
+        expected = rule.head(outputs, directions, units[name])
         torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-12)
 
 

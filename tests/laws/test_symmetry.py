@@ -20,7 +20,6 @@ from l2o.nets.lstm import LSTMNet
 from l2o.nets.nfn import NFNNet
 from l2o.nets.tile_states import TileStates
 from l2o.rule import tile_io as entries_module
-from l2o.rule.head import num_outputs
 
 
 def relabel(network, tensors, orders):
@@ -182,7 +181,7 @@ def with_net(kind):
                 config.net,
                 num_features=self.features.num_features,
                 num_context=self.features.num_context,
-                num_outputs=num_outputs(config.head),
+                num_outputs=self.head.num_outputs,
             )
 
     return Broken

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from l2o import NeuralGraphOpt, Rule, RuleConfig
 from l2o.rule.config import NominalHeadConfig
-from l2o.rule.directions import whiten
+from l2o.rule.whitening import whiten
 from meta_train.estimator_config import ImitationConfig
 from meta_train.teacher import Teacher
 
@@ -21,9 +21,7 @@ def first_update(shape, steps=1):
     generator = torch.Generator().manual_seed(0)
     param = torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64))
     grad = torch.randn(shape, generator=generator, dtype=torch.float64)
-    optimizer = NeuralGraphOpt(
-        [param], rule=Teacher(CONFIG, head=NominalHeadConfig(step_size=0.1))
-    )
+    optimizer = NeuralGraphOpt([param], rule=Teacher(CONFIG, step_size=0.1))
     for _ in range(steps):
         before = param.detach().clone()
         param.grad = grad.clone()
@@ -69,7 +67,7 @@ def test_an_untrained_rule_may_be_the_teacher(base, is_teacher):
     plain = ImitationConfig(
         matrix_rate=1.0, vector_rate=1.0, warmup=1, decay_steps=1e30
     )
-    rules = Rule(RuleConfig(head=head)).double(), Teacher(plain, head=head)
+    rules = Rule(RuleConfig(head=head)).double(), Teacher(plain, units=head.units)
     found = []
     for rule in rules:
         network = copy.deepcopy(model)

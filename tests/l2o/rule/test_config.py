@@ -10,6 +10,7 @@ from l2o.rule.config import (
     ScaleFreeFeaturesConfig,
     rule_config_from_values,
     rule_config_values,
+    with_group_rows,
 )
 
 
@@ -52,12 +53,15 @@ def test_values_and_back_is_identity(name):
 
 
 def test_rows_that_are_whitened_together_are_saved_and_positive():
-    values = rule_config_values(RuleConfig(whitening_rows=7))
-    assert rule_config_from_values(values).whitening_rows == 7
-    del values["whitening_rows"]
+    config = with_group_rows(RuleConfig(), 7)
+    values = rule_config_values(config)
+    assert rule_config_from_values(values) == config != RuleConfig()
+    del values["directions"]
     assert rule_config_from_values(values) == RuleConfig()
-    with pytest.raises(ValueError, match="whitening_rows must be above zero"):
-        RuleConfig(whitening_rows=0)
+    values["whitening_rows"] = 7  # where older files have it
+    assert rule_config_from_values(values) == config
+    with pytest.raises(ValueError, match="group_rows must be above zero"):
+        with_group_rows(RuleConfig(), 0)
 
 
 def test_files_from_before_a_choice_keep_what_there_was():

@@ -1,12 +1,14 @@
 import pytest
 import torch
-
-from l2o.rule.directions import ADAM, NUM_DIRECTIONS, find_directions
-from l2o.rule.state import (
-    MOMENTUM_DECAYS,
+from oracles import (
+    ADAM,
+    AVERAGES,
+    NUM_DIRECTIONS,
     advance_parameter_state,
+    find_directions,
     init_parameter_state,
 )
+
 from l2o.rule.whitening import whiten
 
 
@@ -44,7 +46,7 @@ class TestRatios:
         expected = (state["second_moment"] / (1 - 0.999**10)).sqrt() + 1e-8
         torch.testing.assert_close(root, expected, rtol=1e-12, atol=0)
         torch.testing.assert_close(steps[0], grads[-1] / root, rtol=1e-12, atol=0)
-        for index, decay in enumerate(MOMENTUM_DECAYS):
+        for index, decay in enumerate(AVERAGES.momentum_decays):
             corrected = state["momenta"][index] / (1 - decay**10)
             torch.testing.assert_close(
                 steps[1 + index], corrected / root, rtol=1e-9, atol=0

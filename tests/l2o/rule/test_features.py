@@ -2,17 +2,18 @@ import math
 
 import pytest
 import torch
+from oracles import (
+    AVERAGES,
+    DIRECTIONS,
+    advance_parameter_state,
+    find_directions,
+    init_parameter_state,
+)
 
 from l2o import PRESETS, Rule, neural_graph
 from l2o.rule.config import NominalHeadConfig, ScaleFreeFeaturesConfig
-from l2o.rule.directions import find_directions
 from l2o.rule.features import LogSignFeatures, ScaleFreeFeatures
-from l2o.rule.state import (
-    MOMENTUM_DECAYS,
-    advance_parameter_state,
-    init_parameter_state,
-)
-from l2o.rule.tile_io import RuleEntries
+from l2o.rule.tile_io import TileIO
 
 
 @pytest.fixture
@@ -29,18 +30,17 @@ def history():
 
 def read(features, param, grad, state):
     graph = neural_graph({"": param})
-    entries = RuleEntries(
+    entries = TileIO(
         graph,
         {"": param},
         {"": grad},
         {"": state},
+        directions=DIRECTIONS,
+        head=NominalHeadConfig().build(DIRECTIONS),
         features=features,
-        head=NominalHeadConfig(),
-        uses_directions=True,
         dtype=param.dtype,
         cut=None,
         memory_limit=None,
-        whitening_rows=64,
     )
     (tile,) = (*entries.tiles.edges, *entries.tiles.nodes)
     entry = entries.read(tile).reshape(*param.shape, -1)
@@ -51,7 +51,7 @@ def read(features, param, grad, state):
 
 
 class TestLogSign:
-    features = LogSignFeatures()
+    features = LogSignFeatures(DIRECTIONS)
 
     def test_a_number_is_its_logarithm_and_its_sign(self):
         state = init_parameter_state(torch.zeros(5, dtype=torch.float64))
@@ -93,7 +93,7 @@ class TestLogSign:
         entry, context = read(self.features, param, grads[-1], state)
         assert context.numel() == 0
         values = [param, grads[-1]]
-        for decay in MOMENTUM_DECAYS:
+        for decay in AVERAGES.momentum_decays:
             total = torch.zeros_like(param)
             for grad in grads:
                 total = decay * total + grad
@@ -107,7 +107,7 @@ class TestLogSign:
 
 
 class TestScaleFree:
-    features = ScaleFreeFeatures(ScaleFreeFeaturesConfig())
+    features = ScaleFreeFeatures(ScaleFreeFeaturesConfig(), DIRECTIONS)
 
     def test_entries_stand_beside_their_tensor(self, history):
         param, grads, state = history
@@ -143,7 +143,7 @@ class TestScaleFree:
     def test_the_clock_may_be_another(self, history):
         config = ScaleFreeFeaturesConfig(time_scales=(9.0,))
         param, grads, state = history
-        features = ScaleFreeFeatures(config)
+        features = ScaleFreeFeatures(config, DIRECTIONS)
         _, context = read(features, param, grads[-1], state)
         assert features.num_context == 10
         assert context[-1] == 0

@@ -1,12 +1,18 @@
 import pytest
 import torch
+from oracles import (
+    ADAM,
+    DIRECTIONS,
+    NUM_DIRECTIONS,
+    WHITENED,
+    advance_parameter_state,
+    find_directions,
+    init_parameter_state,
+)
 from torch import nn
 
 from l2o import neural_graph
 from l2o.rule.config import NominalHeadConfig, PaperHeadConfig
-from l2o.rule.directions import ADAM, NUM_DIRECTIONS, WHITENED, find_directions
-from l2o.rule.head import apply_head, num_outputs, update_units
-from l2o.rule.state import advance_parameter_state, init_parameter_state
 
 
 def draw(*shape, seed=0):
@@ -28,7 +34,7 @@ def assert_exact(found, expected):
 @pytest.mark.parametrize("size", [0.01, 0.1])
 def test_the_papers_head(directions, size):
     outputs = 3 * draw(4, 3, 2, seed=1)
-    found = apply_head(PaperHeadConfig(step_size=size), outputs, directions)
+    found = PaperHeadConfig(step_size=size).build(DIRECTIONS)(outputs, directions)
     assert_exact(found, size * outputs[..., 0] * (size * outputs[..., 1]).exp())
 
 
@@ -41,7 +47,7 @@ def test_the_papers_step_size_is_the_default():
 def test_the_nominal_head_scales_and_mixes_directions(directions, base, scaled):
     outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
     config = NominalHeadConfig(base=base, scaled=scaled)
-    found = apply_head(config, outputs, directions)
+    found = config.build(DIRECTIONS)(outputs, directions)
     scale = (6 * torch.tanh(outputs[..., 0] / 6)).exp()
     others = scale if scaled == "all" else 1.0
     row = ADAM if base == "adam" else WHITENED
@@ -58,9 +64,9 @@ def test_the_nominal_head_scales_and_mixes_directions(directions, base, scaled):
 def test_no_entry_opposes_the_base_with_a_limit(directions, base, scaled, limit):
     outputs = 30 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
     config = NominalHeadConfig(base=base, scaled=scaled, max_deviation=limit)
-    found = apply_head(config, outputs, directions)
+    found = config.build(DIRECTIONS)(outputs, directions)
     outputs[..., 1:] = 0.0
-    scaled_base = apply_head(config, outputs, directions)
+    scaled_base = config.build(DIRECTIONS)(outputs, directions)
     ratio = found / scaled_base
     is_within = bool(((ratio > 0.5 - 1e-9) & (ratio < 1.5 + 1e-9)).all())
     assert is_within == (limit is not None)  # without one the law fails
@@ -69,8 +75,8 @@ def test_no_entry_opposes_the_base_with_a_limit(directions, base, scaled, limit)
 def test_within_the_limit_nothing_changes(directions):
     outputs = 1e-3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
     free, limited = NominalHeadConfig(), NominalHeadConfig(max_deviation=0.5)
-    found = apply_head(limited, outputs, directions)
-    assert_exact(found, apply_head(free, outputs, directions))
+    found = limited.build(DIRECTIONS)(outputs, directions)
+    assert_exact(found, free.build(DIRECTIONS)(outputs, directions))
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0])
@@ -86,7 +92,8 @@ def test_a_rule_that_lowers_its_rate_keeps_its_direction(directions):
     for scaled, is_kept in ("all", True), ("adam", False):
         config = NominalHeadConfig(scaled=scaled)
         plain, small = (
-            apply_head(config, item, directions).flatten() for item in (outputs, lower)
+            config.build(DIRECTIONS)(item, directions).flatten()
+            for item in (outputs, lower)
         )
         alike = torch.cosine_similarity(plain, small, 0)
         assert (abs(alike - 1) < 1e-12) == is_kept
@@ -94,8 +101,10 @@ def test_a_rule_that_lowers_its_rate_keeps_its_direction(directions):
 
 def test_the_nominal_head_multiplies_by_its_unit(directions):
     outputs = 3 * draw(4, 3, 1 + NUM_DIRECTIONS, seed=1)
-    plain = apply_head(NominalHeadConfig(), outputs, directions)
-    assert_exact(apply_head(NominalHeadConfig(), outputs, directions, 0.3), 0.3 * plain)
+    plain = NominalHeadConfig().build(DIRECTIONS)(outputs, directions)
+    assert_exact(
+        NominalHeadConfig().build(DIRECTIONS)(outputs, directions, 0.3), 0.3 * plain
+    )
 
 
 def test_units_fall_with_the_root_of_the_inputs():
@@ -103,17 +112,17 @@ def test_units_fall_with_the_root_of_the_inputs():
         nn.Conv2d(16, 8, 2, stride=2), nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 2)
     )
     graph = neural_graph(model, torch.zeros(2, 16, 2, 2))
-    found = update_units(NominalHeadConfig(unit="fan_in"), graph)
+    found = NominalHeadConfig(unit="fan_in").build(DIRECTIONS).units(graph)
     assert found == {**dict.fromkeys(graph.shapes, 1.0), "0.weight": 0.5}
     narrow = NominalHeadConfig(unit="fan_in", full_fan_in=4.0)
-    assert update_units(narrow, graph)["2.weight"] == pytest.approx(0.5**0.5)
+    assert narrow.build(DIRECTIONS).units(graph)["2.weight"] == pytest.approx(0.5**0.5)
     for config in (NominalHeadConfig(unit="one"), PaperHeadConfig()):
-        assert set(update_units(config, graph).values()) == {1.0}
+        assert set(config.build(DIRECTIONS).units(graph).values()) == {1.0}
 
 
 def test_the_nominal_head_at_zero_is_adam(directions):
     outputs = torch.zeros(4, 3, 1 + NUM_DIRECTIONS, dtype=torch.float64)
-    found = apply_head(NominalHeadConfig(step_size=0.2), outputs, directions)
+    found = NominalHeadConfig(step_size=0.2).build(DIRECTIONS)(outputs, directions)
     assert_exact(found, -0.2 * directions.steps[ADAM])
 
 
@@ -121,9 +130,9 @@ def test_the_nominal_scale_is_bounded(directions):
     config = NominalHeadConfig(max_log_scale=2.0)
     sign = draw(4, 3, seed=1).sign()
     wild = torch.zeros(4, 3, 1 + NUM_DIRECTIONS, dtype=torch.float64)
-    plain = apply_head(config, wild, directions)
+    plain = config.build(DIRECTIONS)(wild, directions)
     wild[..., 0] = 1e6 * sign
-    factor = apply_head(config, wild, directions) / plain
+    factor = config.build(DIRECTIONS)(wild, directions) / plain
     torch.testing.assert_close(factor.log(), 2 * sign, rtol=1e-9, atol=1e-9)
 
 
@@ -133,10 +142,10 @@ def test_the_nominal_head_without_gradients_is_zero():
     state = init_parameter_state(zeros)
     for _ in range(2):
         directions = find_directions(zeros, state)
-        assert not apply_head(NominalHeadConfig(), outputs, directions).any()
+        assert not NominalHeadConfig().build(DIRECTIONS)(outputs, directions).any()
         state = advance_parameter_state(state, zeros)
 
 
 def test_every_head_says_how_many_numbers_it_takes():
-    assert num_outputs(PaperHeadConfig()) == 2
-    assert num_outputs(NominalHeadConfig()) == 8
+    assert PaperHeadConfig().build(DIRECTIONS).num_outputs == 2
+    assert NominalHeadConfig().build(DIRECTIONS).num_outputs == 8

@@ -1,12 +1,10 @@
 import pytest
 import torch
+from oracles import advance_parameter_state, init_parameter_state
 
-from l2o.rule.state import (
-    MOMENTUM_DECAYS,
-    advance_parameter_state,
-    init_parameter_state,
-    rms,
-)
+from l2o.rule.state import Averages
+
+MOMENTUM_DECAYS = Averages().momentum_decays
 
 
 @pytest.fixture
@@ -56,10 +54,12 @@ def test_the_papers_decays():
     assert MOMENTUM_DECAYS == (0.5, 0.9, 0.99, 0.999, 0.9999)
 
 
-def test_root_mean_squares_of_rows():
-    values = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    found = rms(values)
-    assert found.shape == (2, 1)
-    torch.testing.assert_close(found[0, 0], torch.tensor(12.5).sqrt())
-    assert 0 < found[1, 0] < 1e-14
-    torch.testing.assert_close(rms(torch.tensor([-2.0])), torch.tensor([2.0]))
+@pytest.mark.parametrize("decay", [1.0, -0.1])
+def test_decays_have_a_range(decay):
+    with pytest.raises(ValueError, match=r"decays must lie in \[0, 1\)"):
+        Averages(momentum_decays=(decay,))
+
+
+def test_adams_direction_needs_its_momentum():
+    with pytest.raises(ValueError, match=r"need a momentum of decay 0\.9"):
+        _ = Averages(momentum_decays=(0.5,)).adam_momentum

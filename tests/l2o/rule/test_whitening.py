@@ -1,5 +1,6 @@
 import pytest
 import torch
+from oracles import AVERAGES
 from torch import nn
 
 from l2o import NeuralGraphOpt, Rule, RuleConfig, neural_graph
@@ -7,7 +8,7 @@ from l2o.graph import NeuralGraph, NeuronGroup, Neurons, View, WeightBlock
 from l2o.nets import FeedForwardConfig
 from l2o.rule import whitening
 from l2o.rule.config import NominalHeadConfig
-from l2o.rule.state import advance_state, init_state
+from l2o.rule.directions import WhitenedConfig
 from l2o.rule.whitening import (
     look_ahead,
     symmetric_product,
@@ -149,7 +150,7 @@ class TestGroups:
         config = RuleConfig(
             net=FeedForwardConfig(),
             head=NominalHeadConfig(base="whitened", unit="one"),
-            whitening_rows=group_rows,
+            directions=(WhitenedConfig(group_rows=group_rows),),
         )
         optimizer = NeuralGraphOpt(
             [("weight", nn.Parameter(weight.clone()))],
@@ -158,15 +159,15 @@ class TestGroups:
             safety=None,
         )
         (param,) = optimizer.param_groups[0]["params"]
-        state = init_state({"weight": weight})
+        state = AVERAGES.init_state({"weight": weight})
         for grad in grads:
             before, param.grad = param.detach().clone(), grad
             optimizer.step()
-            state = advance_state(state, {"weight": grad})
-            white = whiten(look_ahead(grad, state["weight"]), group_rows)
+            state = AVERAGES.advance(state, {"weight": grad})
+            white = whiten(look_ahead(grad, state["weight"], 1), group_rows)
             torch.testing.assert_close(param.detach() - before, -0.01 * white)
             assert group_rows == 6 or not white.allclose(
-                whiten(look_ahead(grad, state["weight"]))
+                whiten(look_ahead(grad, state["weight"], 1))
             )
 
 
@@ -202,9 +203,9 @@ class TestMomenta:
             name: torch.randn(shape, generator=generator, dtype=torch.float64)
             for name, shape in graph.shapes.items()
         }
-        state = advance_state(init_state(grads), grads)
-        ahead = {name: look_ahead(grads[name], state[name]) for name in grads}
-        return whiten_momenta(graph, grads, state), ahead
+        state = AVERAGES.advance(AVERAGES.init_state(grads), grads)
+        ahead = {name: look_ahead(grads[name], state[name], 1) for name in grads}
+        return whiten_momenta(graph, grads, state, 1), ahead
 
     def test_one_matrix_a_layer_and_none_a_vector(self):
         graph = neural_graph(

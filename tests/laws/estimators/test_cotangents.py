@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from oracles import ADAM, WHITENED, find_directions
 
-from l2o.rule.directions import ADAM, WHITENED, find_directions
 from meta_train.estimator_config import (
     FirstOrderConfig,
     ImitationConfig,

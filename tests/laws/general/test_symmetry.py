@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from oracles import WHITENED, find_directions
 
 from l2o.graph import (
     Symmetry,
     permute_parameters,
     random_permutations,
 )
-from l2o.rule.directions import WHITENED, find_directions
 
 
 def permutations_of(graph, seed=4):
@@ -147,14 +147,14 @@ class TestTheLawCanFail:
     def test_parts_whitened_as_one_matrix(
         self, compare, configs, random_rule, build_general, monkeypatch
     ):
-        def whiten_whole(graph, grads, state, group_rows):
+        def whiten_whole(graph, grads, state, momentum, group_rows):
             return {
                 name: find_directions(grad, state[name]).steps[WHITENED]
                 for name, grad in grads.items()
                 if grad.ndim > 1
             }
 
-        monkeypatch.setattr("l2o.rule.tile_io.whiten_momenta", whiten_whole)
+        monkeypatch.setattr("l2o.rule.directions.whiten_momenta", whiten_whole)
         rule = random_rule(configs["default-ff"])
         with pytest.raises(AssertionError, match="grouped is off by"):
             compare(rule, build_general("grouped"))
