@@ -146,6 +146,10 @@ def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
     if isinstance(head, Mapping) and head.get("kind") == NominalHeadConfig.kind:
         # Files from before there was a choice.
         values["head"] = {"unit": "one", "scaled": "adam", **head}
-    group_rows = values.pop("whitening_rows", None)  # where it stood in older files
+    has_rows = "whitening_rows" in values  # where it stood in older files
+    group_rows = values.pop("whitening_rows", None)
     config = config_from_values(RuleConfig, values)
-    return config if group_rows is None else with_group_rows(config, group_rows)
+    try:
+        return with_group_rows(config, group_rows) if has_rows else config
+    except TypeError as error:
+        raise ValueError(str(error)) from error

@@ -148,7 +148,7 @@ class TestDamage:
             load_rule(with_config(path, replace))
 
     def test_a_key_that_is_there_twice(self, path):
-        config = metadata_of(path)["config"].replace("{", '{"whitening_rows": 1, ', 1)
+        config = metadata_of(path)["config"].replace("{", '{"net": {}, ', 1)
         with pytest.raises(ValueError, match="names a key twice"):
             load_rule(rewrite(path, config=config))
 
