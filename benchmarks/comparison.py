@@ -1,4 +1,4 @@
-"""Tuned opponents, then optimizers with nothing to tune, on one workload."""
+"""Tuned opponents, then optimizers with nothing to tune, on one task."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from optimizees.named_tasks import DataChoice, TaskName
+
 from .baselines import Baseline, BaselineName, baseline
 from .optimizers import Contender, Teacher, learned
 from .runs import Row, Trial, run_trials
 from .tuning import Grid, tune
-from .workloads import DataChoice, WorkloadName
 
 RunTrials: TypeAlias = Callable[[Iterable[Trial]], list[Row]]
 """Runs what is missing and returns the rows of all trials, in their order."""
@@ -18,10 +19,10 @@ RunTrials: TypeAlias = Callable[[Iterable[Trial]], list[Row]]
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What competes on one workload, and how long."""
+    """What competes on one task, and how long."""
 
-    task: WorkloadName
-    """The workload."""
+    task: TaskName
+    """The task."""
     lrs: dict[BaselineName, Grid]
     """The opponents in order, and the learning rates that each is tuned over."""
     extensions: int

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from l2o import NeuralGraphOpt
-from optimizees import Task, build_task, load_fashion_mnist
+from optimizees import Task, TaskLoader
+from optimizees.named_tasks import DataChoice
 
 from .curves import Panel, save_curves
 from .optimizers import ADAM_LR
@@ -16,8 +17,9 @@ from .protocol import BuildOptimizer, TrainingCurve, train
 from .report import github_table
 from .runs import use_threads
 from .summary import spread
-from .workload import classify
-from .workloads import DataChoice
+
+_BATCH_SIZE = 128
+"""Images per batch."""
 
 OPTIMIZERS: dict[str, BuildOptimizer] = {
     "NG-GNN, learned": lambda model: NeuralGraphOpt(model.parameters()),
@@ -77,27 +79,32 @@ def run_demo(config: DemoConfig) -> None:
     """
     use_threads(config.threads)
     start = time.monotonic()
-    images = load_fashion_mnist("train+validation", source=config.data)
-    test = load_fashion_mnist("test", source=config.data)
-    task = build_task("fashion-cnn", images, batch_size=128)
-    workload = classify(task, test)
+    loader = TaskLoader(data=config.data)
+    task = loader.load(
+        "fashion-cnn",
+        batch_size=_BATCH_SIZE,
+        train_split="train+validation",
+        held_out=("test",),
+    )
     seeds = [101 + index for index in range(config.seeds)]
-    print(f"Training data: {images.source}")
-    print(f"Test data:     {test.source}")
+    for kind, split in (("Training", "train+validation"), ("Test", "test")):
+        source = loader.images("fashion-mnist", split, None).source
+        print(f"{kind + ' data:':15}{source}")
     print(
         f"Network:       the paper's CNN, {_num_parameters(task):,} parameters\n"
         f"Runs:          {len(OPTIMIZERS)} optimizers, n = {len(seeds)} "
         f"(seeds {', '.join(map(str, seeds))}), {config.steps:,} steps of "
-        f"{task.batch_size} images, {torch.get_num_threads()} CPU thread(s)"
+        f"{_BATCH_SIZE} images, {torch.get_num_threads()} CPU thread(s)"
     )
     curves: dict[str, list[TrainingCurve]] = {name: [] for name in OPTIMIZERS}
     for seed in seeds:
         for name, build_optimizer in OPTIMIZERS.items():
             curve = train(
-                workload,
+                task,
                 build_optimizer,
                 seed=seed,
                 steps=config.steps,
+                split="test",
                 label=f"{name}, seed {seed}",
             )
             curves[name].append(curve)
@@ -123,7 +130,7 @@ def _drawn(path: Path, panel: Panel) -> str:
 
 
 def _num_parameters(task: Task) -> int:
-    return sum(param.numel() for param in task.init_params(seed=0).values())
+    return sum(param.numel() for param in task.init_model(seed=0).parameters())
 
 
 def _summary(curve: TrainingCurve) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimizees.named_tasks import DataChoice
+
 from .baselines import Adam
 from .optimizers import Contender, Teacher, learned
 from .report import report_fashion
 from .runs import RESULTS, Trial, config_values, run_trials, use_threads
-from .workloads import DataChoice
 
 SEEDS = (101, 102, 103, 104, 105)
 """The paper's seeds of the networks that are trained for a result."""

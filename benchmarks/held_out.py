@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from optimizees.named_tasks import DataChoice, HeldOutTask
+
 from .comparison import Contest, run_contests, without_tuning
 from .optimizers import learned
 from .report_contest import report_contest
 from .runs import RESULTS, config_values, use_threads
 from .tuning import Grid
-from .workloads import DataChoice, HeldOutTask
 
 _NUM_EVALUATIONS = 5
 """Evaluations of a run, at equal distances; the last one at its end."""

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from optimizees.named_tasks import DataChoice
+
 from .baselines import Adam
 from .fashion import SEEDS
 from .optimizers import ADAM_LR, Contender, learned
 from .report import report_long
 from .runs import RESULTS, Trial, config_values, run_trials, use_threads
-from .workloads import DataChoice
 
 ROWS = RESULTS / "long.jsonl"
 

@@ -21,8 +21,7 @@ from meta_train.estimator_config import (
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
 from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
-from optimizees import Task, build_task, load_fashion_mnist
-from optimizees.families import TaskName
+from optimizees import FunctionalTask, TaskName, load_task
 
 from .report import github_table, report_rows
 from .runs import RESULTS, Row, config_values, use_threads, write_rows
@@ -100,10 +99,16 @@ def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
     use_threads(config.threads)
     rows: list[Row] = []
     origin = {"config": config_values(config), "provenance": provenance()}
-    images = load_fashion_mnist("validation", source="embedded")
     for network, size in NETWORKS.items():
-        data = images.pooled(size).to(config.device)
-        task = build_task(network, data, config.batch_size)
+        task = FunctionalTask(
+            load_task(
+                network,
+                batch_size=config.batch_size,
+                image_size=size,
+                data="embedded",
+                device=config.device,
+            )
+        )
         problems = _problems(config, task)
         subjects = [
             Subject(name=name, call=call) for name, (call, _) in problems.items()
@@ -166,7 +171,7 @@ meta-gradient. Eight networks of `nres` make eight."""
 
 
 def _problems(
-    config: MetaSpeedConfig, task: Task
+    config: MetaSpeedConfig, task: FunctionalTask
 ) -> dict[str, tuple[Callable[[], object], int]]:
     """Return what is timed: a call, and the networks that it moves."""
     found: dict[str, tuple[Callable[[], object], int]] = {}

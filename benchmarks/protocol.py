@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from .workload import Workload
+from optimizees import ACCURACY, CHARACTER_ACCURACY, Task
 
 BuildOptimizer: TypeAlias = Callable[[nn.Module], Optimizer]
 """Builds the optimizer of one network, for example
 `lambda model: torch.optim.Adam(model.parameters(), lr=1e-2)`."""
+
+_ACCURACIES = (ACCURACY, CHARACTER_ACCURACY)
 
 NUM_LAST = 50
 """Steps over which a training loss is averaged."""
@@ -77,26 +79,28 @@ class HasModes(Protocol):
 
 
 def train(
-    workload: Workload,
+    task: Task,
     build_optimizer: BuildOptimizer,
     *,
     seed: int,
     steps: int,
+    split: str,
     curve_every: int = 10,
     evaluate_at: tuple[int, ...] = (),
     label: str | None = None,
 ) -> TrainingCurve:
-    """Train one network of the workload and evaluate it on the held-out data.
+    """Train one network of the task and evaluate it on held-out data.
 
     The same seed gives the same initial weights and the same batches, whatever the
     optimizer. A loss that is not finite ends the run before its update: the run is
     recorded as diverged, with the accuracy of the weights it ended with.
 
     Args:
-        workload: what is trained, and what it is evaluated on.
+        task: what is trained, and what it is evaluated on.
         build_optimizer: builds the optimizer of the fresh network.
         seed: decides initial weights and batches.
         steps: updates to make.
+        split: key of the held-out data to evaluate on.
         curve_every: steps that one point of the curve averages.
         evaluate_at: steps after which to evaluate, besides the last one.
         label: shown beside a progress bar if stderr is a terminal; None for no bar.
@@ -106,10 +110,10 @@ def train(
             evaluate_at lies between 1 and steps.
     """
     stops = _check_steps(steps, curve_every, evaluate_at)
-    model = workload.init_model(seed)
+    model = task.init_model(seed)
     optimizer = build_optimizer(model)
     _enter_training(optimizer)
-    batches = workload.batches(seed)
+    batches = task.batches(seed)
     losses: list[float] = []
     clocks: tuple[list[float], list[float]] = ([], [])
     scores: list[Score] = []
@@ -119,7 +123,7 @@ def train(
             batch = batches.next()
             start = _now(batch.inputs.device)
             optimizer.zero_grad()
-            loss = workload.loss(model, batch)
+            loss = task.loss(model, batch)
             loss.backward()
             middle = _now(batch.inputs.device)
             losses.append(loss.item())
@@ -132,12 +136,12 @@ def train(
             clocks[1].append(middle - start)
             advance()
             if step in stops:
-                scores.append(_score(workload, model, optimizer, step, losses))
+                scores.append(_score(task, split, model, optimizer, step, losses))
                 has_diverged |= scores[-1].loss is None
                 if has_diverged:
                     break
     scores += [
-        _score(workload, model, optimizer, stop, losses)
+        _score(task, split, model, optimizer, stop, losses)
         for stop in stops[len(scores) :]
     ]
     return TrainingCurve(
@@ -151,7 +155,8 @@ def train(
 
 
 def _score(
-    workload: Workload,
+    task: Task,
+    split: str,
     model: nn.Module,
     optimizer: Optimizer,
     step: int,
@@ -165,14 +170,14 @@ def _score(
     try:
         if not all(bool(param.isfinite().all()) for param in model.parameters()):
             return Score(step=step, train_loss=train_loss, loss=None, accuracy=None)
-        found = workload.evaluate(model)
+        found = task.evaluate(model, split)
     finally:
         _enter_training(optimizer)
     return Score(
         step=step,
         train_loss=train_loss,
         loss=_finite(found.loss),
-        accuracy=found.accuracy,
+        accuracy=found.metric if task.metric in _ACCURACIES else None,
     )
 
 

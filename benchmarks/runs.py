@@ -12,18 +12,16 @@ import torch
 from l2o.files import write_whole
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
+from optimizees import TaskLoader, TaskName
+from optimizees.named_tasks import (
+    DataChoice,
+    HeldOutSplit,
+    TrainSplit,
+    data_identity,
+)
 
 from .optimizers import Contender, build_optimizer, identify, label
 from .protocol import TrainingCurve, train
-from .workloads import (
-    DataChoice,
-    HeldOutSplit,
-    Setting,
-    TrainSplit,
-    WorkloadName,
-    load_workload,
-    settle,
-)
 
 Row: TypeAlias = dict[str, Any]
 """One line of a results file."""
@@ -66,7 +64,7 @@ class Trial:
     """What to train on."""
     held_out_split: HeldOutSplit
     """What to evaluate on."""
-    task: WorkloadName = "fashion-cnn"
+    task: TaskName = "fashion-cnn"
     """What is trained."""
 
 
@@ -99,7 +97,7 @@ def run_trials(
         FileNotFoundError: if data is asked for and not there.
         OSError: if the file cannot be written.
     """
-    load = cache(load_workload)
+    load = cache(TaskLoader(data=data).load)
     todo = list(trials)
     done = {_key(row): row for row in read_rows(results)}
     elsewhere = {_key(row): row for path in known for row in read_rows(path)}
@@ -117,19 +115,25 @@ def run_trials(
             rows.append(elsewhere[key])
             announce(f"{name}: copied")
         else:
-            workload = load(_setting(trial, data))
+            task = load(
+                trial.task,
+                batch_size=trial.batch_size,
+                train_split=trial.train_split,
+                held_out=(trial.held_out_split,),
+            )
             curve = train(
-                workload,
+                task,
                 partial(build_optimizer, trial.contender, steps=trial.steps),
                 seed=trial.seed,
                 steps=trial.steps,
+                split=trial.held_out_split,
                 evaluate_at=trial.evaluate_at,
                 label=name,
             )
             row = {
                 **identity,
                 **_outcome(curve),
-                "data_source": workload.source,
+                "data_source": task.source,
                 "config": config,
                 "provenance": provenance(),
             }
@@ -191,16 +195,6 @@ def _describe(trial: Trial) -> str:
     return f"{trial.task}, {label(trial.contender)}, seed {trial.seed}"
 
 
-def _setting(trial: Trial, data: DataChoice) -> Setting:
-    return Setting(
-        name=trial.task,
-        train_split=trial.train_split,
-        held_out_split=trial.held_out_split,
-        batch_size=trial.batch_size,
-        data=data,
-    )
-
-
 def _identity(trial: Trial, data: DataChoice) -> Row:
     """Return what tells one row from another, and the whole record of a rule."""
     return {
@@ -212,7 +206,7 @@ def _identity(trial: Trial, data: DataChoice) -> Row:
         "batch_size": trial.batch_size,
         "train_split": trial.train_split,
         "held_out_split": trial.held_out_split,
-        "data": settle(trial.task, data),
+        "data": data_identity(trial.task, data),
     }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optimizees.named_tasks import DataChoice, PaperTask
+
 from .baselines import Adam, BaselineName
 from .comparison import Contest, run_contests, without_tuning
 from .fashion import SEEDS
@@ -11,7 +13,6 @@ from .optimizers import Contender
 from .report_contest import report_contest
 from .runs import RESULTS, config_values, use_threads
 from .tuning import Grid
-from .workloads import DataChoice, PaperTask
 
 _LIKE_ADAM = (1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 4e-2)
 

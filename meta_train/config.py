@@ -12,7 +12,7 @@ from l2o import PRESETS, RuleConfig
 from l2o.config import check_not_negative, check_positive, config_values, frozen_config
 
 from .estimator_config import EstimatorConfig, FirstOrderConfig
-from .task_config import AnyTaskConfig, TaskConfig
+from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
 
 
 @frozen_config
@@ -59,7 +59,7 @@ class MetaOptimizerConfig:
 
 @frozen_config
 class ValidationConfig:
-    """How candidate rules are compared, on the validation split of FashionMNIST."""
+    """How candidate rules are compared, on held-out data of the tasks."""
 
     every: int = 50
     """Outer steps between two validations."""
@@ -68,15 +68,16 @@ class ValidationConfig:
     seeds: tuple[int, ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
     select: Literal["loss", "accuracy"] = "loss"
-    """What the best rule is best at: the lowest loss, or the highest accuracy."""
+    """What the best rule is best at: the lowest loss, or the highest accuracy, which
+    all of the tasks must measure."""
     with_test: bool = False
-    """Whether the test images are looked at, too, and the rule that is best on them is
+    """Whether the test split is looked at, too, and the rule that is best on them is
     kept as `best-on-test.safetensors`: to measure what choosing on the test set, as the
     paper did, makes of the result. It decides nothing else."""
     schedule: Literal["constant", "linear"] = "constant"
     """Multiplier of the updates: 1, or falling to 0 over a run, for rules that are to
     be used with a scheduler."""
-    tasks: tuple[TaskConfig, ...] = (TaskConfig(),)
+    tasks: tuple[SingleTaskConfig, ...] = (TaskConfig(),)
     """What is trained; the mean over all of them counts."""
 
     def __post_init__(self) -> None:

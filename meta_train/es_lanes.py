@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from l2o.rule.rule import Params
 from l2o.rule.state import State
-from optimizees import Task
+from optimizees import FunctionalTask
 
 from .unroll import DIVERGENCE, RuleOnGraph
 
@@ -34,7 +35,7 @@ class Population:
 
     def __init__(
         self,
-        task: Task,
+        task: FunctionalTask,
         bound: RuleOnGraph,
         *,
         seed: int,
@@ -56,6 +57,7 @@ class Population:
         self.memory: Params = {}
         start = task.init_params(seed)
         self.params: Params = _repeated(start, self.num_lanes)
+        self.buffers: Params = _repeated(task.init_buffers(seed), self.num_lanes)
         self.state: State = _repeated(bound.rule.init_state(start), self.num_lanes)
         self.grads: Params = {}
         self.losses = self._measure()
@@ -123,7 +125,7 @@ class Population:
 
     def gather(self, lane: int) -> None:
         """Put every lane where one of them is."""
-        for values in (self.params, self.grads, *self.state.values()):
+        for values in (self.params, self.grads, self.buffers, *self.state.values()):
             for name, item in values.items():
                 values[name] = item[lane].expand_as(item).clone()
         self.losses = self.losses[lane].expand_as(self.losses).clone()
@@ -147,15 +149,22 @@ class Population:
         """Draw the next batch; take gradients and losses of every lane on it."""
         batch = self.batches.next()
         if self.stacked:
-            function = vmap(grad_and_value(self.task.loss), in_dims=(0, None))
-            self.grads, losses = function(self.params, batch)
+            one = grad_and_value(self.task.loss_and_buffers, has_aux=True)
+            # The fused attention kernels have no batching rule.
+            with sdpa_kernel(SDPBackend.MATH):
+                self.grads, (losses, self.buffers) = vmap(one, in_dims=(0, None, 0))(
+                    self.params, batch, self.buffers
+                )
             return losses.detach()
         found = [
-            self.task.loss_and_grads(_pick(self.params, lane), batch)
+            self.task.loss_and_grads(
+                _pick(self.params, lane), batch, _pick(self.buffers, lane)
+            )
             for lane in range(self.num_lanes)
         ]
-        self.grads = _stack([grads for _, grads in found])
-        return torch.stack([loss for loss, _ in found])
+        self.grads = _stack([item.grads for item in found])
+        self.buffers = _stack([item.buffers for item in found])
+        return torch.stack([item.loss for item in found])
 
     def _over_lanes(self, function: Callable[..., Any], arguments: tuple) -> Any:
         """Call a function of one lane on all of them."""
@@ -177,6 +186,7 @@ class Population:
 
 _TENSORS = (
     "params",
+    "buffers",
     "state",
     "grads",
     "losses",

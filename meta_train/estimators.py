@@ -4,7 +4,7 @@ from typing import TypeAlias, assert_never
 
 import torch
 
-from optimizees import Task
+from optimizees import FunctionalTask
 
 from .es_lanes import Population
 from .estimator_config import (
@@ -24,7 +24,12 @@ InnerProblem: TypeAlias = InnerRun | Population
 
 
 def start_problem(
-    config: EstimatorConfig, task: Task, bound: RuleOnGraph, *, seed: int, length: int
+    config: EstimatorConfig,
+    task: FunctionalTask,
+    bound: RuleOnGraph,
+    *,
+    seed: int,
+    length: int,
 ) -> InnerProblem:
     """Return a fresh inner problem of the kind that the estimator advances.
 

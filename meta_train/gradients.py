@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from l2o import NeuralGraph
 from l2o.rule.rule import Params
-from optimizees import Batch, Task
+from optimizees import Batch, FunctionalTask
 
 from .estimator_config import (
     FirstOrderConfig,
@@ -38,7 +39,7 @@ def one_step(
     for _ in range(steps):
         batch = run.batch
         records.append(run.step())
-        cotangents.append(partial(_slopes, run.task, run.params, batch))
+        cotangents.append(partial(_slopes, run.task, run.params, batch, run.buffers))
         losses.append(run.measure())
         if run.is_over:
             break
@@ -46,9 +47,11 @@ def one_step(
     return Progress(losses)
 
 
-def _slopes(task: Task, params: Params, batch: Batch) -> Params:
+def _slopes(
+    task: FunctionalTask, params: Params, batch: Batch, buffers: Params
+) -> Params:
     """Return the gradient of a network's loss on one batch."""
-    return task.loss_and_grads(params, batch)[1]
+    return task.loss_and_grads(params, batch, buffers).grads
 
 
 def first_order(
@@ -108,6 +111,7 @@ def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
     """Advance one window with autograd and add its gradient."""
     rule = run.bound.rule
     params, grads, state = run.params, run.grads, run.state
+    buffers = run.buffers
     terms: list[Tensor] = []
     losses: list[float] = []
     for _ in range(min(config.window, run.length - run.position)):
@@ -115,7 +119,7 @@ def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
         updates = run.bound.updates(params, grads, state)
         params = {name: param + updates[name] for name, param in params.items()}
         batch = run.batches.next()
-        loss = run.task.loss(params, batch)
+        loss, buffers = _twice_differentiable(run.task, params, batch, buffers)
         slopes = torch.autograd.grad(
             loss,
             list(params.values()),
@@ -129,8 +133,16 @@ def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
         if not run.is_sound(losses[-1]):
             break
     torch.stack([_counted(config, term) for term in terms]).mean().backward()
-    run.move(params, grads, state, losses=losses)
+    run.move(params, grads, state, buffers, losses=losses)
     return losses
+
+
+def _twice_differentiable(
+    task: FunctionalTask, params: Params, batch: Batch, buffers: Params
+) -> tuple[Tensor, Params]:
+    """Return loss and buffers; the fused attention kernels have one derivative only."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return task.loss_and_buffers(params, batch, buffers)
 
 
 def _counted(config: TBPTTConfig, loss: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from .config import MetaTrainConfig
 from .estimators import InnerProblem, add_meta_gradient, start_problem
@@ -72,7 +73,7 @@ class Slot:
         self.choice, self.member = values["choice"], values["member"]
         if values["problem"] is not None:
             self.problem = self._start(seed=0, length=1)
-            self.problem.load_state_dict(moved(values["problem"], self.shelf.device))
+            self.problem.load_state_dict(_moved(values["problem"], self.shelf.device))
 
     def _next_problem(self, outer_step: int, *, is_first: bool) -> InnerProblem:
         """Draw a task, its length, its seed and how much of it is skipped.
@@ -120,11 +121,14 @@ def unroll_range(config: MetaTrainConfig, outer_step: int) -> tuple[float, float
     return low, high
 
 
-def moved(values: Any, device: torch.device) -> Any:
-    """Return nested values with every tensor on `device`, but generator states."""
-    if isinstance(values, dict):
-        return {
-            key: item if key == "batches" else moved(item, device)
-            for key, item in values.items()
-        }
-    return values.to(device) if isinstance(values, torch.Tensor) else values
+def _moved(values: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a problem's state on `device`; samplers place their own."""
+    return {
+        key: item
+        if key == "batches"
+        else tree_map(
+            lambda leaf: leaf.to(device) if isinstance(leaf, torch.Tensor) else leaf,
+            item,
+        )
+        for key, item in values.items()
+    }

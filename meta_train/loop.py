@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from l2o import Rule
 from l2o.config import config_values
 from l2o.rule.checkpoint import load_rule, save_rule
+from optimizees import Task
 
 from .config import MetaTrainConfig, save_config
 from .distributed import Ranks
@@ -22,7 +24,8 @@ from .problems import Shelf
 from .progress import TensorBoard, Watch
 from .provenance import provenance
 from .resume import load_checkpoint, save_checkpoint
-from .validation import Validation, averaged, validate
+from .task_config import SingleTaskConfig
+from .validation import Validation, as_record, averaged, validate
 
 _BEST = {
     "validation": "best.safetensors",
@@ -45,6 +48,7 @@ class MetaTrainer:
         resume: continue from the folder's checkpoint, bit for bit with as many
             processes, and to rounding with another number.
         ranks: this process among those of the run; None for alone.
+        given: the tasks that the configuration names as `given`.
         tensorboard: whether to write what the log holds to `folder`/tensorboard, too.
 
     Raises:
@@ -63,6 +67,7 @@ class MetaTrainer:
         resume: bool = False,
         ranks: Ranks | None = None,
         tensorboard: bool = False,
+        given: Mapping[str, Task] | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -92,7 +97,7 @@ class MetaTrainer:
         self.inner_steps = 0
         self.best = {"validation": -math.inf, "test": -math.inf}
         self.seconds = 0.0
-        self.shelf = Shelf(config, self.rule, self.device)
+        self.shelf = Shelf(config, self.rule, self.device, given)
         self.slots = {
             index: Slot(config, self.shelf, index)
             for index in range(self.ranks.rank, config.num_tasks, self.ranks.size)
@@ -293,7 +298,7 @@ class MetaTrainer:
                 task.label: validate(
                     self.shelf.task(task),
                     self.shelf.bound(task),
-                    [self.shelf.held_out(split, task) for split in splits],
+                    splits,
                     seeds=settings.seeds,
                     steps=settings.steps,
                     is_annealed=settings.schedule == "linear",
@@ -302,7 +307,8 @@ class MetaTrainer:
             }
             columns = zip(*results.values(), strict=True)
             means = dict(zip(splits, map(averaged, columns), strict=True))
-            found = {split: mean._asdict() for split, mean in means.items()}
+            name = self._metric_name(settings.tasks)
+            found = {split: as_record(mean, name) for split, mean in means.items()}
             for split, mean in means.items():
                 merit = self._merit(mean)
                 if merit > self.best[split]:
@@ -311,7 +317,10 @@ class MetaTrainer:
         self._write(
             **found,
             validation_tasks={
-                name: items[0]._asdict() for name, items in results.items()
+                task.label: as_record(
+                    results[task.label][0], self._metric_name((task,))
+                )
+                for task in settings.tasks
             },
             skipped_total=self.num_skipped,
             diverged_total=self.num_diverged,
@@ -320,8 +329,15 @@ class MetaTrainer:
 
     def _merit(self, found: Validation) -> float:
         """Return how good a candidate is; more is better."""
-        is_loss = self.config.validation.select == "loss"
-        return -found.loss if is_loss else found.accuracy
+        if self.config.validation.select == "loss":
+            return -found.loss
+        return -math.inf if found.metric is None else found.metric
+
+    def _metric_name(self, tasks: Sequence[SingleTaskConfig]) -> str | None:
+        """Return the name of the metric that all of the tasks share, if they do."""
+        metrics = {self.shelf.task(task).task.metric for task in tasks}
+        (metric,) = metrics if len(metrics) == 1 else (None,)
+        return None if metric is None else metric.name
 
     def _write(self, **values: Any) -> None:
         """Append one record to the log."""
@@ -336,13 +352,21 @@ class MetaTrainer:
         if self.board is not None:
             self.board.write(**record)
 
+    def _tasks_of_run(self) -> dict[str, Any]:
+        """Return what a rule file says of the tasks that the rule was trained on."""
+        sources = self.shelf.sources()
+        return {
+            "tasks": list(sources),
+            "data": "; ".join(dict.fromkeys(sources.values())),
+        }
+
     def _save_rule(self, name: str, **more: Any) -> None:
         counters = self._counters()
         del counters["best"]  # infinite at first, which JSON does not have
         values = {
             **self.origin,
             "config": config_values(self.config),
-            "data": self.shelf.source,
+            **self._tasks_of_run(),
             **counters,
             **more,
         }

@@ -1,55 +1,104 @@
 """What inner problems are built from, each thing built once."""
 
-from functools import cache, cached_property
-from typing import Literal
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal, assert_never
 
 import torch
 
 from l2o import AbstractRule
-from optimizees import ImageData, Task, build_problem, build_task, load_fashion_mnist
+from optimizees import FunctionalTask, Task, TaskLoader, build_problem
+from optimizees.image_tasks import describe
 
 from .config import MetaTrainConfig
 from .estimator_config import EstimatorConfig, ImitationConfig
-from .task_config import AnyTaskConfig, FamilyConfig, TaskConfig
+from .task_config import (
+    AnyTaskConfig,
+    FactoryConfig,
+    FamilyConfig,
+    GivenTaskConfig,
+    TaskConfig,
+    call_factory,
+)
 from .teacher_tuning import tuned
 from .unroll import RuleOnGraph
 
 
 class Shelf:
-    """Images, tasks, and the rule bound to the graphs of the tasks.
+    """Tasks, and the rule bound to their graphs.
 
     Args:
         config: the run; its data, tasks and compilation matter.
         rule: what is bound.
         device: where everything lies.
+        given: the tasks that `GivenTaskConfig` names.
     """
 
     def __init__(
-        self, config: MetaTrainConfig, rule: AbstractRule, device: torch.device
+        self,
+        config: MetaTrainConfig,
+        rule: AbstractRule,
+        device: torch.device,
+        given: Mapping[str, Task] | None = None,
     ) -> None:
         self.config = config
         self.rule = rule
         self.device = device
         self.task = cache(self._build_task)
         self._graphs: dict[object, RuleOnGraph] = {}
-        self._images = cache(self._read_images)
+        self._given = {} if given is None else dict(given)
+        self._loader = TaskLoader(data=config.data, device=device)
         self.estimator = cache(self._fitted_estimator)
         self.rates: dict[str, float] = {}
 
-    def _build_task(self, config: AnyTaskConfig, member: int = 0) -> Task:
+    def _build_task(self, config: AnyTaskConfig, member: int = 0) -> FunctionalTask:
         """Build a task; of a family, its member of that number."""
         match config:
             case TaskConfig():
-                images = self._images("train", config.image_size)
-                return build_task(config.name, images, config.batch_size)
+                task = self._loader.load(
+                    config.name,
+                    batch_size=config.batch_size,
+                    held_out=self._splits,
+                    image_size=config.image_size,
+                )
+                return FunctionalTask(task)
+            case FactoryConfig():
+                return FunctionalTask(call_factory(config.factory, self.device))
+            case GivenTaskConfig():
+                return FunctionalTask(self._given_task(config.name))
             case FamilyConfig():
                 generator = torch.Generator().manual_seed(config.seed)
                 for _ in range(member):
                     config.family.draw(generator)
                 problem = config.family.draw(generator)
                 # Pooled here, where tasks of one size share the images.
-                images = self._images("train", problem.image_size)
-                return build_problem(problem, images)
+                images = self._loader.images(
+                    "fashion-mnist", "train", problem.image_size
+                )
+                return FunctionalTask(
+                    build_problem(problem, images),
+                    unit_spread=problem.unit_spread,
+                    unit_seed=problem.seed,
+                )
+            case _:
+                assert_never(config)
+
+    def _given_task(self, name: str) -> Task:
+        if name not in self._given:
+            raise ValueError(
+                f"MetaTrainConfig names the task {name!r}, which is handed over in "
+                f"Python; got {sorted(self._given) or 'none'}. Start the run with "
+                "meta_train.train and all of its tasks."
+            )
+        return self._given[name].to(self.device)
+
+    @property
+    def _splits(self) -> tuple[Literal["validation", "test"], ...]:
+        return (
+            ("validation", "test")
+            if self.config.validation.with_test
+            else ("validation",)
+        )
 
     def bound(self, config: AnyTaskConfig, member: int = 0) -> RuleOnGraph:
         """Return the rule on a task's graph; tasks that differ in data only share it.
@@ -60,7 +109,7 @@ class Shelf:
         """
         task = self.task(config, member)
         shapes = {name: param.shape for name, param in task.init_params(0).items()}
-        key = (tuple(shapes.items()), repr(task.init_model(0)))
+        key = (tuple(shapes.items()), repr(task.module(task.init_params(0))))
         if key not in self._graphs:
             self._graphs[key] = RuleOnGraph(
                 self.rule,
@@ -79,31 +128,18 @@ class Shelf:
             return estimator
         bound = self.bound(config, member)
         fitted = tuned(estimator, self.task(config, member), bound)
-        is_named = isinstance(config, TaskConfig)
-        label = config.label if is_named else self.task(config, member).name
+        is_family = isinstance(config, FamilyConfig)
+        label = self.task(config, member).name if is_family else config.label
         self.rates[label] = fitted.matrix_rate
         return fitted
 
-    def held_out(
-        self, split: Literal["validation", "test"], config: TaskConfig
-    ) -> ImageData:
-        """Return images that no problem trains on, in the size of a task.
-
-        Args:
-            split: "validation" chooses among rules.
-            config: the task.
-        """
-        return self._images(split, config.image_size)
-
-    @cached_property
-    def source(self) -> str:
-        """Which data the problems are made of."""
-        return self._images("train", 28).source
-
-    def _read_images(
-        self, split: Literal["train", "validation", "test"], size: int
-    ) -> ImageData:
-        if size != 28:
-            return self._images(split, 28).pooled(size)
-        data = load_fashion_mnist(split, source=self.config.data)
-        return data.to(self.device)
+    def sources(self) -> dict[str, str]:
+        """Return which data each task of the run is made of, by the task's label."""
+        found = {}
+        for config in self.config.tasks:
+            if isinstance(config, FamilyConfig):
+                images = self._loader.images("fashion-mnist", "train", None)
+                found[config.label] = describe(images, None)
+            else:
+                found[config.label] = self.task(config).task.source
+        return found

@@ -1,33 +1,88 @@
 """What the inner problems are: one frozen record for each kind."""
 
+import importlib
+import inspect
+import sys
 from dataclasses import field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
+import torch
+
 from l2o.config import check_positive, frozen_config
-from optimizees.sampling import Family
+from optimizees import Family, Task, TaskName
 
 
 @frozen_config
 class TaskConfig:
-    """One named inner problem."""
+    """One named task, as `optimizees.load_task` loads it."""
 
     kind: Literal["named"] = "named"
-    name: Literal["fashion-cnn", "fashion-mlp"] = "fashion-cnn"
-    """Model family; the data is FashionMNIST."""
-    image_size: Literal[7, 14, 28] = 28
-    """Pixels a side; below 28 the images are average-pooled."""
+    name: TaskName = "fashion-cnn"
+    """Which task."""
+    image_size: int | None = None
+    """Pixels per side to which images are average-pooled; None leaves them. Only tasks
+    whose network fits images of any size take it."""
     batch_size: int = 128
-    """Images a batch."""
+    """Examples per batch."""
     weight: float = 1.0
     """Relative frequency among the unrolls."""
 
     def __post_init__(self) -> None:
         check_positive("TaskConfig", batch_size=self.batch_size, weight=self.weight)
+        if self.image_size is not None:
+            check_positive("TaskConfig", image_size=self.image_size)
 
     @property
     def label(self) -> str:
         """A short name for logs."""
-        return f"{self.name}, {self.image_size} px, batches of {self.batch_size}"
+        size = "" if self.image_size is None else f", {self.image_size} px"
+        return f"{self.name}{size}, batches of {self.batch_size}"
+
+
+@frozen_config
+class FactoryConfig:
+    """A task that a function of one's own returns."""
+
+    kind: Literal["factory"]
+    factory: str
+    """The function as `module:function`. It takes no argument, or `device`, and returns
+    an `optimizees.Task`. The working directory is searched, too."""
+    weight: float = 1.0
+    """Relative frequency among the unrolls."""
+
+    def __post_init__(self) -> None:
+        check_positive("FactoryConfig", weight=self.weight)
+        module, mark, function = self.factory.partition(":")
+        if not (module and mark and function):
+            raise ValueError(
+                "FactoryConfig factory must be module:function; got factory="
+                f"{self.factory!r}. Write for example my_tasks:sines."
+            )
+
+    @property
+    def label(self) -> str:
+        """A short name for logs."""
+        return self.factory
+
+
+@frozen_config
+class GivenTaskConfig:
+    """A task that is handed over in Python, by its name."""
+
+    kind: Literal["given"]
+    name: str
+    """Name of the task."""
+    weight: float = 1.0
+    """Relative frequency among the unrolls."""
+
+    def __post_init__(self) -> None:
+        check_positive("GivenTaskConfig", weight=self.weight)
+
+    @property
+    def label(self) -> str:
+        """A short name for logs."""
+        return self.name
 
 
 @frozen_config
@@ -48,5 +103,46 @@ class FamilyConfig:
     def __post_init__(self) -> None:
         check_positive("FamilyConfig", members=self.members, weight=self.weight)
 
+    @property
+    def label(self) -> str:
+        """A short name for logs."""
+        kinds = ", ".join(self.family.networks)
+        return f"family of {self.members} ({kinds}), seed {self.seed}"
 
-AnyTaskConfig: TypeAlias = TaskConfig | FamilyConfig
+
+SingleTaskConfig: TypeAlias = TaskConfig | FactoryConfig | GivenTaskConfig
+"""One task, which can be validated on."""
+AnyTaskConfig: TypeAlias = SingleTaskConfig | FamilyConfig
+
+
+def call_factory(factory: str, device: torch.device) -> Task:
+    """Return the task of a `module:function`, on a device.
+
+    Args:
+        factory: the name.
+        device: passed to the function if it has a parameter of that name; otherwise the
+            task is moved there.
+
+    Raises:
+        ValueError: if there is no such function or it returns something else.
+    """
+    module_name, _, function_name = factory.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        build = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"FactoryConfig factory must name a function that can be imported; got "
+            f"{factory!r} ({error}). Run from the directory that holds the module, or "
+            "install it."
+        ) from error
+    takes_device = "device" in inspect.signature(build).parameters
+    task = build(device=device) if takes_device else build()
+    if not isinstance(task, Task):
+        raise ValueError(
+            "FactoryConfig factory must return an optimizees.Task; got "
+            f"{type(task).__name__} from {factory!r}. Return the task itself."
+        )
+    return task.to(device)

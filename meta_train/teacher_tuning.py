@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from optimizees import Task
+from optimizees import FunctionalTask
 
 from .estimator_config import ImitationConfig
 from .teacher import Teacher
@@ -13,7 +13,9 @@ _SEED = 0
 """Of the trials' initial parameters and batches, the same for every rate."""
 
 
-def tuned(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> ImitationConfig:
+def tuned(
+    config: ImitationConfig, task: FunctionalTask, bound: RuleOnGraph
+) -> ImitationConfig:
     """Return the estimator with the rate at which its teacher does best on a problem.
 
     So the rates of a run fit each problem, and a rule that imitates them must learn to
@@ -33,7 +35,9 @@ def tuned(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> ImitationC
     return min(choices, key=lambda choice: _final_loss(choice, task, bound))
 
 
-def _final_loss(config: ImitationConfig, task: Task, bound: RuleOnGraph) -> float:
+def _final_loss(
+    config: ImitationConfig, task: FunctionalTask, bound: RuleOnGraph
+) -> float:
     """Return the mean loss at the end of a run of the teacher; infinite if it ends."""
     teacher = Teacher.of(bound.rule, config)
     alone = RuleOnGraph(teacher, task, compile=False, graph=bound.graph)

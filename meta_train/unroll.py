@@ -12,7 +12,9 @@ from torch.func import functional_call, grad_and_value, vmap
 from l2o import AbstractRule, NeuralGraph, neural_graph
 from l2o.rule.rule import Params
 from l2o.rule.state import State
-from optimizees import Batch, Task
+from optimizees import Batch, FunctionalTask
+from optimizees.batches import arguments
+from optimizees.functional_task import LossAndGrads
 
 from .cuda_graphs import captured
 
@@ -22,8 +24,8 @@ Updates: TypeAlias = Callable[
 """The rule on one graph: parameters, gradients, state to updates."""
 Cotangent: TypeAlias = Callable[[], Params]
 """Finds the derivative of the meta-loss by one step's update, of every parameter."""
-LossAndGrads: TypeAlias = Callable[[Params, Batch], tuple[Tensor, Params]]
-"""Loss of a batch and its gradients, both without a graph."""
+TakeGradients: TypeAlias = Callable[[Params, Batch, Params], LossAndGrads]
+"""Parameters, batch, buffers to loss, gradients and buffers, without a graph."""
 
 DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
@@ -59,7 +61,7 @@ class RuleOnGraph:
     def __init__(
         self,
         rule: AbstractRule,
-        task: Task,
+        task: FunctionalTask,
         *,
         compile: bool,
         graph: NeuralGraph | None = None,
@@ -67,7 +69,8 @@ class RuleOnGraph:
     ) -> None:
         self.rule = rule
         if graph is None:
-            graph = neural_graph(task.init_model(0), task.data.images[:2])
+            example = arguments(task.batches(0).next())
+            graph = neural_graph(task.task.init_model(0), *example)
         self.graph = graph
         rule.check(self.graph)
         self._compiled = torch.compile if compile else _as_it_is
@@ -105,20 +108,23 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _plain_loss(task: Task) -> LossAndGrads:
+def _plain_loss(task: FunctionalTask) -> TakeGradients:
     return task.loss_and_grads
 
 
-def _captured_loss(task: Task) -> LossAndGrads:
+def _captured_loss(task: FunctionalTask) -> TakeGradients:
     """Return `task.loss_and_grads` in a form that compiles without a break."""
 
     @captured
-    def grads_and_loss(params: Params, batch: Batch) -> tuple[Params, Tensor]:
-        return grad_and_value(task.loss)(params, batch)
+    def grads_and_loss(
+        params: Params, batch: Batch, buffers: Params
+    ) -> tuple[Params, tuple[Tensor, Params]]:
+        function = grad_and_value(task.loss_and_buffers, has_aux=True)
+        return function(params, batch, buffers)
 
-    def loss_and_grads(params: Params, batch: Batch) -> tuple[Tensor, Params]:
-        grads, loss = grads_and_loss(params, batch)
-        return loss, grads
+    def loss_and_grads(params: Params, batch: Batch, buffers: Params) -> LossAndGrads:
+        grads, (loss, after) = grads_and_loss(params, batch, buffers)
+        return LossAndGrads(loss, grads, after)
 
     return loss_and_grads
 
@@ -137,7 +143,7 @@ class InnerRun:
 
     def __init__(
         self,
-        task: Task,
+        task: FunctionalTask,
         bound: RuleOnGraph,
         *,
         seed: int,
@@ -152,6 +158,7 @@ class InnerRun:
         self.position = 0
         self.batches = task.batches(seed)
         self.params: Params = task.init_params(seed)
+        self.buffers: Params = task.init_buffers(seed)
         self.state: State = bound.rule.init_state(self.params)
         self.measure()
         self.first_loss = self.loss
@@ -191,7 +198,7 @@ class InnerRun:
         """Draw the next batch and take loss and gradients on it."""
         self.batch = self.batches.next()
         take = self.bound.loss_and_grads(self.task)
-        loss, self.grads = take(self.params, self.batch)
+        loss, self.grads, self.buffers = take(self.params, self.batch, self.buffers)
         self.loss = float(loss)
         return self.loss
 
@@ -203,7 +210,13 @@ class InnerRun:
             steps -= 1
 
     def move(
-        self, params: Params, grads: Params, state: State, *, losses: list[float]
+        self,
+        params: Params,
+        grads: Params,
+        state: State,
+        buffers: Params,
+        *,
+        losses: list[float],
     ) -> None:
         """Go where a differentiated unroll of this run ended; its graph is let go.
 
@@ -211,7 +224,8 @@ class InnerRun:
             params: after the last step.
             grads: on the last batch drawn from `batches`.
             state: of the rule, the last step's gradient included.
-            losses: one a step, on the batches drawn since.
+            buffers: after the last batch.
+            losses: one per step, on the batches drawn since.
         """
         self.params = {name: param.detach() for name, param in params.items()}
         self.grads = {name: grad.detach() for name, grad in grads.items()}
@@ -219,6 +233,7 @@ class InnerRun:
             name: {key: item.detach() for key, item in record.items()}
             for name, record in state.items()
         }
+        self.buffers = {name: item.detach() for name, item in buffers.items()}
         self.loss = losses[-1]
         self.position += len(losses)
 
@@ -230,6 +245,7 @@ class InnerRun:
             "position": self.position,
             "batches": self.batches.state_dict(),
             "params": self.params,
+            "buffers": self.buffers,
             "state": self.state,
             "grads": self.grads,
             "loss": self.loss,
@@ -245,7 +261,7 @@ class InnerRun:
         self.first_loss = values["first_loss"]
         self.batches.load_state_dict(values["batches"])
         self.params, self.state = values["params"], values["state"]
-        self.grads = values["grads"]
+        self.grads, self.buffers = values["grads"], values["buffers"]
         self.batch = type(self.batch)(values["inputs"], values["targets"])
 
 

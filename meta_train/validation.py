@@ -1,44 +1,48 @@
 """Candidate rules on the validation split: the only data that chooses among them."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from optimizees import ImageData, Task
+from optimizees import FunctionalTask
 
-from .unroll import InnerRun, RuleOnGraph
+from .unroll import DIVERGENCE, InnerRun, RuleOnGraph
 
 
 class Validation(NamedTuple):
     """A candidate's mean over the validation seeds."""
 
     loss: float
-    """Cross-entropy on the images after the last step, in nats."""
-    accuracy: float
-    """Share of the images classified rightly after the last step."""
+    """Held-out loss after the last step."""
+    metric: float | None
+    """The task's metric on the held-out data after the last step, if it has one."""
     train_loss: float
-    """Mean loss of the last 50 training batches, in nats."""
+    """Mean loss of the last 50 training batches."""
 
 
-DIVERGED = Validation(loss=10.0, accuracy=0.0, train_loss=10.0)
-"""What a run counts that diverges."""
+_DIVERGED_LOSS = 10.0
+"""The least loss that a diverged run counts."""
 
 
 def validate(
-    task: Task,
+    task: FunctionalTask,
     bound: RuleOnGraph,
-    splits: Sequence[ImageData],
+    splits: Sequence[str],
     *,
     seeds: tuple[int, ...],
     steps: int,
     is_annealed: bool = False,
 ) -> list[Validation]:
-    """Train the task from each seed and measure it on images held out.
+    """Train the task from each seed and measure it on held-out data.
+
+    A run that diverges counts the larger of 10 and three times its first loss, and the
+    metric 0 if higher is better.
 
     Args:
         task: what is trained, on the training split.
         bound: the candidate rule on the task's graph.
-        splits: images, for example the validation split.
+        splits: keys of the task's held-out data, for example ("validation",).
         seeds: of initial parameters and batches.
         steps: inner steps of each run.
         is_annealed: whether a multiplier falls linearly from 1 to 0 over each run.
@@ -54,16 +58,38 @@ def validate(
             run.step()
             losses.append(run.measure())
         if run.has_diverged:
-            found.append([DIVERGED] * len(splits))
+            found.append([_diverged(task, run)] * len(splits))
             continue
         train_loss = fmean(losses[-50:])
-        scores = [task.evaluate(run.params, images) for images in splits]
+        scores = [task.evaluate(run.params, split, run.buffers) for split in splits]
         found.append(
-            [Validation(item.loss, item.accuracy, train_loss) for item in scores]
+            [Validation(item.loss, item.metric, train_loss) for item in scores]
         )
     return [averaged(results) for results in zip(*found, strict=True)]
 
 
 def averaged(results: Sequence[Validation]) -> Validation:
-    """Return the mean of some records."""
-    return Validation(*(fmean(values) for values in zip(*results, strict=True)))
+    """Return the mean of some records; the metric only if all have one."""
+    metrics = [item.metric for item in results if item.metric is not None]
+    return Validation(
+        loss=fmean(item.loss for item in results),
+        metric=fmean(metrics) if len(metrics) == len(results) else None,
+        train_loss=fmean(item.train_loss for item in results),
+    )
+
+
+def as_record(found: Validation, metric_name: str | None) -> dict[str, float]:
+    """Return a validation as a log has it, the metric under its own name."""
+    values = {"loss": found.loss}
+    if found.metric is not None and metric_name is not None:
+        values[metric_name] = found.metric
+    return {**values, "train_loss": found.train_loss}
+
+
+def _diverged(task: FunctionalTask, run: InnerRun) -> Validation:
+    """Return what a run counts that diverged."""
+    bound = DIVERGENCE * run.first_loss
+    loss = max(_DIVERGED_LOSS, bound) if math.isfinite(bound) else _DIVERGED_LOSS
+    metric = task.task.metric
+    worst = 0.0 if metric is not None and metric.higher_is_better else None
+    return Validation(loss=loss, metric=worst, train_loss=loss)

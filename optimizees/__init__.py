@@ -3,32 +3,56 @@
 Plain PyTorch: nothing here knows about learned optimizers.
 """
 
-from optimizees.attention import ImageTransformer
-from optimizees.cnn import ConvNet, cifar_cnn, fashion_cnn
-from optimizees.data import ImageData, load_cifar10, load_fashion_mnist, locate
-from optimizees.families import build_task
-from optimizees.mlp import MLP
-from optimizees.residual import ResidualNet
-from optimizees.sampling import Family, Problem, build_problem
-from optimizees.task import Batch, BatchSampler, Evaluation, Task
+from .attention import ImageTransformer
+from .batches import Batch, Batches, BatchSampler, cut
+from .cnn import ConvNet, cifar_cnn, fashion_cnn
+from .data import ImageData, load_cifar10, load_fashion_mnist, locate
+from .functional_task import FunctionalTask
+from .image_tasks import image_task
+from .mlp import MLP
+from .named_tasks import TaskLoader, TaskName, load_task
+from .residual import ResidualNet
+from .sampling import Family, Problem, build_problem
+from .task import (
+    ACCURACY,
+    CHARACTER_ACCURACY,
+    MEAN_SQUARED_ERROR,
+    Evaluation,
+    Metric,
+    Task,
+    restoring,
+)
+from .text_tasks import text_task
 
 __all__ = [
+    "ACCURACY",
+    "CHARACTER_ACCURACY",
+    "MEAN_SQUARED_ERROR",
     "MLP",
     "Batch",
     "BatchSampler",
+    "Batches",
     "ConvNet",
     "Evaluation",
     "Family",
+    "FunctionalTask",
     "ImageData",
     "ImageTransformer",
+    "Metric",
     "Problem",
     "ResidualNet",
     "Task",
+    "TaskLoader",
+    "TaskName",
     "build_problem",
-    "build_task",
     "cifar_cnn",
+    "cut",
     "fashion_cnn",
+    "image_task",
     "load_cifar10",
     "load_fashion_mnist",
+    "load_task",
     "locate",
+    "restoring",
+    "text_task",
 ]

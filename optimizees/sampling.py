@@ -11,6 +11,7 @@ from torch import nn
 from optimizees.attention import ImageTransformer
 from optimizees.cnn import ConvNet
 from optimizees.data.images import ImageData
+from optimizees.image_tasks import image_task
 from optimizees.mlp import MLP
 from optimizees.norms import NormName
 from optimizees.residual import ResidualNet
@@ -146,7 +147,8 @@ def build_problem(problem: Problem, data: ImageData) -> Task:
         data: square images of all ten classes, at least `image_size` pixels a side.
 
     Returns:
-        The task, on the data's device.
+        The task, on the data's device. Its units are left to `FunctionalTask`, which
+        takes the problem's `unit_spread` and, as `unit_seed`, its `seed`.
 
     Raises:
         ValueError: if `image_size` does not divide the side, or a class has no image.
@@ -156,15 +158,24 @@ def build_problem(problem: Problem, data: ImageData) -> Task:
         data = data.pooled(problem.image_size)
     if len(problem.classes) < 10:
         data = data.of_classes(problem.classes)
-    return Task(
-        name=problem.label,
-        build_model=network_builder(problem, channels=data.images.shape[1]),
-        data=data,
+    build = network_builder(problem, channels=data.images.shape[1])
+    return image_task(
+        problem.label,
+        partial(_scaled, build, problem.init_scale),
+        data,
         batch_size=problem.batch_size,
-        init_scale=problem.init_scale,
-        unit_spread=problem.unit_spread,
-        unit_seed=problem.seed,
     )
+
+
+def _scaled(build: Callable[[], nn.Module], factor: float) -> nn.Module:
+    """Build a network and scale its parameters of two or more axes."""
+    model = build()
+    if factor != 1:
+        with torch.no_grad():
+            for param in model.parameters():
+                if param.ndim > 1:
+                    param.mul_(factor)
+    return model
 
 
 def network_builder(problem: Problem, *, channels: int) -> Callable[[], nn.Module]:

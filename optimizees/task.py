@@ -1,338 +1,212 @@
-"""A task: a model family, its data and a loss. Plain PyTorch."""
+"""A task: a network to train, its batches, a loss, a metric, held-out data."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
-from optimizees.data.images import ImageData
-
-
-class Batch(NamedTuple):
-    """What one loss is computed on."""
-
-    inputs: Tensor
-    """Images, [B, C, H, W]."""
-    targets: Tensor
-    """Classes, [B], int64."""
+from .batches import Batch, Batches, MappedBatches, arguments, num_examples
 
 
 class Evaluation(NamedTuple):
-    """How well a set of parameters does on some data."""
+    """How well a network does on held-out data."""
 
     loss: float
-    """Mean cross-entropy in nats."""
-    accuracy: float
-    """Share of images whose largest logit is their class, in [0, 1]."""
+    """Mean loss over the examples."""
+    metric: float | None
+    """Mean of the task's metric over the targets; None without a metric, or if the
+    loss is not finite."""
 
 
-class BatchSampler:
-    """Endless batches from shuffled epochs, without replacement, exactly resumable.
+@dataclass(frozen=True)
+class Metric:
+    """A second figure besides the loss, averaged over all held-out targets."""
 
-    Every epoch visits the data in a new order and drops the last incomplete batch.
+    name: str
+    """A word or two for logs."""
+    per_target: Callable[[Any, Any], Tensor]
+    """Maps outputs and targets of a batch to one number or truth value per target."""
+    higher_is_better: bool = True
+    """Which direction is good."""
+
+
+def _hits(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.argmax(-1) == targets
+
+
+def _squared_errors(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square()
+
+
+ACCURACY = Metric("accuracy", _hits)
+"""Share of examples whose largest output is their class."""
+CHARACTER_ACCURACY = Metric("character accuracy", _hits)
+"""Share of characters whose largest output is the right one."""
+MEAN_SQUARED_ERROR = Metric(
+    "mean squared error", _squared_errors, higher_is_better=False
+)
+"""Mean square of the differences between outputs and targets."""
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats.
 
     Args:
-        data: where to draw from.
-        batch_size: images per batch, at most the size of the data.
-        seed: decides every order; the global generator is never used.
-
-    Raises:
-        ValueError: unless 1 <= batch_size <= len(data).
+        outputs: logits, [..., classes].
+        targets: classes, [...], int64.
     """
-
-    def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:
-        _check_batch_size("BatchSampler", batch_size, data)
-        self.data = data
-        self.batch_size = batch_size
-        self._generator = torch.Generator().manual_seed(seed)
-        self._start_epoch()
-
-    def next(self) -> Batch:
-        """Return the next batch; its tensors are copies, on the data's device."""
-        if self._position + self.batch_size > len(self.data):
-            self._start_epoch()
-        stop = self._position + self.batch_size
-        indices = self._order[self._position : stop]
-        self._position = stop
-        return Batch(self.data.images[indices], self.data.labels[indices])
-
-    def state_dict(self) -> dict[str, Tensor | int]:
-        """Return what a new sampler needs to continue exactly here.
-
-        Returns:
-            Tensors on the CPU and integers only; copies, so they stay as they are.
-        """
-        return {
-            "generator": self._generator.get_state(),
-            "order": self._order.cpu().clone(),
-            "position": self._position,
-            "batch_size": self.batch_size,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor | int]) -> None:
-        """Continue where another sampler over the same data stopped.
-
-        Args:
-            state: what that sampler's `state_dict` returned.
-
-        Raises:
-            ValueError: if that sampler had other data or another batch size.
-        """
-        generator, order = state["generator"], state["order"]
-        position, batch_size = state["position"], state["batch_size"]
-        if len(torch.as_tensor(order)) != len(self.data):
-            raise ValueError(
-                "BatchSampler.load_state_dict needs the state of a sampler over "
-                f"{len(self.data)} images; got {len(torch.as_tensor(order))}. "
-                "Build this sampler with the data of the interrupted run."
-            )
-        if batch_size != self.batch_size:
-            raise ValueError(
-                "BatchSampler.load_state_dict needs the state of a sampler with "
-                f"batch_size={self.batch_size}; got {batch_size}. "
-                "Build this sampler with the batch size of the interrupted run."
-            )
-        self._generator.set_state(torch.as_tensor(generator).cpu())
-        self._order = torch.as_tensor(order).to(self.data.labels.device, copy=True)
-        self._position = int(position)
-
-    def _start_epoch(self) -> None:
-        """Draw a new order and go to its beginning."""
-        order = torch.randperm(
-            len(self.data), generator=self._generator, device="cpu", dtype=torch.int64
-        )
-        self._order = order.to(self.data.labels.device)
-        self._position = 0
+    return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
-@dataclass(frozen=True, eq=False)
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """A model family to train, the data to train it on, and cross-entropy.
+    """One training problem: any module, any batches, any loss, a metric.
 
-    Nothing here knows about learned optimizers: SGD can train it alone. Parameters
-    are passed as a dictionary, so that a caller may differentiate through them.
-
-    Raises:
-        ValueError: unless 1 <= batch_size <= len(data), or if the network has running
-            statistics, which every forward pass would change.
+    Nothing here knows about learned optimizers. A task runs the module itself, as any
+    training loop does; `FunctionalTask` runs it with parameters passed as a dictionary.
 
     Example:
-        >>> from optimizees import build_task, load_fashion_mnist
-        >>> data = load_fashion_mnist("validation", source="embedded")
-        >>> task = build_task("fashion-cnn", data, batch_size=8)
-        >>> loss = task.loss(task.init_params(seed=0), task.batches(seed=0).next())
-        >>> loss.shape
-        torch.Size([])
+        >>> from functools import partial
+        >>> from optimizees import Batch, BatchSampler, Task
+        >>> inputs = torch.linspace(-1, 1, 64)[:, None]
+        >>> data = Batch(inputs, inputs.sin())
+        >>> task = Task(
+        ...     name="sine",
+        ...     build_model=partial(nn.Linear, 1, 1),
+        ...     batches=partial(BatchSampler, data, 16),
+        ...     criterion=functional.mse_loss,
+        ...     held_out={"validation": [data]},
+        ... )
+        >>> model = task.init_model(seed=0)
+        >>> task.loss(model, task.batches(0).next()).backward()
+        >>> task.evaluate(model, "validation").metric is None
+        True
     """
 
     name: str
     """A short name for logs and results."""
     build_model: Callable[[], nn.Module]
-    """Builds one network of the family, initialised from the global generator."""
-    data: ImageData
-    """What to train on."""
-    batch_size: int
-    """Images per batch."""
-    init_scale: float = 1.0
-    """Factor of the initial values of every parameter of two or more axes."""
-    unit_spread: float = 1.0
-    """Each parameter is kept in a unit of its own, drawn log-uniformly between the
-    inverse of this number and this number: the function stays, but gradients and the
-    sizes of good steps change. 1 keeps every unit at 1."""
-    unit_seed: int = 0
-    """Decides the units."""
-
-    def __post_init__(self) -> None:
-        _check_batch_size("Task", self.batch_size, self.data)
-        if not (self.init_scale > 0 and self.unit_spread >= 1):
-            raise ValueError(
-                "Task needs init_scale above zero and unit_spread of at least 1; got "
-                f"init_scale={self.init_scale}, unit_spread={self.unit_spread}. Leave "
-                "them out to train the network as it is."
-            )
-        _ = self._names  # built here, since vmap forbids drawing the initial values
-
-    @property
-    def device(self) -> torch.device:
-        """Where the data lies, and with it every parameter."""
-        return self.data.images.device
+    """Builds one network, initialised from torch's global generator."""
+    batches: Callable[[int], Batches]
+    """Returns the endless training batches of a seed."""
+    criterion: Callable[[Any, Any], Tensor] = cross_entropy
+    """Maps the outputs and targets of a batch to their mean loss, a scalar."""
+    metric: Metric | None = None
+    """What is measured on held-out data besides the loss."""
+    held_out: Mapping[str, Sequence[Batch]] = field(default_factory=dict)
+    """What to evaluate on, by split, in batches that fit into memory."""
+    source: str = "own data"
+    """Which data this is, as words that can stand next to a result."""
+    device: torch.device = _CPU
+    """Where the batches lie, and with them every parameter."""
 
     def init_model(self, seed: int) -> nn.Module:
-        """Build one network with PyTorch's default initialisation.
+        """Build one fresh network on the task's device.
 
         Args:
             seed: decides the initial values, on any device; the global generators
                 stay as they were.
-
-        Returns:
-            A fresh network on the data's device, in its natural units.
         """
         # torch.manual_seed would also seed the GPUs, which fork_rng leaves out here.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)
             model = self.build_model()
-        if self.init_scale != 1:
-            with torch.no_grad():
-                for param in model.parameters():
-                    if param.ndim > 1:
-                        param.mul_(self.init_scale)
         return model.to(self.device)
 
-    def init_params(self, seed: int) -> dict[str, Tensor]:
-        """Return what `init_model` has for this seed, by name, in the task's units.
-
-        Args:
-            seed: as for `init_model`.
-
-        Returns:
-            Fresh tensors on the data's device that do not require gradients.
-        """
-        model = self.init_model(seed)
-        params = {name: param.detach() for name, param in model.named_parameters()}
-        if self.unit_spread == 1:
-            return params
-        return {name: param / self._units[name] for name, param in params.items()}
-
-    def batches(self, seed: int) -> BatchSampler:
-        """Return an endless sampler of training batches."""
-        return BatchSampler(self.data, self.batch_size, seed)
-
-    def loss(self, params: dict[str, Tensor], batch: Batch) -> Float[Tensor, ""]:
-        """Return the mean cross-entropy of one batch, in nats.
-
-        Inputs are cast to the type of the parameters, so float64 parameters give a
-        float64 loss.
-
-        Args:
-            params: every parameter of the family, by name.
-            batch: images and classes on the parameters' device.
-
-        Returns:
-            A scalar; autograd, `torch.func.grad` and `torch.func.vmap` pass.
-
-        Raises:
-            ValueError: if the names are not those of the family.
-        """
-        return functional.cross_entropy(self._logits(params, batch), batch.targets)
-
-    def loss_and_grads(
-        self, params: dict[str, Tensor], batch: Batch
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss of one batch and its gradient, both without a graph.
-
-        Args:
-            params: every parameter of the family, by name; left unchanged.
-            batch: images and classes on the parameters' device.
-
-        Returns:
-            The detached loss, and one gradient per parameter; zeros for a parameter
-            that the loss does not depend on.
-
-        Raises:
-            ValueError: if the names are not those of the family.
-        """
-        leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-        with torch.enable_grad():
-            loss = self.loss(leaves, batch)
-            grads = torch.autograd.grad(
-                loss, list(leaves.values()), materialize_grads=True
-            )
-        return loss.detach(), dict(zip(leaves, grads, strict=True))
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean loss of one batch, with autograd's graph."""
+        return self.criterion(model(*arguments(batch)), batch.targets)
 
     @torch.no_grad()
-    def evaluate(
-        self, params: dict[str, Tensor], data: ImageData, batch_size: int = 1000
-    ) -> Evaluation:
-        """Return the loss and the accuracy over all of `data`.
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
+        """Return loss and metric over all held-out data of a split, in eval mode.
 
         Args:
-            params: every parameter of the family, by name.
-            data: any split of the same shape as the training data, on any device.
-            batch_size: images at once; only memory and speed depend on it.
-
-        Returns:
-            Plain numbers, averaged over the images.
+            model: a network of the task; its modes are restored.
+            split: a key of `held_out`, for example "validation".
 
         Raises:
-            ValueError: if batch_size < 1 or if the names are not those of the family.
+            ValueError: if the task has no such split.
         """
-        if batch_size < 1:
-            raise ValueError(
-                f"Task.evaluate needs batch_size >= 1; got {batch_size}. Leave it out, "
-                "or pass as many images as fit into memory."
-            )
-        losses: list[Tensor] = []
-        correct: list[Tensor] = []
-        self._template.eval()
+        losses, counts, values, num_targets = [], [], [], 0
+        modes = {module: module.training for module in model.modules()}
+        model.eval()
         try:
-            for start in range(0, len(data), batch_size):
-                stop = start + batch_size
-                images = data.images[start:stop].to(self.device)
-                labels = data.labels[start:stop].to(self.device)
-                logits = self._logits(params, Batch(images, labels))
-                losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
-                correct.append((logits.argmax(dim=1) == labels).sum())
+            for batch in self._split(split):
+                outputs = model(*arguments(batch))
+                losses.append(self.criterion(outputs, batch.targets))
+                counts.append(num_examples(batch))
+                if self.metric is not None:
+                    found = self.metric.per_target(outputs, batch.targets)
+                    exact = found.long() if found.dtype == torch.bool else found
+                    values.append(exact.sum())
+                    num_targets += found.numel()
         finally:
-            self._template.train()
-        # Added up in float64 on the CPU, since some devices have none.
-        loss = torch.stack(losses).cpu().double().sum().item()
-        return Evaluation(
-            loss / len(data), torch.stack(correct).sum().item() / len(data)
+            for module, mode in modes.items():
+                module.training = mode
+        # One transfer for all batches; the weighted sum is taken in Python's float64.
+        means = torch.stack(losses).tolist()
+        loss = sum(count * mean for count, mean in zip(counts, means, strict=True))
+        if not values or not math.isfinite(loss):
+            return Evaluation(loss / sum(counts), None)
+        total = sum(torch.stack(values).tolist())
+        return Evaluation(loss / sum(counts), total / num_targets)
+
+    def to(self, device: torch.device | str) -> "Task":
+        """Return the task on a device: held-out data is copied once, batches as drawn.
+
+        Data that already lies there is not copied.
+        """
+        place = torch.device(device)
+        if place == self.device:
+            return self
+        build = self.batches
+        return replace(
+            self,
+            batches=lambda seed: MappedBatches(build(seed), lambda b: _to(b, place)),
+            held_out={
+                split: [_to(batch, place) for batch in batches]
+                for split, batches in self.held_out.items()
+            },
+            device=place,
         )
 
-    @cached_property
-    def _template(self) -> nn.Module:
-        """The network whose parameters are replaced in every call."""
-        model = self.init_model(seed=0).requires_grad_(requires_grad=False)
-        for name, module in model.named_modules():
-            if getattr(module, "running_mean", None) is not None:
-                raise ValueError(
-                    "Task needs a network that no forward pass changes; got running "
-                    f"statistics in {name} ({type(module).__name__}). "
-                    "Build it with track_running_stats=False or use group norm."
-                )
-        return model
-
-    @cached_property
-    def _names(self) -> set[str]:
-        """The names of the family's parameters."""
-        return {name for name, _ in self._template.named_parameters()}
-
-    @cached_property
-    def _units(self) -> dict[str, float]:
-        """The unit of each parameter: its natural value over the one that is kept."""
-        generator = torch.Generator().manual_seed(self.unit_seed)
-        names = [name for name, _ in self._template.named_parameters()]
-        places = 2 * torch.rand(len(names), generator=generator) - 1
-        units = [self.unit_spread**place for place in places.tolist()]
-        return dict(zip(names, units, strict=True))
-
-    def _logits(
-        self, params: dict[str, Tensor], batch: Batch
-    ) -> Float[Tensor, "B classes"]:
-        """Run the network with `params`, in their type."""
-        if params.keys() != self._names:
-            different = ", ".join(sorted(params.keys() ^ self._names))
+    def _split(self, split: str) -> Sequence[Batch]:
+        if not self.held_out.get(split):
             raise ValueError(
-                "Task needs every parameter of its family and no other; missing or "
-                f"unknown: {different}. Pass params as Task.init_params names them."
+                f"Task.evaluate needs a split with held-out batches; got {split!r}, "
+                f"where {self.name} has {sorted(self.held_out) or 'none'}. Pass "
+                f"held_out={{{split!r}: [...]}} when you build the task."
             )
-        if self.unit_spread != 1:
-            params = {name: item * self._units[name] for name, item in params.items()}
-        dtype = next(iter(params.values())).dtype
-        inputs = batch.inputs.to(dtype)
-        return torch.func.functional_call(self._template, params, (inputs,))
+        return self.held_out[split]
 
 
-def _check_batch_size(who: str, batch_size: int, data: ImageData) -> None:
-    """Raise unless a batch of this size can be drawn from `data`."""
-    if not 1 <= batch_size <= len(data):
-        raise ValueError(
-            f"{who} needs 1 <= batch_size <= {len(data)}, the number of images; "
-            f"got batch_size={batch_size}. Pass a smaller batch or more data."
-        )
+def restoring(task: Task) -> Task:
+    """Return a task whose network must reproduce its inputs, by squared error."""
+    build = task.batches
+    return replace(
+        task,
+        batches=lambda seed: MappedBatches(build(seed), _inputs_as_targets),
+        criterion=functional.mse_loss,
+        metric=None,
+        held_out={
+            split: [_inputs_as_targets(batch) for batch in batches]
+            for split, batches in task.held_out.items()
+        },
+    )
+
+
+def _inputs_as_targets(batch: Batch) -> Batch:
+    return Batch(batch.inputs, batch.inputs)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return tree_map(lambda item: item.to(device), batch)

@@ -1,6 +1,7 @@
 """English text that comes with every Python, for small language models."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from optimizees.task import Batch
+from optimizees.batches import Batch
 
 _PARTS = {
     "train": (0.0, 0.9),
@@ -89,8 +90,16 @@ class TextSampler:
             generator=self._generator,
         )
         places = starts + torch.arange(self.length + 1)
-        pieces = self.data.tokens[places]
+        pieces = self.data.tokens[places.to(self.data.tokens.device)]
         return Batch(pieces[:, :-1], pieces[:, 1:])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what a new sampler over the same text needs to continue exactly."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue where another sampler over the same text stopped."""
+        self._generator.set_state(state["generator"].cpu())
 
 
 def load_manual(

@@ -1,10 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 
 from benchmarks import demo
-from benchmarks.workload import classify
 from l2o import PRESETS, NeuralGraphOpt, Rule, save_rule
-from optimizees import ImageData, build_task
+from optimizees import MLP, ImageData, image_task
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +18,9 @@ def images():
 
 @pytest.fixture(scope="session")
 def task(images):
-    return build_task("fashion-mlp", images, batch_size=4)
-
-
-@pytest.fixture(scope="session")
-def workload(task, images):
     """Train on the images and evaluate on them, too."""
-    return classify(task, images)
+    build = partial(MLP, (784, 32, 10))
+    return image_task("small", build, images, batch_size=4, held_out={"test": images})
 
 
 @pytest.fixture(scope="session")

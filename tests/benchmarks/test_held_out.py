@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from benchmarks.held_out import HeldOutConfig, batch_size
-from benchmarks.workloads import HeldOutTask
+from optimizees.named_tasks import HeldOutTask
 
 
 @pytest.mark.parametrize("task", get_args(HeldOutTask))

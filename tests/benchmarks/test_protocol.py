@@ -7,14 +7,14 @@ from torch.optim import SGD, Adam, Optimizer
 
 from benchmarks.baselines import ScheduleFree, build_baseline
 from benchmarks.protocol import train
-from benchmarks.workload import classify
 from l2o import NeuralGraphOpt
-from optimizees import build_task
+from optimizees import FunctionalTask, image_task
+from optimizees.task import cross_entropy
 
 
-def run(workload, build_optimizer, **settings):
-    settings = {"seed": 3, "steps": 6} | settings
-    return train(workload, build_optimizer, **settings)
+def run(task, build_optimizer, **settings):
+    settings = {"seed": 3, "steps": 6, "split": "test"} | settings
+    return train(task, build_optimizer, **settings)
 
 
 def build_sgd(lr):
@@ -39,8 +39,8 @@ def build_breaking(value, at):
     return lambda model: Breaking(model.parameters(), value, at)
 
 
-def test_a_curve_has_a_loss_for_every_step_and_a_final_score(workload):
-    curve = run(workload, build_sgd(0.1), curve_every=4)
+def test_a_curve_has_a_loss_for_every_step_and_a_final_score(task):
+    curve = run(task, build_sgd(0.1), curve_every=4)
     assert len(curve.losses) == 6
     assert curve.curve == [
         pytest.approx(sum(curve.losses[:4]) / 4),
@@ -55,22 +55,23 @@ def test_a_curve_has_a_loss_for_every_step_and_a_final_score(workload):
     assert curve.loss_ms > 0
 
 
-def test_every_optimizer_gets_the_same_weights_and_batches(workload, task, rule_file):
+def test_every_optimizer_gets_the_same_weights_and_batches(task, rule_file):
     still = [
-        run(workload, build_sgd(0.0)).losses,
-        run(workload, lambda model: Adam(model.parameters(), lr=0.0)).losses,
+        run(task, build_sgd(0.0)).losses,
+        run(task, lambda model: Adam(model.parameters(), lr=0.0)).losses,
         run(
-            workload,
+            task,
             lambda m: NeuralGraphOpt(m.parameters(), lr=0.0, rule=rule_file),
         ).losses,
     ]
     assert still[0] == still[1] == still[2]
-    batches, params = task.batches(3), task.init_params(3)
-    expected = [float(task.loss(params, batches.next())) for _ in range(6)]
+    batches, params = task.batches(3), FunctionalTask(task).init_params(3)
+    loss = FunctionalTask(task).loss
+    expected = [float(loss(params, batches.next())) for _ in range(6)]
     assert still[0] == pytest.approx(expected)
 
 
-def test_the_averaged_weights_are_evaluated_and_the_others_trained(workload):
+def test_the_averaged_weights_are_evaluated_and_the_others_trained(task):
     evaluated, optimizers = [], []
 
     def build(model):
@@ -78,15 +79,14 @@ def test_the_averaged_weights_are_evaluated_and_the_others_trained(workload):
         optimizers.append((optimizer, model))
         return optimizer
 
-    def evaluate(model):
-        evaluated.append([param.clone() for param in model.parameters()])
-        return workload.evaluate(model)
+    def measure(outputs, targets):
+        if not torch.is_grad_enabled():  # the one batch of an evaluation
+            (_, model) = optimizers[0]
+            evaluated.append([param.detach().clone() for param in model.parameters()])
+        return cross_entropy(outputs, targets)
 
-    class Watched:
-        init_model, batches, loss = workload.init_model, workload.batches, workload.loss
-
-    Watched.evaluate = staticmethod(evaluate)
-    curve = run(Watched, build, evaluate_at=(3,))
+    watched = replace(task, criterion=measure)
+    curve = run(watched, build, evaluate_at=(3,))
     ((optimizer, model),) = optimizers
     assert optimizer.param_groups[0]["train_mode"]
     trained = [param.clone() for param in model.parameters()]
@@ -99,32 +99,32 @@ def test_the_averaged_weights_are_evaluated_and_the_others_trained(workload):
     assert len(evaluated) == len(curve.scores) == 2
 
 
-def test_another_seed_gives_other_losses(workload):
-    first = run(workload, build_sgd(0.0))
-    assert run(workload, build_sgd(0.0), seed=4).losses != first.losses
+def test_another_seed_gives_other_losses(task):
+    first = run(task, build_sgd(0.0))
+    assert run(task, build_sgd(0.0), seed=4).losses != first.losses
 
 
-def test_training_leaves_the_global_generator_alone(workload):
+def test_training_leaves_the_global_generator_alone(task):
     before = torch.get_rng_state()
-    run(workload, build_sgd(0.1))
+    run(task, build_sgd(0.1))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_scores_come_where_they_are_asked_for(workload):
-    curve = run(workload, build_sgd(0.1), evaluate_at=(2, 6))
+def test_scores_come_where_they_are_asked_for(task):
+    curve = run(task, build_sgd(0.1), evaluate_at=(2, 6))
     assert [score.step for score in curve.scores] == [2, 6]
     assert curve.scores[0].train_loss == pytest.approx(sum(curve.losses[:2]) / 2)
-    short = run(workload, build_sgd(0.1), steps=2)
+    short = run(task, build_sgd(0.1), steps=2)
     assert curve.scores[0] == short.scores[0]
 
 
-def test_the_training_loss_of_a_score_is_that_of_the_last_50_steps(workload):
-    curve = run(workload, build_sgd(0.1), steps=60)
+def test_the_training_loss_of_a_score_is_that_of_the_last_50_steps(task):
+    curve = run(task, build_sgd(0.1), steps=60)
     assert curve.scores[0].train_loss == pytest.approx(sum(curve.losses[10:]) / 50)
 
 
-def test_a_loss_that_is_not_finite_is_a_divergence_without_an_accuracy(workload):
-    curve = run(workload, build_breaking(math.nan, at=3), evaluate_at=(2,))
+def test_a_loss_that_is_not_finite_is_a_divergence_without_an_accuracy(task):
+    curve = run(task, build_breaking(math.nan, at=3), evaluate_at=(2,))
     assert curve.diverged
     assert len(curve.losses) == 4
     assert math.isnan(curve.losses[-1])
@@ -134,41 +134,42 @@ def test_a_loss_that_is_not_finite_is_a_divergence_without_an_accuracy(workload)
     assert curve.curve == [None]
 
 
-def test_a_diverged_run_with_finite_weights_keeps_its_accuracy(images):
+def test_a_diverged_run_with_finite_weights_keeps_its_accuracy(task, images):
     broken = replace(images, images=images.images.clone())
     broken.images[:30] = math.nan
-    task = build_task("fashion-mlp", broken, batch_size=4)
-    curve = run(classify(task, images), build_sgd(0.1), steps=15)
+    build, held_out = task.build_model, {"test": images}
+    task = image_task("broken", build, broken, batch_size=4, held_out=held_out)
+    curve = run(task, build_sgd(0.1), steps=15)
     assert curve.diverged
     (score,) = curve.scores
     assert score.train_loss is None
     assert score.accuracy is not None
 
 
-def test_logits_that_are_no_numbers_have_no_accuracy(workload):
-    curve = run(workload, build_breaking(1e30, at=6))
+def test_logits_that_are_no_numbers_have_no_accuracy(task):
+    curve = run(task, build_breaking(1e30, at=6))
     assert curve.diverged
     assert (curve.scores[0].loss, curve.scores[0].accuracy) == (None, None)
 
 
-def test_weights_that_break_in_the_last_step_are_a_divergence(workload):
-    curve = run(workload, build_breaking(math.inf, at=6))
+def test_weights_that_break_in_the_last_step_are_a_divergence(task):
+    curve = run(task, build_breaking(math.inf, at=6))
     assert all(map(math.isfinite, curve.losses))
     assert curve.diverged
     assert curve.scores[0].accuracy is None
 
 
 @pytest.mark.parametrize("name", ["steps", "curve_every"])
-def test_counts_must_be_positive(workload, name):
+def test_counts_must_be_positive(task, name):
     with pytest.raises(ValueError, match="Choose positive numbers"):
-        run(workload, build_sgd(0.1), **{name: 0})
+        run(task, build_sgd(0.1), **{name: 0})
 
 
-def test_evaluations_must_lie_within_the_run(workload):
+def test_evaluations_must_lie_within_the_run(task):
     with pytest.raises(ValueError, match="train for longer"):
-        run(workload, build_sgd(0.1), evaluate_at=(7,))
+        run(task, build_sgd(0.1), evaluate_at=(7,))
 
 
-def test_a_bar_is_drawn_on_a_terminal_only(workload, capsys):
-    run(workload, build_sgd(0.1), label="run")
+def test_a_bar_is_drawn_on_a_terminal_only(task, capsys):
+    run(task, build_sgd(0.1), label="run")
     assert capsys.readouterr().err == ""

@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 
-from benchmarks import runs, workloads
+from benchmarks import runs
 from benchmarks.baselines import Adam
 from benchmarks.optimizers import learned
 from benchmarks.runs import Trial, read_rows, run_trials, use_threads
 from meta_train.log import read_json_lines
+from optimizees import named_tasks
 
 
 def make_trial(contender, **values):
@@ -24,7 +25,7 @@ def make_trial(contender, **values):
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
     """Run trials on random images; return the rows and the lines that were said."""
-    monkeypatch.setattr(workloads, "load_fashion_mnist", lambda split, source: images)
+    monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
 
     def call(*todo, known=()):
         lines = []
@@ -123,9 +124,9 @@ def test_auto_takes_the_full_data_where_it_is(tmp_path, images, monkeypatch):
         asked.append(source)
         return images
 
-    monkeypatch.setattr(workloads, "load_fashion_mnist", load)
+    monkeypatch.setattr(named_tasks, "load_fashion_mnist", load)
     for found, expected in ((None, "embedded"), (tmp_path, "full")):
-        monkeypatch.setattr(workloads, "locate", lambda name, found=found: found)
+        monkeypatch.setattr(named_tasks, "locate", lambda name, found=found: found)
         run_trials(
             [make_trial(Adam(lr=0.01))],
             tmp_path / "rows.jsonl",

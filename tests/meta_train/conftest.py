@@ -3,8 +3,8 @@ from functools import cache
 
 import pytest
 
-from meta_train import problems
 from meta_train.config import parse_config
+from optimizees import named_tasks
 
 TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
 
@@ -21,13 +21,13 @@ RULES = {
 }
 
 
-load_once = cache(problems.load_fashion_mnist)
+load_once = cache(named_tasks.load_fashion_mnist)
 
 
 @pytest.fixture(autouse=True)
 def data_is_read_once(monkeypatch):
     """Decompressing the images takes longer than a tiny run."""
-    monkeypatch.setattr(problems, "load_fashion_mnist", load_once)
+    monkeypatch.setattr(named_tasks, "load_fashion_mnist", load_once)
 
 
 @pytest.fixture

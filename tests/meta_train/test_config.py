@@ -334,4 +334,4 @@ class TestValues:
         config = MetaTrainConfig(name="a")
         assert config.rule_config == PRESETS["default"]
         assert config.estimator == FirstOrderConfig(window=20, replay=0.25)
-        assert config.tasks == (TaskConfig(name="fashion-cnn", image_size=28),)
+        assert config.tasks == (TaskConfig(name="fashion-cnn"),)

@@ -63,7 +63,7 @@ def test_tasks_come_as_often_as_they_weigh(trainer):
     task = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
     tasks = [{**task, "weight": 3.0}, {**task, "batch_size": 8}]
     sizes = Counter(
-        problem.task.batch_size for _, problem in drawn(trainer(tasks=tasks))
+        len(problem.batch.targets) for _, problem in drawn(trainer(tasks=tasks))
     )
     assert 0.6 < sizes[16] / 100 < 0.9
 
@@ -72,7 +72,7 @@ def test_tasks_of_one_shape_share_a_graph(trainer):
     task = {"name": "fashion-cnn", "image_size": 7, "batch_size": 16}
     trainer = trainer(tasks=[task, {**task, "image_size": 14}])
     problems = [problem for _, problem in drawn(trainer, 20)]
-    assert {problem.task.data.images.shape[-1] for problem in problems} == {7, 14}
+    assert {problem.batch.inputs.shape[-1] for problem in problems} == {7, 14}
     assert len({id(problem.bound) for problem in problems}) == 1
 
 
@@ -103,8 +103,10 @@ class TestFamilies:
         family = Family(networks=("mlp",), image_sizes=(7,), norms=("none",))
         for member in range(3):
             task = shelf.task(shelf.config.tasks[0], member)
-            data = shelf._images("train", 7)
-            expected = build_problem(family.draw(generator), data)
-            assert task.name == expected.name
-            assert task.data.source == expected.data.source
-            assert task.batch_size == expected.batch_size
+            data = shelf._loader.images("fashion-mnist", "train", 7)
+            problem = family.draw(generator)
+            expected = build_problem(problem, data)
+            assert (task.name, task.unit_seed) == (expected.name, problem.seed)
+            assert task.task.source == expected.source
+            found, wanted = (item.batches(0).next() for item in (task, expected))
+            assert torch.equal(found.inputs, wanted.inputs)

@@ -22,11 +22,13 @@ class TestShelf:
 
     def test_images_are_those_of_the_split_and_size(self, shelf):
         config = TaskConfig(**TASK)
-        images = shelf.held_out("validation", config)
-        assert images.images.shape[1:] == (1, 7, 7)
-        assert "validation" in images.source
-        assert "training" in shelf.task(config).data.source
-        assert shelf.source.startswith("FashionMNIST (embedded subset")
+        task = shelf.task(config).task
+        (held_out,) = task.held_out["validation"]
+        assert held_out.inputs.shape == (1000, 1, 7, 7)
+        assert set(task.held_out) == {"validation"}
+        assert task.source.startswith("FashionMNIST (embedded subset")
+        assert list(shelf.sources()) == [item.label for item in shelf.config.tasks]
+        assert shelf.sources()[config.label] == task.source
 
     def test_other_shapes_are_other_graphs(self, shelf):
         small, large = TaskConfig(**TASK), TaskConfig(**{**TASK, "image_size": 14})

@@ -1,6 +1,5 @@
 import copy
 import io
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +10,7 @@ from l2o import PRESETS, NeuralGraphOpt, Rule
 from meta_train.cuda_graphs import captured
 from meta_train.unroll import InnerRun, RuleOnGraph
 from meta_train.validation import Validation, validate
-from optimizees import ConvNet, Task, load_fashion_mnist
+from optimizees import ConvNet, FunctionalTask, image_task, load_fashion_mnist
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,14 @@ def images():
 
 @pytest.fixture(scope="module")
 def task(images):
-    return Task("small", partial(ConvNet, 1, (3, 4), image_size=7), images, 16)
+    return make_task(images, partial(ConvNet, 1, (3, 4), image_size=7))
+
+
+def make_task(images, build):
+    held_out = {"validation": images, "test": images.subset(0, 7)}
+    return FunctionalTask(
+        image_task("small", build, images, batch_size=16, held_out=held_out)
+    )
 
 
 @pytest.fixture(scope="module", params=["default", "default-ff"])
@@ -42,14 +48,14 @@ def go(run, steps):
 
 def by_hand(task, bound, steps, build_scheduler=None):
     """Train as a user does; return the losses, the parameters, the optimizer."""
-    model = task.init_model(seed=4)
+    model = task.task.init_model(seed=4)
     named = model.named_parameters()
     optimizer = NeuralGraphOpt(named, rule=bound.rule, graph=bound.graph)
     scheduler = None if build_scheduler is None else build_scheduler(optimizer)
     batches, params = task.batches(seed=4), dict(model.named_parameters())
     losses = []
     for _ in range(steps):
-        loss, grads = task.loss_and_grads(params, batches.next())
+        loss, grads, _ = task.loss_and_grads(params, batches.next())
         losses.append(float(loss))
         for name, param in params.items():
             param.grad = grads[name]
@@ -133,41 +139,40 @@ class TestInnerRun:
             assert_same(run.state[name], whole.state[name])
 
     def test_a_rule_must_be_able_to_read_the_task(self, images):
-        task = Task("wide", partial(ConvNet, 1, (3,), kernel_size=7), images, 16)
+        task = make_task(images, partial(ConvNet, 1, (3,), kernel_size=7))
         with pytest.raises(ValueError, match=r"NGGNNConfig\(kernel=None\)"):
             RuleOnGraph(Rule(PRESETS["paper"]), task, compile=False)
 
 
 class TestValidation:
-    def test_it_is_the_mean_over_the_seeds(self, task, bound, images):
+    def test_it_is_the_mean_over_the_seeds(self, task, bound):
         each = [
-            validate(task, bound, [images], seeds=(seed,), steps=3)[0]
+            validate(task, bound, ["validation"], seeds=(seed,), steps=3)[0]
             for seed in (1, 2)
         ]
-        (both,) = validate(task, bound, [images], seeds=(1, 2), steps=3)
+        (both,) = validate(task, bound, ["validation"], seeds=(1, 2), steps=3)
         for name in Validation._fields:
             mean = sum(getattr(item, name) for item in each) / 2
             assert getattr(both, name) == pytest.approx(mean)
         assert each[0] != each[1]
 
-    def test_it_measures_the_trained_network(self, task, bound, images):
+    def test_it_measures_the_trained_network(self, task, bound):
         run = InnerRun(task, bound, seed=1, length=3)
         losses = go(run, 3)
-        few = replace(images, images=images.images[:7], labels=images.labels[:7])
-        splits = [images, few]
+        splits = ["validation", "test"]
         both = validate(task, bound, splits, seeds=(1,), steps=3)
         for found, split in zip(both, splits, strict=True):
             expected = task.evaluate(run.params, split)
-            assert (found.loss, found.accuracy) == (expected.loss, expected.accuracy)
+            assert (found.loss, found.metric) == (expected.loss, expected.metric)
             assert found.train_loss == pytest.approx(sum(losses) / 3)
         assert both[0].loss != both[1].loss
 
-    def test_a_run_that_diverges_counts_as_ten_nats(self, task, images, random_rule):
+    def test_a_run_that_diverges_counts_as_ten_nats(self, task, random_rule):
         rule = random_rule(PRESETS["paper-ff"], dtype=torch.float32)
         with torch.no_grad():
             rule.net.entry.last.bias.copy_(torch.tensor([1e4, 0.0]))
         bound = RuleOnGraph(rule, task, compile=False)
-        found = validate(task, bound, [images] * 2, seeds=(1,), steps=3)
+        found = validate(task, bound, ["validation"] * 2, seeds=(1,), steps=3)
         assert found == [Validation(10.0, 0.0, 10.0)] * 2
 
 
@@ -203,7 +208,7 @@ class TestCaptured:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_cuda_graphs_are_the_plain_run_on_a_gpu(bound, images):
     build = partial(ConvNet, 1, (3, 4), image_size=7)
-    task = Task("small", build, images.to(torch.device("cuda")), 16)
+    task = make_task(images.to(torch.device("cuda")), build)
     rule = copy.deepcopy(bound.rule).cuda()
     runs = [
         InnerRun(

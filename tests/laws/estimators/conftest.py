@@ -8,6 +8,7 @@ import torch
 from l2o import neural_graph
 from meta_train.estimators import add_meta_gradient
 from meta_train.unroll import InnerRun, RuleOnGraph
+from optimizees.functional_task import LossAndGrads
 
 Batch = namedtuple("Batch", "inputs targets")
 
@@ -48,12 +49,18 @@ class Quadratic:
         flat = torch.cat([param.flatten() for param in params.values()])
         return (self.curvature * (flat - batch.targets).square()).sum() / 2
 
-    def loss_and_grads(self, params, batch):
+    def init_buffers(self, seed):
+        return {}
+
+    def loss_and_buffers(self, params, batch, buffers):
+        return self.loss(params, batch), buffers
+
+    def loss_and_grads(self, params, batch, buffers=None):
         inputs = {name: item.detach().requires_grad_() for name, item in params.items()}
         with torch.enable_grad():
             loss = self.loss(inputs, batch)
             grads = torch.autograd.grad(loss, list(inputs.values()))
-        return loss.detach(), dict(zip(inputs, grads, strict=True))
+        return LossAndGrads(loss.detach(), dict(zip(inputs, grads, strict=True)), {})
 
 
 @pytest.fixture

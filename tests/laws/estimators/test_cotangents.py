@@ -321,9 +321,9 @@ class TestReplay:
         run, calls = start(), []
         take = run.task.loss_and_grads
 
-        def counted(params, batch):
+        def counted(params, batch, buffers):
             calls.append(batch)
-            return take(params, batch)
+            return take(params, batch, buffers)
 
         monkeypatch.setattr(run.task, "loss_and_grads", counted)
         add_meta_gradient(OneStepConfig(replay=0.5), run, 4, generator)

@@ -29,7 +29,7 @@ def window_loss(bound, task):
                 state = bound.rule.advance(state, grads)
                 updates = bound.updates(params, grads, state)
                 params = {name: params[name] + updates[name] for name in params}
-                loss, grads = task.loss_and_grads(params, batch)
+                loss, grads, _ = task.loss_and_grads(params, batch)
                 seen.append(grads)
                 if frozen_grads is not None:
                     grads = frozen_grads[index]

@@ -1,0 +1,264 @@
+"""The named tasks: networks of the paper, and networks that no rule was trained on.
+
+This file is the one place that lists them: a new one is a name in a literal and a row
+of `_IMAGE_TASKS` or `_TEXT_TASKS`.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Literal, TypeAlias, assert_never
+
+import torch
+from torch import nn
+
+from .autoencoder import Autoencoder
+from .cnn import cifar_cnn, fashion_cnn
+from .data.cifar import load_cifar10
+from .data.digits import load_digits
+from .data.fashion_mnist import load_fashion_mnist
+from .data.images import ImageData
+from .data.layouts import locate
+from .data.text import TextData, load_manual
+from .image_tasks import image_task
+from .mlp import MLP
+from .preactivation import PreActivationNet
+from .task import Task, restoring
+from .text_tasks import text_task
+from .transformer import GPT, ViT
+
+PaperTask: TypeAlias = Literal["fashion-cnn", "cifar-cnn"]
+"""The paper's training task and its test task."""
+HeldOutTask: TypeAlias = Literal[
+    "digits-mlp", "fashion-autoencoder", "text-gpt", "cifar-resnet", "cifar-vit"
+]
+"""Networks, and partly data, that no shipped rule was trained on."""
+TaskName: TypeAlias = PaperTask | HeldOutTask | Literal["fashion-mlp"]
+"""Every named task; fashion-mlp is small, for tests and first experiments."""
+
+DataChoice: TypeAlias = Literal["auto", "full", "embedded"]
+"""Which copy of FashionMNIST; other data sets have one copy."""
+TrainSplit: TypeAlias = Literal["train", "train+validation"]
+HeldOutSplit: TypeAlias = Literal["validation", "test"]
+Split: TypeAlias = TrainSplit | HeldOutSplit
+ImagesName: TypeAlias = Literal["fashion-mnist", "cifar-10", "digits"]
+
+
+@dataclass(frozen=True)
+class _ImageTask:
+    """A network on a data set of images."""
+
+    images: ImagesName
+    build: Callable[[torch.Size], nn.Module]
+    """Builds the network for images of a shape `[C, H, W]`."""
+    takes_any_size: bool = False
+    restores: bool = False
+    """Whether the images themselves are the targets."""
+
+
+@dataclass(frozen=True)
+class _TextTask:
+    """A network on the characters of Python's manual."""
+
+    context: int
+    """Characters that the network sees."""
+    build: Callable[[int], nn.Module]
+    """Builds the network for a number of different characters."""
+
+
+_IMAGE_TASKS: dict[str, _ImageTask] = {
+    "fashion-cnn": _ImageTask(
+        "fashion-mnist", lambda _: fashion_cnn(), takes_any_size=True
+    ),
+    "fashion-mlp": _ImageTask(
+        "fashion-mnist",
+        lambda shape: MLP((shape.numel(), 32, 10)),
+        takes_any_size=True,
+    ),
+    "fashion-autoencoder": _ImageTask(
+        "fashion-mnist", lambda shape: Autoencoder(shape.numel()), restores=True
+    ),
+    "digits-mlp": _ImageTask("digits", lambda shape: MLP((shape.numel(), 128, 64, 10))),
+    "cifar-cnn": _ImageTask("cifar-10", lambda _: cifar_cnn(), takes_any_size=True),
+    "cifar-resnet": _ImageTask("cifar-10", lambda _: PreActivationNet(units=1)),
+    "cifar-vit": _ImageTask(
+        "cifar-10",
+        lambda shape: ViT(
+            image_size=shape[-1],
+            patch_size=4,
+            width=48,
+            num_blocks=3,
+            num_heads=3,
+            num_classes=10,
+        ),
+    ),
+}
+_TEXT_TASKS: dict[str, _TextTask] = {
+    "text-gpt": _TextTask(
+        64,
+        lambda vocabulary: GPT(
+            vocabulary, context=64, width=64, num_blocks=3, num_heads=4
+        ),
+    ),
+}
+
+
+class TaskLoader:
+    """Loads named tasks; every split of a data set is read and moved once.
+
+    Args:
+        data: which copy of FashionMNIST.
+        device: where the data lies, and with it every network.
+    """
+
+    def __init__(
+        self, *, data: DataChoice = "auto", device: torch.device | str = "cpu"
+    ) -> None:
+        self.data: DataChoice = data
+        self.device = torch.device(device)
+        self.images = cache(self._read_images)
+        self._text = cache(self._read_text)
+
+    def load(
+        self,
+        name: TaskName,
+        *,
+        batch_size: int = 128,
+        train_split: TrainSplit = "train",
+        held_out: tuple[HeldOutSplit, ...] = ("validation",),
+        image_size: int | None = None,
+    ) -> Task:
+        """Load a task.
+
+        Args:
+            name: which; the paper's tasks are "fashion-cnn" and "cifar-cnn".
+            batch_size: examples per batch; the paper takes 128.
+            train_split: what to train on.
+            held_out: splits to evaluate on.
+            image_size: pixels per side to which images are average-pooled, for
+                "fashion-cnn", "cifar-cnn" and "fashion-mlp"; None leaves them.
+
+        Raises:
+            FileNotFoundError: if data is not there.
+            ValueError: if image_size does not fit, or the batch is impossible.
+
+        Reference: Kofinas et al., 2024, "Graph Neural Networks for Learning
+            Equivariant Representations of Neural Networks",
+            https://arxiv.org/abs/2403.12143, section 4.3, for the paper's tasks.
+        """
+        if name in _TEXT_TASKS:
+            _check_size(name, image_size, takes_any_size=False)
+            return self._load_text(name, batch_size, train_split, held_out)
+        row = _IMAGE_TASKS[name]
+        _check_size(name, image_size, takes_any_size=row.takes_any_size)
+        train = self.images(row.images, train_split, image_size)
+        task = image_task(
+            name,
+            partial(row.build, train.images.shape[1:]),
+            train,
+            batch_size=batch_size,
+            held_out={
+                split: self.images(row.images, split, image_size) for split in held_out
+            },
+        )
+        return restoring(task) if row.restores else task
+
+    def _load_text(
+        self,
+        name: str,
+        batch_size: int,
+        train_split: TrainSplit,
+        held_out: tuple[HeldOutSplit, ...],
+    ) -> Task:
+        row = _TEXT_TASKS[name]
+        train = self._text(train_split)
+        return text_task(
+            name,
+            partial(row.build, len(train.vocabulary)),
+            train,
+            batch_size=batch_size,
+            context=row.context,
+            held_out={split: self._text(split) for split in held_out},
+        )
+
+    def _read_images(
+        self, name: ImagesName, split: Split, size: int | None = None
+    ) -> ImageData:
+        """Return images on the device, pooled to `size` pixels per side."""
+        if size is not None:
+            whole = self.images(name, split, None)
+            is_whole = whole.images.shape[-2:] == (size, size)
+            return whole if is_whole else whole.pooled(size)
+        match name:
+            case "fashion-mnist":
+                found = load_fashion_mnist(split, source=_copy_of_fashion(self.data))
+            case "cifar-10":
+                found = load_cifar10(split)
+            case "digits":
+                found = load_digits(split)
+            case _:
+                assert_never(name)
+        return found.to(self.device)
+
+    def _read_text(self, split: Split) -> TextData:
+        text = load_manual(split)
+        return replace(text, tokens=text.tokens.to(self.device))
+
+
+def load_task(
+    name: TaskName,
+    *,
+    batch_size: int = 128,
+    train_split: TrainSplit = "train",
+    held_out: tuple[HeldOutSplit, ...] = ("validation",),
+    image_size: int | None = None,
+    data: DataChoice = "auto",
+    device: torch.device | str = "cpu",
+) -> Task:
+    """Load one named task; see `TaskLoader.load`.
+
+    Example:
+        >>> from optimizees import load_task
+        >>> task = load_task("fashion-cnn", batch_size=8, data="embedded")
+        >>> task.source
+        'FashionMNIST (embedded subset), 9,000 images to train on and 1,000 held out'
+    """
+    return TaskLoader(data=data, device=device).load(
+        name,
+        batch_size=batch_size,
+        train_split=train_split,
+        held_out=held_out,
+        image_size=image_size,
+    )
+
+
+def data_identity(name: TaskName, data: DataChoice) -> str:
+    """Return what distinguishes the data of a task from other data of that name.
+
+    Args:
+        name: the task.
+        data: which copy of FashionMNIST; "auto" is what this machine has.
+    """
+    if name in _TEXT_TASKS:
+        return f"Python {platform.python_version()}"
+    is_fashion = _IMAGE_TASKS[name].images == "fashion-mnist"
+    return _copy_of_fashion(data) if is_fashion else "full"
+
+
+def _check_size(name: str, image_size: int | None, *, takes_any_size: bool) -> None:
+    if image_size is not None and not takes_any_size:
+        sized = ", ".join(
+            key for key, row in _IMAGE_TASKS.items() if row.takes_any_size
+        )
+        raise ValueError(
+            f"TaskLoader.load takes image_size for {sized} only; got image_size="
+            f"{image_size} for {name}. Leave it out."
+        )
+
+
+def _copy_of_fashion(data: DataChoice) -> Literal["full", "embedded"]:
+    """Return which copy of FashionMNIST "auto" means on this machine."""
+    if data != "auto":
+        return data
+    return "full" if locate("fashion-mnist") else "embedded"
