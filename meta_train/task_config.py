@@ -3,11 +3,13 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
+from pydantic import Discriminator, Tag
 
 from l2o.config import check_positive, frozen_config
 from optimizees import Family, Task, TaskName
@@ -110,9 +112,26 @@ class FamilyConfig:
         return f"family of {self.members} ({kinds}), seed {self.seed}"
 
 
-SingleTaskConfig: TypeAlias = TaskConfig | FactoryConfig | GivenTaskConfig
+def _kind(values: object) -> object:
+    """Return which kind of task some values describe; named ones need not say."""
+    if isinstance(values, Mapping):
+        return values.get("kind", "named")
+    return getattr(values, "kind", None)
+
+
+_Named: TypeAlias = Annotated[TaskConfig, Tag("named")]
+_Factory: TypeAlias = Annotated[FactoryConfig, Tag("factory")]
+_Given: TypeAlias = Annotated[GivenTaskConfig, Tag("given")]
+_Family: TypeAlias = Annotated[FamilyConfig, Tag("family")]
+
+SingleTaskConfig: TypeAlias = Annotated[
+    _Named | _Factory | _Given, Discriminator(_kind)
+]
 """One task, which can be validated on."""
-AnyTaskConfig: TypeAlias = SingleTaskConfig | FamilyConfig
+AnyTaskConfig: TypeAlias = Annotated[
+    _Named | _Factory | _Given | _Family, Discriminator(_kind)
+]
+"""One task, or a family of them."""
 
 
 def call_factory(factory: str, device: torch.device) -> Task:

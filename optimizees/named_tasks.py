@@ -34,7 +34,7 @@ HeldOutTask: TypeAlias = Literal[
     "digits-mlp", "fashion-autoencoder", "text-gpt", "cifar-resnet", "cifar-vit"
 ]
 """Networks, and partly data, that no shipped rule was trained on."""
-TaskName: TypeAlias = PaperTask | HeldOutTask | Literal["fashion-mlp"]
+TaskName: TypeAlias = Literal[PaperTask, HeldOutTask, "fashion-mlp"]
 """Every named task; fashion-mlp is small, for tests and first experiments."""
 
 DataChoice: TypeAlias = Literal["auto", "full", "embedded"]

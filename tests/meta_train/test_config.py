@@ -181,13 +181,14 @@ class TestValues:
             ),
             ({"seed": "pony"}, "seed: Input should be a valid integer"),
             (
-                {"tasks": [{"image_size": 8}]},
-                r"tasks\.0\.TaskConfig\.image_size: Input should",
+                {"tasks": [{"image_size": 0}]},
+                r"TaskConfig image_size must be above zero",
             ),
             (
                 {"tasks": [{"name": "pony"}]},
-                r"tasks\.0\.TaskConfig\.name: Input should",
+                r"tasks\.0\.named\.name: Input should be 'fashion-cnn'",
             ),
+            ({"tasks": [{"kind": "pony"}]}, r"tasks\.0: Input tag 'pony'.*'factory'"),
             ({"estimator": {"kind": "pony"}}, r"kind: Input should be 'one_step'"),
             ({"rule": {"net": {"kind": "ff", "width": -1}}}, "width=-1"),
             ({"unroll": [1, 2, 3]}, r"unroll"),

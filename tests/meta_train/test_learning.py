@@ -46,7 +46,7 @@ def loss_after_training(trainer):
     (found,) = validate(
         trainer.shelf.task(task),
         trainer.shelf.bound(task),
-        [trainer.shelf.held_out("validation", task)],
+        ["validation"],
         seeds=(7,),
         steps=20,
     )

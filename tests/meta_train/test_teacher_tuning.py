@@ -53,7 +53,7 @@ def test_each_problem_has_its_rate_found_once(tiny, tmp_path, monkeypatch):
     calls = []
 
     def fake(config, task, bound):
-        calls.append(task.data.images.shape[-1])
+        calls.append(task.batches(0).next().inputs.shape[-1])
         return replace(config, rates=(), matrix_rate=0.1 * len(calls))
 
     monkeypatch.setattr("meta_train.problems.tuned", fake)
