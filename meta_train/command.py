@@ -7,7 +7,7 @@ import torch
 import tyro
 
 from l2o.rule.checkpoint import load_rule
-from optimizees import build_task, load_fashion_mnist
+from optimizees import FunctionalTask, TaskName, load_task
 
 from .unroll import RuleOnGraph
 from .validation import validate as validation_of
@@ -60,18 +60,20 @@ def validate(
     seeds: tuple[int, ...] = (9001, 9002),
     steps: int = 1000,
     schedule: Literal["constant", "linear"] = "constant",
+    task: TaskName = "fashion-cnn",
     batch_size: int = 128,
     data: Literal["auto", "full", "embedded"] = "auto",
     threads: int = 1,
 ) -> None:
-    """Measure rules on the validation images, as meta-training selects them.
+    """Measure rules on validation data, as meta-training selects them.
 
     Args:
         rules: shipped rules, or paths of rule files.
         seeds: of initial weights and batches.
-        steps: of each run, on the paper's FashionMNIST network.
+        steps: of each run.
         schedule: multiplier of the updates: 1, or falling to 0 over a run.
-        batch_size: images per batch.
+        task: what is trained.
+        batch_size: examples per batch.
         data: which copy of FashionMNIST.
         threads: CPU threads.
     """
@@ -92,20 +94,20 @@ def validate(
             )
     torch.set_num_threads(threads)
     loaded = [load_rule(name) for name in rules]
-    train = load_fashion_mnist("train", source=data)
-    images = load_fashion_mnist("validation", source=data)
-    task = build_task("fashion-cnn", train, batch_size)
+    trained = FunctionalTask(load_task(task, batch_size=batch_size, data=data))
     for name, rule in zip(rules, loaded, strict=True):
         (result,) = validation_of(
-            task,
-            RuleOnGraph(rule, task, compile=False),
-            [images],
+            trained,
+            RuleOnGraph(rule, trained, compile=False),
+            ["validation"],
             seeds=seeds,
             steps=steps,
             is_annealed=schedule == "linear",
         )
+        metric = trained.task.metric
+        measured = "" if metric is None else f"{metric.name} {result.metric:.2%}, "
         print(
-            f"{name}: validation accuracy {result.accuracy:.2%}, loss "
-            f"{result.loss:.4f}, training loss {result.train_loss:.4f} "
-            f"(n = {len(seeds)}, {steps} steps, {images.source}; {schedule} multiplier)"
+            f"{name}: validation {measured}loss {result.loss:.4f}, training loss "
+            f"{result.train_loss:.4f} (n = {len(seeds)}, {steps} steps, "
+            f"{trained.task.source}; {schedule} multiplier)"
         )
