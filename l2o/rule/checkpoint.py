@@ -23,7 +23,12 @@ from l2o.rule_metadata import (
     unreadable,
 )
 
-from .config import RuleConfig, rule_config_from_values, rule_config_values
+from .config import (
+    RuleConfig,
+    check_savable,
+    rule_config_from_values,
+    rule_config_values,
+)
 from .rule import AbstractRule, Rule
 
 LICENSE = "MIT"
@@ -61,7 +66,8 @@ def save_rule(
 
     Raises:
         OSError: if the file cannot be written.
-        TypeError: if `rule` is no `Rule`, or the provenance holds other than JSON.
+        TypeError: if `rule` is no `Rule`, if its configuration has parts from outside
+            the library, or if the provenance holds other than JSON.
         ValueError: if a weight is not finite, or the licence is not one line.
 
     Example:
@@ -76,6 +82,7 @@ def save_rule(
             f"save_rule needs a Rule; got {type(rule).__name__}. Keep the state_dict() "
             "of a class of your own with torch.save."
         )
+    check_savable(rule.config)
     known = dict(provenance or {})
     theta = {
         name: weight.detach().cpu().contiguous()

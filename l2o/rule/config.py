@@ -1,5 +1,6 @@
 """Configuration of a rule: averages, directions, features, network, head."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from l2o.nets import (
     NGGNNConfig,
     NGTConfig,
 )
+from l2o.nets.net import BuildsNet
 
 from .directions import DIRECTIONS, AnyDirectionConfig, DirectionSet, WhitenedConfig
 from .features import AnyFeaturesConfig, LogSignFeaturesConfig, ScaleFreeFeaturesConfig
@@ -34,7 +36,7 @@ class RuleConfig:
         'nominal'
     """
 
-    net: NetConfig = field(default_factory=NGGNNConfig)
+    net: NetConfig | BuildsNet = field(default_factory=NGGNNConfig)
     """The learned network."""
     features: AnyFeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
     """What the network reads."""
@@ -127,6 +129,21 @@ PRESETS: dict[str, RuleConfig] = {
 def rule_config_values(config: RuleConfig) -> dict[str, Any]:
     """Return a rule's configuration as plain values, ready for JSON."""
     return config_values(config)
+
+
+def check_savable(config: RuleConfig) -> None:
+    """Raise TypeError unless rule files can name every part of a configuration."""
+    plain = json.loads(json.dumps(config_values(config), default=repr))
+    try:
+        is_same = rule_config_from_values(plain) == config
+    except ValueError:
+        is_same = False
+    if not is_same:
+        raise TypeError(
+            "save_rule needs a configuration whose parts rule files name; got "
+            f"{config}. Add the configuration of your part to its union (see "
+            "CONTRIBUTING.md), or keep the rule's state_dict() with torch.save."
+        )
 
 
 def rule_config_from_values(values: Mapping[str, Any]) -> RuleConfig:
