@@ -23,7 +23,7 @@ class _ReportOptions:
 
 
 def benchmark(arguments: Sequence[str]) -> int:
-    """Run `l2o benchmark NAME [options]`; return the exit status.
+    """Run a benchmark: append the rows that are missing.
 
     Args:
         arguments: what follows `l2o benchmark`. `--config FILE.yaml` reads options.
@@ -51,7 +51,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Run `l2o report NAME [--results FILE]`; return the exit status.
+    """Write the page of a benchmark from its rows, and print it.
 
     Prints the text and the names of the files that hold it and its picture.
 

@@ -218,7 +218,7 @@ class TestExploding:
         assert set(counts.values()) == {0}
 
 
-@pytest.mark.parametrize("name", ["ng-gnn", "ff"])
+@pytest.mark.parametrize("name", [pytest.param("ng-gnn", marks=pytest.mark.slow), "ff"])
 def test_no_shipped_rule_meets_the_net(name, sequential):
     """A noisy problem, from its first step on."""
     model = sequential(lambda: nn.Linear(6, 8), nn.ReLU, lambda: nn.Linear(8, 3))
