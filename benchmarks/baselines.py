@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from meta_train.schedules import cosine_factor
+from l2o.schedules import cosine_factor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Files: written whole or not at all, and text from them made safe to show."""
 
 import contextlib
+import io
 import json
 import os
+import pickle
 import stat
 import unicodedata
 from pathlib import Path
@@ -38,6 +40,38 @@ def write_whole(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values as one file, whole or not at all.
+
+    Args:
+        path: where to write.
+        state: what `torch.load(weights_only=True)` can read back.
+
+    Raises:
+        OSError: if there is no room or no permission; what was there survives.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return what `write_state` wrote, on the CPU; no code from the file runs.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is damaged.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({printable(error)})") from error
 
 
 def parse_json(text: str | bytes) -> Any:

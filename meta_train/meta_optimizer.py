@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from l2o.schedules import cosine_factor
+
 from .config import MetaTrainConfig
-from .schedules import cosine_factor
 
 
 def choose_trained(rule: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parameter]:

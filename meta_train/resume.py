@@ -1,13 +1,9 @@
 """Checkpoints of a meta-training run: written whole, read without pickle."""
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from l2o.files import write_whole
+from l2o.files import read_state, write_state
 
 
 def save_checkpoint(values: dict[str, Any], path: Path) -> None:
@@ -16,9 +12,7 @@ def save_checkpoint(values: dict[str, Any], path: Path) -> None:
     Raises:
         OSError: if there is no room.
     """
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    write_whole(path, buffer.getvalue())
+    write_state(path, values)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -34,9 +28,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "Start the run without --resume."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        return read_state(path)
+    except ValueError as error:
         raise ValueError(
-            f"--resume needs a whole checkpoint; got {path}, which cannot be read "
-            f"({error}). Delete it and start again."
+            f"--resume needs a whole checkpoint; got {error}. Delete it and start "
+            "again."
         ) from error

@@ -1,32 +1,40 @@
 """Teach a predictor the accuracies of networks, choose an epoch, test it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
+from typing_extensions import override
 
-from l2o.companion import NetworkBatch
-from meta_train.resume import load_checkpoint, save_checkpoint
-from meta_train.schedules import cosine_factor
+from l2o.companion import (
+    Epoch,
+    FitConfig,
+    NetworkBatch,
+    NetworkSet,
+    Scores,
+    Shares,
+    explained_variance,
+    fit,
+)
+from l2o.companion.fit import EVALUATED
+from l2o.config import check_positive, frozen_config
 
-from .data import Alike, Population, batches
-from .predictors import PredictorName, build_predictor, num_weights, parts
+from .data import Population
+from .predictors import PredictorName, build_predictor, num_weights, parts_of
 
 _NOISE = 0.1
 _DROPPED = 0.01
-_EVALUATION_BATCH = 64
+_PIECE = 4
+"""Networks of one run that stay together in a batch: one architecture costs less."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class LearningConfig:
     """How predictors are trained: the paper's settings, and how long."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     epochs: int = 10
     """Passes over the training networks, the same for every predictor."""
@@ -53,12 +61,13 @@ class LearningConfig:
     lose one weight in a hundred."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "long_epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"LearningConfig {name} must be at least 1; got "
-                    f"{getattr(self, name)}. Choose a positive number."
-                )
+        check_positive(
+            "LearningConfig",
+            epochs=self.epochs,
+            long_epochs=self.long_epochs,
+            patience=self.patience,
+            batch_size=self.batch_size,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,162 +108,76 @@ def learn(
         population: the networks.
         config: how it is trained.
         seed: decides its initial weights, batches and augmentation.
-        checkpoint: written after each epoch, and continued from if it is there.
+        checkpoint: written now and then, and continued from if it is there.
         announce: called with a line after each epoch.
 
     Returns:
         How it did.
     """
+    is_long = name == "stat-nn-long"
+    cut = parts_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        course = _Course(name, population, config, seed)
-        if checkpoint is not None and checkpoint.is_file():
-            course.load_state_dict(load_checkpoint(checkpoint))
-        while not course.is_over:
-            course.run_epoch()
-            if checkpoint is not None:
-                save_checkpoint(course.state_dict(), checkpoint)
-            if announce is not None:
-                last = course.history[-1]
-                announce(
-                    f"epoch {len(course.history)}: loss {last['loss']:.4f}, "
-                    f"validation tau {last['tau']:.3f}, R^2 {last['r2']:.3f}"
-                )
-        return course.test()
-
-
-class _Course:
-    """A predictor under training, with everything that a checkpoint holds."""
-
-    def __init__(
-        self,
-        name: PredictorName,
-        population: Population,
-        config: LearningConfig,
-        seed: int,
-    ) -> None:
-        self.name: PredictorName = name
-        self.population, self.config = population, config
-        graph = population.train[0].graph
-        self.model = build_predictor(name, population.name, graph)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+        graph = population.train.networks.stacks[0].graph
+        model = build_predictor(name, population.name, graph)
+    objective = Ranking(config.loss)
+    fitted = fit(
+        model,
+        population.train,
+        population.validation,
+        objective,
+        FitConfig(
+            epochs=config.long_epochs if is_long else config.epochs,
+            patience=config.patience if is_long else None,
+            batch_size=config.batch_size,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
-            amsgrad=True,
-        )
-        self.generator = torch.Generator().manual_seed(seed)
-        self.history: list[dict[str, float]] = []
-        self.best_epoch = 0
-        self.best: dict[str, Tensor] = {}
-        self.network_passes = 0
+            warmup_steps=0,
+            decay="none" if is_long else config.decay,
+            clip=config.clip_norm,
+        ),
+        seed=seed,
+        augment=augmented if config.augment else None,
+        piece=_PIECE,
+        standardise=False,
+        checkpoint=checkpoint,
+        part=cut.part,
+        one_architecture=cut.one_architecture,
+        report=announce,
+    )
+    tests = population.test.split(
+        cut.part or EVALUATED, one_architecture=cut.one_architecture
+    )
+    with torch.no_grad():
+        predicted = torch.cat([model(part.networks) for part in tests])
+    true = population.test.targets
+    return Learned(
+        num_weights=num_weights(model),
+        history=[_history(epoch) for epoch in fitted.epochs],
+        best_epoch=fitted.best_epoch,
+        tau=kendall_tau(predicted, true),
+        r2=explained_variance(predicted, true),
+        predicted=predicted.tolist(),
+        true=true.tolist(),
+        network_passes=fitted.network_passes,
+    )
 
-    @property
-    def is_over(self) -> bool:
-        """Whether there is no further epoch."""
-        epochs = len(self.history)
-        if self.name != "stat-nn-long":
-            return epochs >= self.config.epochs
-        waited = epochs - self.best_epoch
-        return epochs >= self.config.long_epochs or waited >= self.config.patience
 
-    def run_epoch(self) -> None:
-        """Train for one epoch; keep the weights if they are the best so far."""
-        self.model.train()
-        total, count = 0.0, 0
-        train, size = self.population.train, self.config.batch_size
-        for batch, accuracies in batches(train, size, self.generator):
-            self._set_rate()
-            total += self._step(batch, accuracies)
-            count += len(accuracies)
-            self.network_passes += len(accuracies)
-        predicted, true = self._predict(self.population.validation)
-        scores = {"tau": kendall_tau(predicted, true), "r2": r_squared(predicted, true)}
-        if not self.history or scores["tau"] > self.history[self.best_epoch - 1]["tau"]:
-            self.best_epoch = len(self.history) + 1
-            state = self.model.state_dict()
-            self.best = {name: value.clone() for name, value in state.items()}
-        self.history.append({"loss": total / count, **scores})
+class Ranking(Shares):
+    """Predict accuracies, selected by how well they order the networks."""
 
-    def test(self) -> Learned:
-        """Return how the best weights do on the test networks."""
-        self.model.load_state_dict(self.best)
-        predicted, true = self._predict(self.population.test)
-        return Learned(
-            num_weights=num_weights(self.model),
-            history=self.history,
-            best_epoch=self.best_epoch,
-            tau=kendall_tau(predicted, true),
-            r2=r_squared(predicted, true),
-            predicted=predicted.tolist(),
-            true=true.tolist(),
-            network_passes=self.network_passes,
-        )
+    @override
+    def scores(self, model: nn.Module, parts: Iterable[NetworkSet]) -> Scores:
+        answers = [(model(part.networks), part.targets) for part in parts]
+        predicted, true = map(torch.cat, zip(*answers, strict=True))
+        tau = kendall_tau(predicted, true)
+        return {"score": tau, "tau": tau, "r2": explained_variance(predicted, true)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what continues the training exactly here."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "global_generator": torch.get_rng_state(),
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "network_passes": self.network_passes,
-        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where another course stopped."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["global_generator"])
-        self.history = state["history"]
-        self.best_epoch, self.best = state["best_epoch"], state["best"]
-        self.network_passes = state["network_passes"]
-
-    def _set_rate(self) -> None:
-        """Let the learning rate fall with the share of networks that were shown."""
-        if self.config.decay == "none" or self.name == "stat-nn-long":
-            return
-        all_passes = self.config.epochs * sum(map(len, self.population.train))
-        factor = cosine_factor(self.network_passes, all_passes)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * factor
-
-    def _step(self, batch: NetworkBatch, accuracies: Float[Tensor, " B"]) -> float:
-        """Take one step; return the summed loss."""
-        if self.config.augment:
-            batch = augmented(batch, self.generator)
-        self.optimizer.zero_grad()
-        total, start = 0.0, 0
-        for part in parts(self.name, batch):
-            targets = accuracies[start : start + len(part)]
-            start += len(part)
-            logits = self.model.logits(part)
-            if self.config.loss == "bce":
-                loss = functional.binary_cross_entropy_with_logits(
-                    logits, targets, reduction="sum"
-                )
-            else:
-                loss = (logits.sigmoid() - targets).square().sum()
-            (loss / len(accuracies)).backward()
-            total += loss.item()
-        weights = self.model.parameters()
-        torch.nn.utils.clip_grad_norm_(weights, self.config.clip_norm)
-        self.optimizer.step()
-        return total
-
-    def _predict(self, groups: Sequence[Alike]) -> tuple[Tensor, Tensor]:
-        """Return predicted and true accuracies, in order."""
-        self.model.eval()
-        predicted, true = [], []
-        with torch.no_grad():
-            for batch, accuracies in batches(groups, _EVALUATION_BATCH):
-                predicted += [self.model(part) for part in parts(self.name, batch)]
-                true.append(accuracies)
-        return torch.cat(predicted), torch.cat(true)
+def _history(epoch: Epoch) -> dict[str, float]:
+    """Return what a row says of an epoch."""
+    scores = epoch.validation
+    return {"loss": epoch.train_loss, "tau": scores["tau"], "r2": scores["r2"]}
 
 
 def augmented(batch: NetworkBatch, generator: torch.Generator) -> NetworkBatch:
@@ -292,9 +215,3 @@ def kendall_tau(predicted: Float[Tensor, " N"], true: Float[Tensor, " N"]) -> fl
         return 0.0
     found: Any = kendalltau(predicted.numpy(), true.numpy())
     return float(found.statistic)
-
-
-def r_squared(predicted: Float[Tensor, " N"], true: Float[Tensor, " N"]) -> float:
-    """Return one minus the squared error over the variance of what is true."""
-    error = (predicted - true).square().sum()
-    return float(1 - error / (true - true.mean()).square().sum())

@@ -1,17 +1,13 @@
 """What predicts a network's accuracy from its weights, by name."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, assert_never
 
-import torch
 from torch import nn
 
 from l2o.companion import (
     CompanionConfig,
-    NetworkBatch,
     NetworkPredictor,
-    NetworkStack,
     park_predictor,
     zoo_predictor,
 )
@@ -32,9 +28,6 @@ PredictorName: TypeAlias = Literal[
     "ng-t-no-activations",
 ]
 Predictor: TypeAlias = NetworkPredictor | BaselinePredictor
-
-_GNN_PART = 16
-_TRANSFORMER_PART = 4
 
 
 def build_predictor(
@@ -74,30 +67,31 @@ def build_predictor(
             assert_never(name)
 
 
-def parts(name: PredictorName, batch: NetworkBatch) -> Iterator[NetworkBatch]:
-    """Yield a batch in pieces that fit a cache; results do not depend on them.
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """How a batch is cut, so that what is computed at a time fits a cache.
 
-    NG-T pads networks to the largest of a piece, so it gets one architecture at a time.
-
-    Args:
-        name: what will read them.
-        batch: the networks; those of a stack must stand side by side.
+    Results do not depend on it. NG-T pads networks to the largest of a part, so it gets
+    one architecture at a time.
     """
+
+    part: int | None = None
+    """Networks; None for whole batches."""
+    one_architecture: bool = False
+    """Whether a part holds one architecture only."""
+
+
+def parts_of(name: PredictorName) -> Parts:
+    """Return how batches are cut for a predictor."""
     match name:
         case "ng-gnn" | "ng-gnn-no-activations" | "ng-gnn-small":
-            yield from batch.split(_GNN_PART)
+            return Parts(part=16)
         case "ng-t" | "ng-t-no-activations" | "ng-t-small":
-            for stack in batch.stacks:
-                yield from _alone(stack).split(_TRANSFORMER_PART)
+            return Parts(part=4, one_architecture=True)
         case "stat-nn" | "stat-nn-long" | "nfn":
-            yield batch
+            return Parts()
         case _:
             assert_never(name)
-
-
-def _alone(stack: NetworkStack) -> NetworkBatch:
-    """Return one stack as a batch of its own."""
-    return NetworkBatch((replace(stack, positions=torch.arange(len(stack))),))
 
 
 def _config(

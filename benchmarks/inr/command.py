@@ -13,11 +13,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks.runs import RESULTS, Row, use_threads, write_rows
-from l2o.companion import stack_networks
+from l2o.companion import (
+    FitConfig,
+    Fitted,
+    NetworkBatch,
+    Scores,
+    evaluate,
+    fit,
+    stack_networks,
+)
 from meta_train.log import read_json_lines
 from meta_train.provenance import provenance
 from optimizees.siren import render_images
-from optimizees.zoo.inr_augmentations import AugmentationConfig
+from optimizees.zoo.inr_augmentations import AugmentationConfig, augment
 from optimizees.zoo.inr_set import InrSet
 
 from .data import DataConfig, Splits, load_splits
@@ -31,8 +39,7 @@ from .models import (
     build_editor,
     variants,
 )
-from .tasks import GRAPH, AbstractInrTask, Classification, Editing, Nothing, edit
-from .training import Outcome, Run, Say, TrainingConfig, finish
+from .tasks import CLASSIFICATION, EDITING, GRAPH, InrTask, Nothing, edit
 
 ROWS = RESULTS / "inr.jsonl"
 
@@ -75,7 +82,7 @@ class InrClassificationConfig:
     """Who competes, in order."""
     runs: RunsConfig = field(default_factory=RunsConfig)
     """In which variants, and how often."""
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: FitConfig = field(default_factory=FitConfig)
     """How they are trained."""
     with_augmentation: bool = True
     """Whether training networks are moved, made noisy and thinned out."""
@@ -103,8 +110,8 @@ class InrEditingConfig:
     """Editors, in order; Set NN cannot be one."""
     runs: RunsConfig = field(default_factory=RunsConfig)
     """Their variants and seeds."""
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(warmup_steps=10_000, clip=1.0)
+    training: FitConfig = field(
+        default_factory=lambda: FitConfig(warmup_steps=10_000, clip=1.0)
     )
     """How editors are trained."""
     sizes: Sizes = field(default_factory=lambda: Sizes(width=128))
@@ -199,88 +206,108 @@ def _run_trial(
     splits: Splits,
     key: str,
     name: str,
-    say: Say,
+    announce: Callable[[str], object],
 ) -> Row:
     """Train and test one network; return what its row says of that."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         task, model = _build(config, variant)
-    model.fit_statistics(stack_networks(GRAPH, splits.train.networks))
-    run = Run(
-        task,
-        model,
-        splits,
-        config.training,
-        augmentation=_augmentation(config),
-        part=variant.part,
-        seed=seed,
-    )
-    outcome = finish(run, config.runs.folder / f"{key}.pt", name, say)
-    say(f"{name}: {_summary(outcome)}")
+    test = task.read(splits.test)
+    checkpoint = config.runs.folder / f"{key}.pt"
+    try:
+        fitted = fit(
+            model,
+            task.read(splits.train),
+            task.read(splits.validation),
+            task.objective,
+            config.training,
+            seed=seed,
+            augment=_augment(_augmentation(config)),
+            part=variant.part,
+            curves={"test": test},
+            checkpoint=checkpoint,
+            report=lambda line: announce(f"{name}: {line}"),
+        )
+    except KeyboardInterrupt:
+        announce(f"{name}: interrupted; the next command continues {checkpoint}")
+        raise
+    found = evaluate(model, test, task.objective, part=variant.part)
+    announce(f"{name}: {_summary(fitted, found)}")
     row = {
         "label": variant.label,
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        **_measured(outcome, task),
+        **_measured(fitted, found, task.unit),
         "data_source": splits.train.source,
         "config": json.loads(json.dumps(_settings(config))),
         "provenance": provenance(),
     }
-    if isinstance(task, Editing):
-        row["nothing"] = task.evaluate(Nothing(), splits.test).loss
+    if task is EDITING:
+        row["nothing"] = evaluate(Nothing(), test, task.objective)["loss"]
         if seed == config.runs.seeds[0]:
-            row["examples"] = _examples(task, model, splits.test)
+            row["examples"] = _examples(model, splits.test)
     return row
 
 
-def _build(
-    config: InrConfig, variant: Variant
-) -> tuple[AbstractInrTask, Classifier | Editor]:
+def _augment(
+    config: AugmentationConfig | None,
+) -> Callable[[NetworkBatch, torch.Generator], NetworkBatch] | None:
+    """Return what varies training networks, if something does."""
+    if config is None:
+        return None
+
+    def varied(batch: NetworkBatch, generator: torch.Generator) -> NetworkBatch:
+        params = dict(sorted(batch.params.items()))  # the order of random numbers
+        return stack_networks(GRAPH, augment(params, config, generator))
+
+    return varied
+
+
+def _build(config: InrConfig, variant: Variant) -> tuple[InrTask, Classifier | Editor]:
     """Build what one run trains, and for what."""
     if isinstance(config, InrEditingConfig):
-        return Editing(), build_editor(variant, config.sizes, dropout=config.dropout)
-    return Classification(), build_classifier(
+        return EDITING, build_editor(variant, config.sizes, dropout=config.dropout)
+    return CLASSIFICATION, build_classifier(
         variant, config.sizes, dropout=config.dropout
     )
 
 
-def _measured(outcome: Outcome, task: AbstractInrTask) -> Row:
+def _measured(fitted: Fitted, test: Scores, unit: str) -> Row:
     """Return the numbers of a run, rounded to what is meaningful."""
-    best = outcome.epochs[outcome.best_epoch - 1]
+    best = fitted.epochs[fitted.best_epoch - 1].validation
     curves = {
-        "train_losses": [epoch.train_loss for epoch in outcome.epochs],
-        "validation_losses": [epoch.validation.loss for epoch in outcome.epochs],
-        "test_losses": [epoch.test_loss for epoch in outcome.epochs],
+        "train_losses": [epoch.train_loss for epoch in fitted.epochs],
+        "validation_losses": [epoch.validation["loss"] for epoch in fitted.epochs],
+        "test_losses": [epoch.curves["test"]["loss"] for epoch in fitted.epochs],
     }
     return {
-        "unit": task.unit,
-        "epochs": len(outcome.epochs),
-        "best_epoch": outcome.best_epoch,
-        "steps": outcome.steps,
-        "test_loss": outcome.test.loss,
-        "test_accuracy": outcome.test.accuracy,
-        "validation_loss": best.validation.loss,
-        "validation_accuracy": best.validation.accuracy,
+        "unit": unit,
+        "epochs": len(fitted.epochs),
+        "best_epoch": fitted.best_epoch,
+        "steps": fitted.steps,
+        "test_loss": test["loss"],
+        "test_accuracy": test.get("accuracy"),
+        "validation_loss": best["loss"],
+        "validation_accuracy": best.get("accuracy"),
         **{
             name: [float(f"{loss:.5g}") for loss in losses]
             for name, losses in curves.items()
         },
-        "seconds": round(sum(epoch.seconds for epoch in outcome.epochs), 1),
-        "networks_per_second": float(f"{outcome.networks_per_second:.4g}"),
+        "seconds": round(sum(epoch.seconds for epoch in fitted.epochs), 1),
+        "networks_per_second": float(f"{fitted.networks_per_second:.4g}"),
     }
 
 
-def _summary(outcome: Outcome) -> str:
+def _summary(fitted: Fitted, test: Scores) -> str:
     """Say in one line how a run went."""
-    test = outcome.test
-    accuracy = "" if test.accuracy is None else f", accuracy {test.accuracy:.2%}"
+    accuracy = f", accuracy {test['accuracy']:.2%}" if "accuracy" in test else ""
     return (
-        f"test loss {test.loss:.5f}{accuracy} after epoch {outcome.best_epoch} of "
-        f"{len(outcome.epochs)}, {outcome.networks_per_second:.0f} networks a second"
+        f"test loss {test['loss']:.5f}{accuracy} after epoch {fitted.best_epoch} of "
+        f"{len(fitted.epochs)}, {fitted.networks_per_second:.0f} networks a second"
     )
 
 
 @torch.no_grad()
-def _examples(task: Editing, model: nn.Module, test: InrSet) -> dict[str, list[str]]:
+def _examples(model: nn.Module, test: InrSet) -> dict[str, list[str]]:
     """Return images before, as edited and as wanted, as text."""
     model.eval()
     few = test.select(slice(0, _EXAMPLES), "the first")
@@ -288,7 +315,7 @@ def _examples(task: Editing, model: nn.Module, test: InrSet) -> dict[str, list[s
     images = {
         "input": render_images(few.networks),
         "prediction": render_images(edit(model, batch)),
-        "target": task.targets(few),
+        "target": EDITING.targets(few),
     }
     return {name: [_encode(image) for image in found] for name, found in images.items()}
 

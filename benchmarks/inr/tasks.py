@@ -1,7 +1,6 @@
 """What networks on networks are trained for: naming a class, editing an image."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,107 +9,67 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from l2o.companion import NetworkBatch, layered_graph, stack_networks
+from l2o.companion import (
+    AbstractObjective,
+    Classification,
+    NetworkBatch,
+    NetworkSet,
+    layered_graph,
+    stack_networks,
+)
 from optimizees.siren import render_images, siren_shapes
 from optimizees.zoo.inr_set import InrSet
 
 GRAPH = layered_graph(siren_shapes(), activations=("sin", "sin"))
 """The neural graph of every network here."""
-EVALUATED = 100
-"""Networks that are evaluated at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """How good a network is on a set."""
+class InrTask:
+    """What a network on SIRENs, each of which is an image, is trained for."""
 
-    loss: float
-    """Mean loss, in the unit of the task."""
-    score: float
-    """What selects: more is better."""
-    accuracy: float | None
-    """Share of the networks whose class is named; None where there are no classes."""
-
-
-class AbstractInrTask(ABC):
-    """A loss on batches of networks, each of which is an image."""
-
+    objective: AbstractObjective
+    """The loss."""
     unit: str
     """Of the loss."""
+    targets: Callable[[InrSet], Tensor]
+    """What is wanted of each network, with a leading axis N."""
 
-    @abstractmethod
-    def losses(
-        self, model: nn.Module, batch: NetworkBatch, wanted: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the loss of each network, and whether its class was named.
-
-        Args:
-            model: what is trained.
-            batch: networks.
-            wanted: what `targets` gave for them.
-        """
-
-    @abstractmethod
-    def targets(self, data: InrSet) -> Tensor:
-        """Return what is wanted of each network, with a leading axis N."""
-
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, data: InrSet) -> Measure:
-        """Measure a model on a set, without dropout and without augmentation."""
-        was_training = model.training
-        model.eval()
-        losses, hits = [], []
-        for batch, wanted in in_parts(data.networks, self.targets(data), EVALUATED):
-            loss, hit = self.losses(model, batch, wanted)
-            losses.append(loss)
-            if hit is not None:
-                hits.append(hit)
-        model.train(was_training)
-        loss = float(torch.cat(losses).double().mean())
-        if not hits:
-            return Measure(loss=loss, score=-loss, accuracy=None)
-        accuracy = float(torch.cat(hits).double().mean())
-        return Measure(loss=loss, score=accuracy, accuracy=accuracy)
+    def read(self, data: InrSet) -> NetworkSet:
+        """Return the networks of a set with their targets."""
+        return NetworkSet(stack_networks(GRAPH, data.networks), self.targets(data))
 
 
-class Classification(AbstractInrTask):
-    """Name the class of the image that a network stands for."""
-
-    unit = "nats"
+class Editing(AbstractObjective):
+    """Change a network so that its image becomes another."""
 
     @override
-    def targets(self, data: InrSet) -> Tensor:
-        return data.labels
-
-    @override
-    def losses(
-        self, model: nn.Module, batch: NetworkBatch, wanted: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        logits = model(batch)
-        loss = functional.cross_entropy(logits, wanted, reduction="none")
-        return loss, logits.argmax(1) == wanted
+    def losses(self, model: nn.Module, batch: NetworkBatch, targets: Tensor) -> Tensor:
+        return (render_images(edit(model, batch)) - targets).square().mean((1, 2))
 
 
-class Editing(AbstractInrTask):
-    """Change a network so that the lines of its image grow by a pixel on each side."""
+def dilated_images(data: InrSet) -> Float[Tensor, "N H W"]:
+    """Return the images with lines that are a pixel wider on each side.
 
-    unit = "mean squared error"
+    Raises:
+        ValueError: if the images are not there.
+    """
+    if data.images is None:
+        raise ValueError(
+            "inr-editing needs the images that networks were fitted to; got none "
+            f"with {data.source}. Use what `l2o data siren-fits` makes."
+        )
+    return dilate(data.images / 255)
 
-    @override
-    def targets(self, data: InrSet) -> Tensor:
-        if data.images is None:
-            raise ValueError(
-                "inr-editing needs the images that networks were fitted to; got none "
-                f"with {data.source}. Use what `l2o data siren-fits` makes."
-            )
-        return dilate(data.images / 255)
 
-    @override
-    def losses(
-        self, model: nn.Module, batch: NetworkBatch, wanted: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        shown = render_images(edit(model, batch))
-        return (shown - wanted).square().mean((1, 2)), None
+CLASSIFICATION = InrTask(
+    objective=Classification(), unit="nats", targets=lambda data: data.labels
+)
+"""Name the class of the image that a network stands for."""
+EDITING = InrTask(
+    objective=Editing(), unit="mean squared error", targets=dilated_images
+)
+"""Change a network so that the lines of its image grow by a pixel on each side."""
 
 
 class Nothing(nn.Module):
@@ -137,17 +96,3 @@ def dilate(images: Float[Tensor, "N H W"]) -> Float[Tensor, "N H W"]:
         images: grey values.
     """
     return functional.max_pool2d(images.unsqueeze(1), 3, 1, padding=1).squeeze(1)
-
-
-def in_parts(
-    networks: dict[str, Tensor], wanted: Tensor, size: int
-) -> Iterator[tuple[NetworkBatch, Tensor]]:
-    """Yield networks, as the graph networks take them, and what is wanted of them.
-
-    Args:
-        networks: parameters by name.
-        wanted: one entry a network.
-        size: networks a part.
-    """
-    batch = stack_networks(GRAPH, networks)
-    yield from zip(batch.split(size), wanted.split(size), strict=True)

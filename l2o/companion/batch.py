@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
+
+Rows: TypeAlias = int | slice | Sequence[int] | Tensor
+"""Which networks: one, a slice, numbers, or a mask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +48,8 @@ class NetworkBatch:
         >>> batch = stack_networks(graph, dict(zip(graph.shapes, weights)))
         >>> len(batch), [len(part) for part in batch.split(2)]
         (5, [2, 2, 1])
+        >>> len(batch[[3, 0]])
+        2
     """
 
     stacks: tuple[NetworkStack, ...]
@@ -102,21 +108,48 @@ class NetworkBatch:
                 "Pass a positive size."
             )
         for start in range(0, len(self), size):
-            yield self._between(start, start + size)
+            yield self[start : start + size]
 
-    def _between(self, start: int, stop: int) -> "NetworkBatch":
-        stacks = []
-        for stack in self.stacks:
-            if len(self.stacks) == 1:
-                rows: slice | Tensor = slice(start, stop)
-            else:
-                inside = (stack.positions >= start) & (stack.positions < stop)
-                rows = inside.nonzero()[:, 0]
-            positions = stack.positions[rows] - start
-            if len(positions):
-                params = {name: value[rows] for name, value in stack.params.items()}
-                stacks.append(NetworkStack(stack.graph, params, positions))
-        return NetworkBatch(tuple(stacks))
+    def __getitem__(self, rows: Rows) -> "NetworkBatch":
+        """Return some of the networks, in the given order.
+
+        A slice of networks of one architecture shares their memory; all else is copied.
+
+        Args:
+            rows: a number, for a batch of one network; a slice; numbers; or a mask.
+
+        Raises:
+            IndexError: if a network is not there.
+            ValueError: if no network is left.
+        """
+        device = self.stacks[0].positions.device
+        every = torch.arange(len(self), device=device)
+        if isinstance(rows, int):
+            chosen = every[rows].reshape(1)
+        else:
+            index = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+            chosen = every[index if isinstance(index, slice) else index.to(device)]
+        if not len(chosen):
+            raise ValueError(
+                f"NetworkBatch needs at least one network; got {rows!r} of {len(self)}."
+                " Choose some of them."
+            )
+        if len(self.stacks) == 1:
+            (stack,) = self.stacks
+            own = rows if isinstance(rows, slice) else chosen
+            return NetworkBatch((_chosen(stack, own, every[: len(chosen)]),))
+        owner, row = every.new_empty(len(self)), every.new_empty(len(self))
+        for number, stack in enumerate(self.stacks):
+            owner[stack.positions] = number
+            row[stack.positions] = every[: len(stack)]
+        owner, row = owner[chosen], row[chosen]
+        alike: dict[int, list[NetworkStack]] = {}
+        first_seen = dict.fromkeys(owner.tolist())
+        for number in first_seen:
+            positions = (owner == number).nonzero()[:, 0]
+            part = _chosen(self.stacks[number], row[positions], positions)
+            alike.setdefault(id(part.graph), []).append(part)
+        return NetworkBatch(tuple(map(_joined, alike.values())))
 
     def _only(self) -> NetworkStack:
         if len(self.stacks) != 1:
@@ -126,6 +159,26 @@ class NetworkBatch:
                 "batch.stacks."
             )
         return self.stacks[0]
+
+
+def _chosen(
+    stack: NetworkStack, rows: slice | Tensor, positions: Tensor
+) -> NetworkStack:
+    """Return some rows of a stack, at other positions."""
+    params = {name: value[rows] for name, value in stack.params.items()}
+    return NetworkStack(stack.graph, params, positions)
+
+
+def _joined(stacks: list[NetworkStack]) -> NetworkStack:
+    """Return stacks of one architecture as one."""
+    if len(stacks) == 1:
+        return stacks[0]
+    params = {
+        name: torch.cat([stack.params[name] for stack in stacks])
+        for name in stacks[0].params
+    }
+    positions = torch.cat([stack.positions for stack in stacks])
+    return NetworkStack(stacks[0].graph, params, positions)
 
 
 def stack_networks(graph: NeuralGraph, params: Mapping[str, Tensor]) -> NetworkBatch:

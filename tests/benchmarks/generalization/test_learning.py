@@ -5,15 +5,14 @@ import pytest
 import torch
 
 from benchmarks.generalization import learning
-from benchmarks.generalization.data import batches
 from benchmarks.generalization.learning import (
     LearningConfig,
     augmented,
     kendall_tau,
     learn,
-    r_squared,
 )
-from benchmarks.generalization.predictors import build_predictor, num_weights, parts
+from benchmarks.generalization.predictors import build_predictor, num_weights, parts_of
+from l2o.companion import explained_variance
 
 CONFIG = LearningConfig(epochs=2, batch_size=8)
 
@@ -29,23 +28,28 @@ class TestPredictors:
         ],
     )
     def test_the_published_sizes(self, name, population, size, park, zoo):
-        graph = (park if population == "park" else zoo).train[0].graph
+        data = (park if population == "park" else zoo).train
+        graph = data.networks.stacks[0].graph
         assert num_weights(build_predictor(name, population, graph)) == size
 
     @pytest.mark.parametrize("name", ["ng-gnn", "ng-t", "stat-nn"])
     def test_parts_give_what_the_whole_gives(self, name, park):
         torch.manual_seed(0)
-        model = build_predictor(name, "park", park.train[0].graph).eval()
-        for batch, _ in batches(park.train, 30):
-            pieces = torch.cat([model.logits(part) for part in parts(name, batch)])
-            torch.testing.assert_close(pieces, model.logits(batch), rtol=0, atol=1e-5)
+        model = build_predictor(
+            name, "park", park.train.networks.stacks[0].graph
+        ).eval()
+        cut = parts_of(name)
+        parts = park.train.split(cut.part or 30, one_architecture=cut.one_architecture)
+        pieces = torch.cat([model.logits(part.networks) for part in parts])
+        whole = model.logits(park.train.networks)
+        torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-5)
 
     def test_nfn_reads_one_architecture(self, park):
         with pytest.raises(ValueError, match="Leave it out, or choose the zoo"):
-            build_predictor("nfn", "park", park.train[0].graph)
+            build_predictor("nfn", "park", park.train.networks.stacks[0].graph)
 
     def test_without_activations_there_is_less_to_learn(self, park):
-        graph = park.train[0].graph
+        graph = park.train.networks.stacks[0].graph
         whole, without = (
             num_weights(build_predictor(name, "park", graph))
             for name in ("ng-t", "ng-t-no-activations")
@@ -54,23 +58,16 @@ class TestPredictors:
 
 
 class TestLearning:
-    @pytest.mark.parametrize("name", ["ng-gnn", "stat-nn"])
-    def test_resuming_changes_nothing(self, name, park, tmp_path, monkeypatch):
-        whole = learn(name, park, CONFIG, seed=0)
-        path = tmp_path / "course.pt"
-        course = learning._Course
-        run_epoch = course.run_epoch
-
-        def stop_after_one(self):
-            if self.history:
-                raise KeyboardInterrupt
-            run_epoch(self)
-
-        monkeypatch.setattr(course, "run_epoch", stop_after_one)
-        with pytest.raises(KeyboardInterrupt):
-            learn(name, park, CONFIG, seed=0, checkpoint=path)
-        monkeypatch.setattr(course, "run_epoch", run_epoch)
-        assert learn(name, park, CONFIG, seed=0, checkpoint=path) == whole
+    def test_a_finished_run_is_continued_at_its_end(self, park, tmp_path):
+        path = tmp_path / "run.pt"
+        whole = learn("stat-nn", park, CONFIG, seed=0, checkpoint=path)
+        lines = []
+        again = learn(
+            "stat-nn", park, CONFIG, seed=0, checkpoint=path, announce=lines.append
+        )
+        assert again == whole
+        assert len(lines) == 1
+        assert lines[0].startswith("continues after")
 
     def test_the_seed_decides_and_the_global_generator_stays(self, park):
         state = torch.get_rng_state()
@@ -80,21 +77,12 @@ class TestLearning:
         assert first == again != other
         assert torch.equal(torch.get_rng_state(), state)
 
-    def test_validation_decides_and_the_test_is_read_once(self, park, monkeypatch):
+    def test_validation_decides_by_tau(self, park, monkeypatch):
         """The weights that are tested are those of the best epoch, not the last."""
-        course = learning._Course
-        predict, seen = course._predict, []
-
-        def watch(self, groups):
-            seen.append("test" if groups is park.test else "validation")
-            return predict(self, groups)
-
-        monkeypatch.setattr(course, "_predict", watch)
         taus = iter([0.1, 0.9, 0.5, 0.2])
         monkeypatch.setattr(learning, "kendall_tau", lambda *_: next(taus))
         config = replace(CONFIG, decay="none")
         found = learn("stat-nn", park, replace(config, epochs=3), seed=0)
-        assert seen == ["validation"] * 3 + ["test"]
         assert (found.best_epoch, found.tau) == (2, 0.2)
         taus = iter([0.1, 0.9, 0.5])
         short = learn("stat-nn", park, config, seed=0)
@@ -150,15 +138,16 @@ class TestLearning:
     @pytest.mark.parametrize("name", ["epochs", "long_epochs", "patience"])
     def test_counts_are_positive(self, name):
         counts: dict[str, Any] = {name: 0}
-        with pytest.raises(ValueError, match="Choose a positive number"):
+        with pytest.raises(ValueError, match="Choose a positive value"):
             LearningConfig(**counts)
 
 
 class TestAugmentation:
     def test_noise_and_lost_weights(self, park):
-        group = max(park.train, key=lambda one: one.graph.num_parameters)
-        ((batch, _),) = batches([group], 8, piece=8)
-        before = batch.stacks[0].params
+        stacks = park.train.networks.stacks
+        largest = max(stacks, key=lambda stack: stack.graph.num_parameters)
+        batch = park.train[largest.positions].networks
+        before = batch.params
         found = augmented(batch, torch.Generator().manual_seed(0)).stacks[0].params
         name = max(before, key=lambda key: before[key].numel())
         lost = (found[name] == 0).double().mean()
@@ -168,7 +157,7 @@ class TestAugmentation:
         assert float(moved / before[name].std()) == pytest.approx(0.1, rel=0.1)
 
     def test_the_networks_stay_as_they_are(self, park):
-        ((batch, _),) = batches(park.train[:1], 8, piece=8)
+        batch = park.train.networks[:3]
         copies = {k: v.clone() for k, v in batch.stacks[0].params.items()}
         augmented(batch, torch.Generator().manual_seed(0))
         for name, value in batch.stacks[0].params.items():
@@ -186,8 +175,9 @@ class TestScores:
     def test_one_answer_for_all_orders_nothing(self):
         assert kendall_tau(torch.ones(3), torch.tensor([0.1, 0.2, 0.3])) == 0.0
 
-    def test_r_squared_by_hand(self):
+    def test_explained_variance_by_hand(self):
         true = torch.tensor([0.0, 1.0, 2.0])
-        assert r_squared(true, true) == pytest.approx(1.0)
-        assert r_squared(torch.ones(3), true) == pytest.approx(0.0)
-        assert r_squared(torch.tensor([1.0, 1.0, 1.0]) + 1, true) == pytest.approx(-1.5)
+        ones = torch.ones(3)
+        assert explained_variance(true, true) == pytest.approx(1.0)
+        assert explained_variance(ones, true) == pytest.approx(0.0)
+        assert explained_variance(ones + 1, true) == pytest.approx(-1.5)

@@ -5,7 +5,7 @@ from benchmarks.inr import command
 from benchmarks.inr.command import InrClassificationConfig, InrEditingConfig, RunsConfig
 from benchmarks.inr.data import DataConfig, load_splits
 from benchmarks.inr.models import Sizes
-from benchmarks.inr.training import TrainingConfig
+from l2o.companion import FitConfig
 from optimizees.data.idx import write_idx
 
 DATA = DataConfig(name="embedded", train=20, validation=6, test=6)
@@ -68,7 +68,7 @@ def _small(kind, folder, changes):
         "data": DATA,
         "models": ("mlp",),
         "runs": RunsConfig(**{"probes": (0,), "seeds": (0,)} | runs, **places),
-        "training": TrainingConfig(epochs=2, batch_size=8, warmup_steps=3),
+        "training": FitConfig(epochs=2, batch_size=8, warmup_steps=3),
         "sizes": Sizes(width=8),
     }
     return kind(**usual | changes)

@@ -13,8 +13,8 @@ from benchmarks.inr.models import (
     variants,
 )
 from benchmarks.inr.report import report_inr
-from benchmarks.inr.training import TrainingConfig
 from l2o.cli import main
+from l2o.companion import FitConfig
 from meta_train.log import read_json_lines
 from optimizees.siren import render_images
 
@@ -120,7 +120,7 @@ def test_graph_networks_and_all_others_run_and_are_reported(classify, editing):
         "probes": (0, 4),
         "positions": (True, False),
         "data": DataConfig(name="embedded", train=4, validation=2, test=2),
-        "training": TrainingConfig(epochs=1, batch_size=4),
+        "training": FitConfig(epochs=1, batch_size=4),
     }
     run_inr(classify(models=(*everyone, "set_nn"), **both), print)
     config = editing(models=everyone, **both)

@@ -4,15 +4,14 @@ import pytest
 import torch
 
 from benchmarks.inr.tasks import (
+    CLASSIFICATION,
+    EDITING,
     GRAPH,
-    Classification,
-    Editing,
     Nothing,
     dilate,
     edit,
-    in_parts,
 )
-from l2o.companion import stack_networks
+from l2o.companion import evaluate, stack_networks
 from optimizees.siren import render_images
 
 
@@ -40,10 +39,10 @@ def test_growing_takes_the_highest_neighbour():
 def test_doing_nothing_shows_the_network_itself(splits):
     shown = render_images(splits.test.networks)
     wanted = dilate(splits.test.images / 255)
-    found = Editing().evaluate(Nothing(), splits.test)
-    assert found.loss == pytest.approx(float((shown - wanted).square().mean()))
-    assert found.score == -found.loss
-    assert found.accuracy is None
+    found = evaluate(Nothing(), EDITING.read(splits.test), EDITING.objective)
+    assert found["loss"] == pytest.approx(float((shown - wanted).square().mean()))
+    assert found["score"] == -found["loss"]
+    assert "accuracy" not in found
 
 
 def test_an_edit_is_added(splits):
@@ -56,47 +55,14 @@ def test_an_edit_is_added(splits):
         assert torch.equal(weight, splits.test.networks[name] + 0.5)
 
 
-def test_a_class_counts_if_it_is_named(splits):
-    class Knows(torch.nn.Module):
-        """Names the class of every network but the first."""
-
-        def forward(self, batch):
-            logits = 5 * torch.nn.functional.one_hot(splits.test.labels, 10).double()
-            logits[0] = -logits[0]
-            return logits
-
-    found = Classification().evaluate(Knows(), splits.test)
-    assert found.accuracy == found.score == pytest.approx(5 / 6)
-
-
-def test_evaluation_switches_dropout_off_and_on_again(splits):
-    model = torch.nn.Dropout(0.5)
-    seen = []
-
-    class Watch(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.dropout = model
-
-        def forward(self, batch):
-            seen.append(self.dropout.training)
-            return torch.zeros(len(batch), 10)
-
-    watch = Watch()
-    Classification().evaluate(watch, splits.test)
-    assert seen == [False]
-    assert watch.training
-
-
-def test_parts_are_in_order(splits):
-    parts = list(in_parts(splits.train.networks, splits.train.labels, 8))
-    assert [len(batch) for batch, _ in parts] == [8, 8, 4]
-    joined = torch.cat([batch.params["seq.1.weight"] for batch, _ in parts])
-    assert torch.equal(joined, splits.train.networks["seq.1.weight"])
-    assert torch.equal(torch.cat([wanted for _, wanted in parts]), splits.train.labels)
+def test_a_set_is_read_with_its_classes(splits):
+    data = CLASSIFICATION.read(splits.test)
+    assert torch.equal(data.targets, splits.test.labels)
+    for name, weight in data.networks.params.items():
+        assert torch.equal(weight, splits.test.networks[name])
 
 
 def test_editing_needs_images(splits):
     blind = dataclasses.replace(splits.test, images=None)
     with pytest.raises(ValueError, match="Use what `l2o data siren-fits` makes"):
-        Editing().targets(blind)
+        EDITING.read(blind)

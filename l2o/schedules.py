@@ -1,4 +1,4 @@
-"""How a step size rises and falls over a run."""
+"""Schedules of the step size over a run."""
 
 import math
 
