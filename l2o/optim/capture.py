@@ -1,110 +1,162 @@
-"""Finding the module behind `model.parameters()`, and its first forward pass.
+"""Finding the modules that an optimizer trains, and their first inputs.
 
-The generator that `nn.Module.parameters` returns still holds its module, so an
-optimizer that was built from it knows whom to watch. A hook on that module keeps the
-inputs of its first call and takes itself away; the trace runs from them when the
-optimizer first needs its graph. All references to the module are weak.
+Parameters reach an optimizer as lists, groups and chains that do not tell which module
+holds them. So between the construction of an optimizer and its first step, global
+hooks see every module call. The outermost modules that hold the parameters are the
+network; what they are first called with is kept, and the trace runs from it. The hooks
+leave as soon as all parameters are found, at the first step, and with the optimizer.
+References to modules are weak.
 """
 
 import contextlib
+import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from types import GeneratorType
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import maybe_current_level
+from torch.nn.modules import module as torch_module
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from l2o.graph import NeuralGraph
-from l2o.graph.trace import trace
+from l2o.graph.trace import trace, unwrapped
 
 from .distributed import unsharded
-
-_SOURCES = tuple(
-    method.__code__ for method in (nn.Module.parameters, nn.Module.named_parameters)
-)
+from .inputs import Inputs, Randomness, autocast, autocast_of, copied, is_ordinary
 
 # `torch.compiler.disable` without importing the compiler, which takes a second.
 _without_compiler = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
 _trace = cast(Callable[..., NeuralGraph], _without_compiler(trace))
 
 
-def owner_of(params: object) -> nn.Module | None:
-    """Return the module whose `parameters()` or `named_parameters()` this is.
+@dataclass(slots=True, eq=False)
+class _Call:
+    """The first call of an outermost module."""
 
-    Groups and `filter` objects are looked into. The generator is not advanced.
+    module: "weakref.ref[nn.Module]"
+    held: frozenset[int]
+    """`id` of each of the optimizer's parameters that the module holds."""
+    inputs: Inputs
+    autocast: tuple[str, torch.dtype] | None
+    randomness: Randomness
+    outputs: "list[weakref.ref[Tensor]] | None" = None
+    """The tensors that it returned; None until it returns."""
 
-    Returns:
-        The module; None if there is none, or not one for all groups.
 
-    Example:
-        >>> model = nn.Linear(2, 1)
-        >>> owner_of(model.parameters()) is model
-        True
-        >>> owner_of(list(model.parameters())) is None
-        True
-    """
-    if isinstance(params, filter):
-        params = params.__reduce__()[1][1]
-    if isinstance(params, dict):
-        return owner_of(params.get("params"))
-    if isinstance(params, GeneratorType):
-        if params.gi_code not in _SOURCES or params.gi_frame is None:
-            return None
-        return params.gi_frame.f_locals["self"]
-    if isinstance(params, list | tuple) and all(isinstance(g, dict) for g in params):
-        owners = {id(owner): owner for owner in map(owner_of, params)}
-        return next(iter(owners.values())) if len(owners) == 1 else None
-    return None
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Stands in kept inputs for a tensor that another call returned."""
+
+    call: _Call
+    index: int
+    value: Tensor
 
 
 class Capture:
-    """Waits for the first forward pass of a module."""
+    """Watches module calls until the modules that hold some tensors have run."""
 
-    def __init__(self, model: nn.Module, *, waits: bool = True) -> None:
-        """Watch `model`; the hook leaves after one call, or with this object."""
-        self._model = weakref.ref(model)
-        self.title = type(model).__name__
-        """Name of the module's class."""
-        self.is_waiting = waits
-        """Whether the module has not run yet."""
-        self._has_warned = False
-        self._inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self._autocast: tuple[str, torch.dtype] | None = None
-        self._hook = _Hook(weakref.ref(self))
-        if not waits:
+    def __init__(
+        self, tensors: "weakref.WeakMethod[Callable[[], list[Tensor]]]"
+    ) -> None:
+        """Start watching.
+
+        Args:
+            tensors: returns the tensors whose modules are looked for. It is asked at
+                each call, since libraries may exchange an optimizer's parameters.
+        """
+        self._tensors = tensors
+        self._calls: list[_Call] = []
+        self.compiled: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] | None = None
+        """The last call that `torch.compile` saw: of nested calls, the outermost."""
+        self.is_fresh = False
+        """Whether a call was seen that `read` has not traced."""
+        self._leave = _watch_calls(self)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the hooks are still there."""
+        return self._leave.alive
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether a module of the tensors was called."""
+        self._take_compiled()
+        return bool(self._live())
+
+    @property
+    def title(self) -> str:
+        """Names of the modules' classes."""
+        names = [type(unwrapped(module)).__name__ for _, module in self._live()]
+        shown = names if len(names) < 4 else [*names[:2], f"{len(names) - 2} more"]
+        return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        self._leave()
+
+    def see(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Keep the inputs of a call if it is the outermost of its tensors."""
+        tensors = self._tensors()
+        if tensors is None or not is_ordinary((args, kwargs)):
             return
-        model.register_forward_pre_hook(self._hook, with_kwargs=True)
-        weakref.finalize(self, _remove, self._model, weakref.ref(self._hook))
+        wanted = {id(tensor) for tensor in tensors()}
+        held = frozenset(id(p) for p in module.parameters()) & wanted
+        if not held or any(held <= call.held for call in self._calls):
+            return
+        self._calls = [call for call in self._calls if not call.held <= held]
+        kind = next(module.parameters()).device
+        self._calls.append(
+            _Call(
+                weakref.ref(module),
+                held,
+                cast(Inputs, pytree.tree_map(self._kept, (args, kwargs))),
+                autocast_of(kind.type),
+                Randomness(kind),
+            )
+        )
+        self.is_fresh = True
+        if frozenset().union(*(call.held for call in self._calls)) == wanted:
+            self.close()
 
-    @property
-    def model(self) -> nn.Module | None:
-        """The module, None if it is gone."""
-        return self._model()
+    def note_outputs(self, module: nn.Module, outputs: object) -> None:
+        """Remember what a kept call returned: another may take it as input."""
+        for call in self._calls:
+            if call.outputs is None and call.module() is module:
+                leaves = pytree.tree_leaves(outputs)
+                call.outputs = [weakref.ref(x) for x in leaves if isinstance(x, Tensor)]
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the module has run and nobody has looked yet."""
-        return self._inputs is not None
+    def names(self) -> dict[int, str]:
+        """Return `id` of each tensor found to its name in its module.
 
-    def offer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Keep the inputs of a call."""
-        self._inputs = args, kwargs
-        self.is_waiting = False
-
-    def keep_autocast(self, kind: str, dtype: torch.dtype) -> None:
-        """Note that the call was made under autocast."""
-        self._autocast = kind, dtype
+        Names of several modules start with the names of their classes.
+        """
+        names: dict[int, str] = {}
+        live = self._live()
+        taken: dict[str, int] = {}
+        for call, module in live:
+            title = type(unwrapped(module)).__name__
+            taken[title] = taken.get(title, 0) + 1
+            number = f"#{taken[title]}" if taken[title] > 1 else ""
+            prefix = f"{title}{number}." if len(live) > 1 else ""
+            for name, param in unwrapped(module).named_parameters():
+                if id(param) in call.held:
+                    names.setdefault(id(param), prefix + name)
+        return names
 
     def read(
         self, parameters: Mapping[str, Tensor], check: Callable[[NeuralGraph], None]
     ) -> NeuralGraph | None:
-        """Return the graph of the call that was kept.
+        """Return the graph of the calls that were kept.
 
-        Whatever the module, the tracer or the check raises becomes one warning.
+        Whatever the modules, the tracer or the check raises becomes one warning.
 
         Args:
             parameters: names and tensors of the graph.
@@ -113,141 +165,171 @@ class Capture:
         Returns:
             The graph; None if there is none.
         """
-        model, inputs = self.model, self._inputs
-        self._inputs = None
-        if model is None or inputs is None:
+        self.is_fresh = False
+        calls = self._live()
+        if not calls:
             return None
-        self._hook.leave(model)
+        title = self.title
+        model, inputs = _joined(calls)
+        first = calls[0][0]
         try:
-            with self._again(), unsharded(model) as stand_ins:
+            with (
+                autocast(first.autocast),
+                first.randomness.again(),
+                unsharded(model) as stand_ins,
+            ):
                 named = {n: stand_ins.get(id(p), p) for n, p in parameters.items()}
                 graph = _trace(model, *inputs, parameters=named)
+            graph = replace(graph, source=f"trace of {title}")
             check(graph)
             return graph
         except Exception as error:
             # An optimizer must step whatever a model's code does in a second run.
             warnings.warn(
                 "NeuralGraphOpt could not trace the first forward pass of "
-                f"{self.title} ({type(error).__name__}: {error}). It goes on with the "
+                f"{title} ({type(error).__name__}: {error}). It goes on with the "
                 "graph that shapes prove; pass graph=l2o.neural_graph(model, inputs) "
                 "to see the whole error.",
                 stacklevel=6,
             )
             return None
 
-    @contextlib.contextmanager
-    def _again(self) -> Iterator[None]:
-        """Run under the autocast of the call."""
-        if self._autocast is None:
-            yield
+    def _live(self) -> list[tuple[_Call, nn.Module]]:
+        """Return the calls whose modules still exist."""
+        pairs = [(call, call.module()) for call in self._calls]
+        return [(call, module) for call, module in pairs if module is not None]
+
+    def _take_compiled(self) -> None:
+        """Keep the call that was seen while a module was compiled in place."""
+        seen, self.compiled = self.compiled, None
+        if seen is not None:
+            self.see(*seen)
+
+    def _kept(self, leaf: object) -> object:
+        """Return an input as the trace will need it; nobody else can change it."""
+        if not isinstance(leaf, Tensor):
+            return copied(leaf)
+        for call in self._calls:
+            for index, output in enumerate(call.outputs or ()):
+                if output() is leaf:
+                    return _Output(call, index, leaf.detach())
+        return leaf.detach()
+
+
+class _Together(nn.Module):
+    """Several modules as one: each runs on what it was called with.
+
+    A tensor that one of them returned and another took is passed on.
+    """
+
+    def __init__(self, calls: Sequence[_Call], modules: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+        self._calls = list(calls)
+
+    def forward(self, *inputs: Inputs) -> list[Any]:
+        """Return the outputs of all modules."""
+        outputs: list[Any] = []
+
+        def take(leaf: object) -> object:
+            if not isinstance(leaf, _Output):
+                return leaf
+            earlier = self._calls.index(leaf.call)
+            found = pytree.tree_leaves(outputs[earlier])
+            return [x for x in found if isinstance(x, Tensor)][leaf.index]
+
+        for module, own in zip(self.parts, inputs, strict=True):
+            args, kwargs = pytree.tree_map(take, own)
+            outputs.append(module(*args, **kwargs))
+        return outputs
+
+
+def _joined(calls: Sequence[tuple[_Call, nn.Module]]) -> tuple[nn.Module, Inputs]:
+    """Return one module, and its inputs, that make all the calls in turn."""
+    known = {id(call) for call, _ in calls}
+
+    def settle(leaf: object) -> object:
+        if isinstance(leaf, _Output) and id(leaf.call) not in known:
+            return leaf.value
+        return leaf
+
+    inputs = [cast(Inputs, pytree.tree_map(settle, c.inputs)) for c, _ in calls]
+    if len(calls) == 1:
+        return calls[0][1], inputs[0]
+    modules = [unwrapped(module) for _, module in calls]
+    return _Together([call for call, _ in calls], modules), (tuple(inputs), {})
+
+
+def _watch_calls(capture: Capture) -> "weakref.finalize[Any, Capture]":
+    """Let a capture see the module calls of this process; call the result to end it."""
+    reference = weakref.ref(capture)
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        seer = None if torch.compiler.is_compiling() else reference()
+        if seer is not None:
+            seer.see(module, args, _keywords_of_call())
+
+    def after(module: nn.Module, args: Any, kwargs: Any, outputs: object) -> None:
+        seer = reference()
+        if seer is None:
             return
-        kind, dtype = self._autocast
-        with torch.autocast(kind, dtype=dtype):
-            yield
-
-    def may_warn(self, graph: NeuralGraph) -> bool:
-        """Whether to say, once, that a step came before the first forward pass."""
-        warns = not self._has_warned and graph.placed_share < 1
-        self._has_warned = True
-        return warns
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Capture | None":
-        """Watch the copy of the module, if it was copied along."""
-        model = self.model
-        copied = None if model is None else memo.get(id(model))
-        return None if copied is None else Capture(copied, waits=self.is_waiting)
-
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        """Stay behind when the optimizer is pickled: the module may not come along."""
-        return _nothing, ()
-
-
-class _Hook:
-    """The hook itself. Copies of a module get hooks that do nothing but leave."""
-
-    def __init__(self, capture: "weakref.ref[Capture] | None") -> None:
-        self._capture = capture
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
         if torch.compiler.is_compiling():
-            # Inlined by the compiler, which may not see the hook go.
-            capture = None if self._capture is None else self._capture()
-            if capture is not None and capture.is_waiting:
-                capture.offer(args, kwargs)
-            return
-        capture = None if self._capture is None else self._capture()
-        if capture is not None and capture.is_waiting:
-            if _is_transformed(module):
-                return
-            self._keep(capture, module, args, kwargs)
-        self.leave(module)
+            seer.compiled = module, args, kwargs
+        else:
+            seer.note_outputs(module, outputs)
 
-    def _keep(
-        self,
-        capture: Capture,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        inputs = pytree.tree_map(_detached, (args, kwargs))
-        capture.offer(*inputs)
-        kind = next(module.parameters()).device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            capture.keep_autocast(kind, torch.get_autocast_dtype(kind))
-
-    def leave(self, module: nn.Module) -> None:
-        """Take the hook off a module."""
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if hook is self:
-                del module._forward_pre_hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Hook":
-        """Return a hook for a copy of the module, which no optimizer watches."""
-        return _Hook(None)
-
-    def __reduce__(self) -> tuple[type["_Hook"], tuple[None]]:
-        """Forget the optimizer."""
-        return _Hook, (None,)
+    handles = (
+        torch_module.register_module_forward_pre_hook(before),
+        torch_module.register_module_forward_hook(after, with_kwargs=True),
+    )
+    if not _watching:
+        warnings.filterwarnings("ignore", message=_OF_COMPILED, category=UserWarning)
+        _watching.append(warnings.filters[0])
+    _watching.append(handles)
+    return weakref.finalize(capture, _remove, handles)
 
 
-def watch(owner: nn.Module | None, tensors: Mapping[str, Tensor]) -> Capture | None:
-    """Wait for a module, if all the tensors are its own."""
-    if owner is None:
-        return None
-    own = {id(tensor) for tensor in owner.parameters()}
-    return Capture(owner) if all(id(t) in own for t in tensors.values()) else None
+_watching: list[Any] = []
+"""A warning filter, then the hooks of every capture; empty without a capture."""
+_OF_COMPILED = r"Using `torch\.compile\(module\)` when there are global hooks"
+"""What a compiled module says of every global hook; ours only looks."""
 
 
-def _remove(model: "weakref.ref[nn.Module]", hook: "weakref.ref[_Hook]") -> None:
-    """Take the hook off, when the optimizer is gone."""
-    module, item = model(), hook()
-    if module is not None and item is not None:
-        item.leave(module)
+def _remove(handles: tuple[RemovableHandle, RemovableHandle]) -> None:
+    """Take the hooks of one capture away, and with the last ones the filter."""
+    for handle in handles:
+        handle.remove()
+    _watching.remove(handles)
+    if len(_watching) == 1:
+        with contextlib.suppress(ValueError):
+            cast(list[Any], warnings.filters).remove(_watching[0])
+        _watching.clear()
 
 
-def _nothing() -> None:
-    """Stand for a capture that stayed behind."""
+def _keywords_of_call() -> dict[str, Any]:
+    """Return the keyword arguments of the module call that runs a global pre-hook.
+
+    torch passes them to the pre-hooks of a single module only.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != torch_module.__file__:
+        frame = frame.f_back
+    found = {} if frame is None else frame.f_locals.get("kwargs", {})
+    return dict(found)
 
 
-def _detached(value: object) -> object:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def _is_transformed(module: nn.Module) -> bool:
-    """Whether a call runs on other tensors than the module's own parameters."""
-    if maybe_current_level() is not None:
-        return True
-    return not all(isinstance(p, nn.Parameter) for p in module.parameters())
-
-
-def warn_of_no_pass(capture: Capture, graph: NeuralGraph, *, stacklevel: int) -> None:
-    """Say that the graph is poorer than it could be."""
+def warn_of_loose(graph: NeuralGraph, title: str, *, stacklevel: int) -> None:
+    """Say that much of the graph is unknown, and why."""
+    reasons = Counter(item.reason for item in graph.unplaced)
+    shown = "; ".join(
+        f"{reason} ({count} parameters)" for reason, count in reasons.most_common(3)
+    )
+    seen = f"after a call of {title}" if title else "without a call of a module"
     warnings.warn(
-        f"NeuralGraphOpt has seen no forward pass of {capture.title} before this step, "
-        f"so shapes alone tell its graph ({graph.placed_share:.0%} placed). Call the "
-        "model itself before `step`, or pass graph=l2o.neural_graph(model, inputs).",
+        "NeuralGraphOpt needs a place in the graph for most parameters; got "
+        f"{graph.placed_share:.0%} placed {seen}: {shown}. The others are updated "
+        "without neighbours. "
+        "Call the model itself before the first step, pass graph="
+        "l2o.neural_graph(model, inputs), or look at optimizer.graph.unplaced.",
         stacklevel=stacklevel,
     )

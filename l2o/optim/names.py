@@ -1,6 +1,7 @@
 """Which tensors a rule reads, and what they are called."""
 
 from collections.abc import Mapping, Sequence
+from types import GeneratorType
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,20 +28,62 @@ def have_names(groups: Sequence[dict[str, Any]]) -> bool:
     return bool(names) and len(set(names)) == len(names)
 
 
+def names_in(params: object) -> dict[int, str]:
+    """Return `id` of each tensor to its name, as far as the argument `params` tells.
+
+    The generator of `nn.Module.parameters` still holds its module and so its names.
+    Groups and `filter` objects are looked into; the generator is not advanced.
+
+    Returns:
+        The names; empty if there are none, or those of several modules.
+
+    Example:
+        >>> model = nn.Linear(2, 1)
+        >>> list(names_in(model.parameters()).values())
+        ['weight', 'bias']
+        >>> names_in(list(model.parameters()))
+        {}
+    """
+    owner = _owner_of(params)
+    named = () if owner is None else owner.named_parameters()
+    return {id(tensor): name for name, tensor in named}
+
+
+_SOURCES = tuple(
+    method.__code__ for method in (nn.Module.parameters, nn.Module.named_parameters)
+)
+
+
+def _owner_of(params: object) -> nn.Module | None:
+    """Return the module whose `parameters()` this is; None if there is not just one."""
+    if isinstance(params, filter):
+        params = params.__reduce__()[1][1]
+    if isinstance(params, dict):
+        return _owner_of(params.get("params"))
+    if isinstance(params, GeneratorType):
+        if params.gi_code not in _SOURCES or params.gi_frame is None:
+            return None
+        return params.gi_frame.f_locals["self"]
+    if isinstance(params, list | tuple) and all(isinstance(g, dict) for g in params):
+        owners = {id(owner): owner for owner in map(_owner_of, params)}
+        return next(iter(owners.values())) if len(owners) == 1 else None
+    return None
+
+
 def name_tensors(
     groups: Sequence[dict[str, Any]],
     model: nn.Module | None,
-    owner: nn.Module | None = None,
+    names: Mapping[int, str],
     known: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return every tensor that the rule reads; empty ones have nothing to read.
 
     Args:
         groups: the optimizer's.
-        model: who else's parameters are read, and under its names; None means the
-            groups' own, by the names that came with them, or else by their owner's, or
+        model: module whose other parameters are read too, under its names; None means
+            the groups' own, by the names that came with them, or else by `names`, or
             else by their places.
-        owner: a module that gives its names only.
+        names: `id` of a tensor to its name.
         known: names given before, which stay.
 
     Raises:
@@ -60,15 +103,20 @@ def name_tensors(
     elif have_names(groups):
         named = dict(zip(_given_names(groups), owned, strict=True))
     else:
-        names = {id(tensor): name for name, tensor in (known or {}).items()}
-        if owner is not None:
-            own = owner.named_parameters()
-            names |= {id(tensor): name for name, tensor in own}
-        places = {id(param): str(index) for index, param in enumerate(owned)}
-        if names:
-            places = {key: f"added.{place}" for key, place in places.items()}
-        named = {names.get(id(p), places[id(p)]): p for p in owned}
+        names = {**names, **{id(t): name for name, t in (known or {}).items()}}
+        places = [
+            f"added.{place}" if names else f"{place}" for place in range(len(owned))
+        ]
+        named = {}
+        for place, param in zip(places, owned, strict=True):
+            name = names.get(id(param), place)
+            named[place if name in named else name] = param
     return {name: tensor for name, tensor in named.items() if tensor.numel()}
+
+
+def is_place(name: str) -> bool:
+    """Whether `name_tensors` made this name from a parameter's place."""
+    return name.removeprefix("added.").isdigit()
 
 
 def _given_names(groups: Sequence[dict[str, Any]]) -> list[str]:

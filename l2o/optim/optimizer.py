@@ -1,10 +1,11 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from l2o.rule.safety import SafetyConfig
 from l2o.rule.state import State
 from l2o.rule.step import Hyper, complete_state
 
-from .capture import owner_of, warn_of_no_pass, watch
+from .capture import Capture, warn_of_loose
 from .checks import (
     BETAS,
     check_device,
@@ -35,18 +36,22 @@ from .checks import (
 from .diagnostics import Diagnostics, Tally
 from .distributed import gathered, is_sharded, spread_like
 from .in_place import step_in_place
-from .names import have_names, name_tensors, parameters_of
+from .names import is_place, name_tensors, names_in, parameters_of
 from .resume import wide_loading
 
 _SAFETY = SafetyConfig()
 
 _COPIED = (
-    *("defaults", "state", "param_groups", "rule", "_capture", "_device"),
-    *("_given_graph", "_graph", "_has_warned", "_is_compiled", "_is_ready"),
-    *("_model", "_names", "_owns_rule", "_safety", "_state_dtype"),
-    *("_structure_every", "_tally", "_tensors"),
+    *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
+    *("_graph", "_is_compiled", "_is_ready", "_model", "_names"),
+    *("_owns_rule", "_safety", "_said", "_state_dtype", "_structure_every"),
+    *("_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
+_WATCHES = "watches"
+"""Key of a copied optimizer for whether it has not seen its modules run."""
+_LEAST_PLACED = 0.8
+"""Share of the parameters below which an unknown place is worth a warning."""
 
 
 class NeuralGraphOpt(Optimizer):
@@ -116,10 +121,10 @@ class NeuralGraphOpt(Optimizer):
         structure_every: int = 1,
     ) -> None:
         check_settings(lr=lr, weight_decay=weight_decay)
-        owner = owner_of(params) if model is None else model
+        names = names_in(params)
         params = listed_params(params)
         self._model = model
-        self._capture = None
+        self._capture: Capture | None = None
         self._tensors: dict[str, Tensor] = {}
         self._given_graph = graph
         self._is_compiled = compile
@@ -128,7 +133,7 @@ class NeuralGraphOpt(Optimizer):
         self._structure_every = structure_every
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
-        self._has_warned = False
+        self._said: set[str] = set()
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -142,7 +147,7 @@ class NeuralGraphOpt(Optimizer):
         check_structure_every(structure_every, self.rule, is_compiled=compile)
         self._settle()
         self._write_rule_hash()
-        self._set_graph(owner)
+        self._set_graph(names)
         self._is_ready = True
 
     @property
@@ -163,7 +168,7 @@ class NeuralGraphOpt(Optimizer):
             check_group(self.param_groups[-1])
             if self._is_ready:
                 self._look()
-                self._set_graph(None if self._capture is None else self._capture.model)
+                self._set_graph({})
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -198,10 +203,10 @@ class NeuralGraphOpt(Optimizer):
             self._settle()
         if any(param.numel() and param not in self._names for param in moving):
             self._find_again()
-        grads, hyper, state = self._gather()
-        if not grads:
+        if not any(param in self._names for param in moving):
             return loss
         self._look(steps=True)
+        grads, hyper, state = self._gather()
         params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
         kind = self._device.type
         has_autocast = torch.amp.is_autocast_available(kind)
@@ -259,11 +264,18 @@ class NeuralGraphOpt(Optimizer):
         hang on it (a scheduler wraps `step`). The compiled step is made again.
         """
         self._look()
-        return {key: item for key, item in vars(self).items() if key in _COPIED}
+        copied = {key: item for key, item in vars(self).items() if key in _COPIED}
+        return {**copied, _WATCHES: self._capture is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a copy, or the groups and states of a checkpoint."""
-        super().__setstate__(state)
+        """Restore a copy, or the groups and states of a checkpoint.
+
+        A copy watches module calls by itself, if its original still did.
+        """
+        watches = state.get(_WATCHES)
+        super().__setstate__({key: v for key, v in state.items() if key != _WATCHES})
+        if watches is not None:
+            self._capture = Capture(WeakMethod(self._read_tensors)) if watches else None
         for group in self.param_groups:
             for name in ("maximize", "betas", "rule_hash"):  # newer than some files
                 group.setdefault(name, self.defaults[name])
@@ -295,8 +307,7 @@ class NeuralGraphOpt(Optimizer):
         hyper: dict[str, Hyper] = {}
         state: State = {}
         for group in self.param_groups:
-            if tuple(group["betas"]) != BETAS and not self._has_warned:
-                self._has_warned = True
+            if tuple(group["betas"]) != BETAS and self._is_new("betas"):
                 warn_of_betas(group["betas"])
             lr = group["lr"]
             if isinstance(lr, Tensor):
@@ -342,16 +353,16 @@ class NeuralGraphOpt(Optimizer):
         for group in (self.defaults, *self.param_groups):
             group["rule_hash"] = number
 
-    def _set_graph(self, owner: nn.Module | None) -> None:
-        """Name every tensor, find what shapes tell, and wait for the owner to run."""
+    def _set_graph(self, names: Mapping[int, str]) -> None:
+        """Name every tensor, find what shapes prove, and watch for the modules."""
         before = self._tensors
-        tensors = name_tensors(self.param_groups, self._model, owner, before)
+        tensors = name_tensors(self.param_groups, self._model, names, before)
         for name, tensor in tensors.items():
             check_device(name, tensor, self._device)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         if self._given_graph is None:
-            is_named = owner is not None or have_names(self.param_groups)
             known = self._graph if before else None
+            is_named = not all(map(is_place, shapes))
             graph = graph_so_far(shapes, known, is_named=is_named)
         elif self._given_graph.shapes == shapes:
             graph = self._given_graph
@@ -363,12 +374,23 @@ class NeuralGraphOpt(Optimizer):
             )
         if tensors:
             self.rule.check(graph)
-        self._capture = watch(owner, tensors) if self._given_graph is None else None
+        self._use(graph, tensors)
+        if self._given_graph is None:
+            self._capture = Capture(WeakMethod(self._read_tensors))
+
+    def _use(self, graph: NeuralGraph, tensors: dict[str, Tensor]) -> None:
+        """Read these tensors by this graph from now on."""
         self._graph = graph
         self._tensors = tensors
         self._names = {tensor: name for name, tensor in tensors.items()}
         self._tally = self._tally.renamed(tensors)
         self._prepare_step()
+
+    def _read_tensors(self) -> list[Tensor]:
+        """Return all tensors that the rule reads, as they are now."""
+        own = parameters_of(self.param_groups)
+        others = () if self._model is None else self._model.parameters()
+        return [tensor for tensor in dict.fromkeys((*own, *others)) if tensor.numel()]
 
     def _find_again(self) -> None:
         """Find the tensors anew, which somebody exchanged inside a group.
@@ -377,20 +399,55 @@ class NeuralGraphOpt(Optimizer):
         nothing and say nothing.
         """
         capture, self._tensors = self._capture, {}
-        self._set_graph(None if capture is None else capture.model)
-        if capture is not None and capture.is_ready:
+        self._set_graph({})
+        if capture is not None and capture.has_seen:
             self._capture = capture
 
     def _look(self, *, steps: bool = False) -> None:
-        """Take the traced graph once the model has run."""
+        """Take the traced graph once the modules have run; a step ends the watch.
+
+        Args:
+            steps: whether a step is about to be taken.
+        """
         capture = self._capture
         if capture is None:
             return
-        if capture.is_ready:
-            self._graph = capture.read(self._tensors, self.rule.check) or self._graph
-            self._prepare_step()
-        elif steps and capture.is_waiting and capture.may_warn(self._graph):
-            warn_of_no_pass(capture, self._graph, stacklevel=6)
+        has_seen = capture.has_seen
+        if has_seen and capture.is_fresh:
+            tensors = self._named_by(capture)
+            graph = capture.read(tensors, self.rule.check)
+            if graph is None:
+                self._said.add("loose")  # the warning of the failure says it
+                shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+                graph = graph_so_far(shapes, self._graph, is_named=True)
+            self._use(graph, tensors)
+        if steps:
+            capture.close()
+            self._capture = None
+            self._warn_of_loose(capture.title if has_seen else "")
+        elif has_seen and not capture.is_waiting:
+            self._capture = None
+
+    def _named_by(self, capture: Capture) -> dict[str, Tensor]:
+        """Return the tensors, those without names of their own under a capture's."""
+        known = {n: tensor for n, tensor in self._tensors.items() if not is_place(n)}
+        return name_tensors(self.param_groups, self._model, capture.names(), known)
+
+    def _warn_of_loose(self, title: str) -> None:
+        """Say once if much of the graph is unknown, where anything can be joined."""
+        maps = (isinstance(t, nn.Parameter) and t.ndim > 1 for t in self._names)
+        if (
+            any(maps)
+            and self._graph.placed_share < _LEAST_PLACED
+            and self._is_new("loose")
+        ):
+            warn_of_loose(self._graph, title, stacklevel=7)
+
+    def _is_new(self, warning: str) -> bool:
+        """Whether a warning was never given; it counts as given from now on."""
+        is_new = warning not in self._said
+        self._said.add(warning)
+        return is_new
 
     def _prepare_step(self) -> None:
         step = partial(

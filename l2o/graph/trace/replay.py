@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
+from .hooks import quiet_hooks
 from .labels import Labels
 from .mode import TraceMode
 from .tracer import Tracer
@@ -56,6 +57,7 @@ def _run(
     args, kwargs = pytree.tree_unflatten(copies, form)
     with (
         _untouched(model) as protect,
+        quiet_hooks(model),
         _plain_kernels(model),
         torch.no_grad(),
         TraceMode(tracer, protect),
