@@ -8,7 +8,6 @@ leave as soon as all parameters are found, at the first step, and with the optim
 References to modules are weak.
 """
 
-import contextlib
 import sys
 import warnings
 import weakref
@@ -282,28 +281,27 @@ def _watch_calls(capture: Capture) -> "weakref.finalize[Any, Capture]":
         torch_module.register_module_forward_pre_hook(before),
         torch_module.register_module_forward_hook(after, with_kwargs=True),
     )
-    if not _watching:
-        warnings.filterwarnings("ignore", message=_OF_COMPILED, category=UserWarning)
-        _watching.append(warnings.filters[0])
+    warnings.filterwarnings("ignore", message=_OF_COMPILED, category=UserWarning)
     _watching.append(handles)
-    return weakref.finalize(capture, _remove, handles)
+    return weakref.finalize(capture, _remove, handles, warnings.filters[0])
 
 
-_watching: list[Any] = []
-"""A warning filter, then the hooks of every capture; empty without a capture."""
+_watching: list[tuple[RemovableHandle, RemovableHandle]] = []
+"""The hooks of every capture."""
 _OF_COMPILED = r"Using `torch\.compile\(module\)` when there are global hooks"
 """What a compiled module says of every global hook; ours only looks."""
 
 
-def _remove(handles: tuple[RemovableHandle, RemovableHandle]) -> None:
+def _remove(handles: tuple[RemovableHandle, RemovableHandle], entry: object) -> None:
     """Take the hooks of one capture away, and with the last ones the filter."""
     for handle in handles:
         handle.remove()
+        # torch 2.13 forgets this one, and compiled modules then warn of a global hook.
+        torch_module._global_forward_hooks_with_kwargs.pop(handle.id, None)
     _watching.remove(handles)
-    if len(_watching) == 1:
-        with contextlib.suppress(ValueError):
-            cast(list[Any], warnings.filters).remove(_watching[0])
-        _watching.clear()
+    filters = cast(list[object], warnings.filters)
+    if not _watching and entry in filters:
+        filters.remove(entry)
 
 
 def _keywords_of_call() -> dict[str, Any]:

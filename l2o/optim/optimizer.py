@@ -70,9 +70,9 @@ class NeuralGraphOpt(Optimizer):
         maximize: whether to climb instead of descend.
         rule: the name of a shipped rule, the path of a rule file, or a rule. A rule
             object must lie on the parameters' device; it is shared, not copied.
-        model: the module that owns the parameters, which is found by itself where
-            `params` is `model.parameters()`. Its first forward pass is traced, and
-            that is the graph. Passed by name, its other parameters are read, too.
+        model: a module that owns the parameters; its other parameters are read, too.
+            Without it, the modules that hold the parameters are found when they are
+            first called. That forward pass is traced, and gives the graph.
         graph: the graph itself, over all of `params` by name ("0", "1", ... where
             they have none).
         compile: whether `torch.compile` fuses the step: a minute or more at the first
