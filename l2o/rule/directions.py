@@ -170,13 +170,14 @@ class _Whitened:
     has_unit_size = True
 
     def __init__(self, averages: Averages, group_rows: int) -> None:
+        self.averages = averages
         self.momentum = averages.adam_momentum
         self.group_rows = group_rows
 
     def prepare(
         self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
     ) -> Mapping[str, Tensor]:
-        return whiten_momenta(graph, grads, state, self.momentum, self.group_rows)
+        return whiten_momenta(graph, grads, state, self.averages, self.group_rows)
 
     def part(self, values: Values, root: Tensor, prepared: Tensor | None) -> Part:
         if prepared is not None:

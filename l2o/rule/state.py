@@ -143,3 +143,8 @@ def constant(values: Sequence[float], like: Tensor) -> Tensor:
 def column(values: tuple[float, ...], like: Tensor) -> Tensor:
     """Return `values` along a first axis that broadcasts against `like`."""
     return constant(values, like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 or wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

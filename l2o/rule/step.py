@@ -17,7 +17,7 @@ from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule, Params
 from .safety import Guard, SafetyConfig, StepReport
-from .state import ParameterState, State, averages_as
+from .state import ParameterState, State, averages_as, widened
 
 Compute: TypeAlias = Callable[
     [NeuralGraph, Mapping[str, Tensor], Mapping[str, Tensor], State], Params
@@ -337,11 +337,6 @@ def summands(
 def _times(values: Tensor, factor: float | Tensor) -> Tensor:
     """Return the product; the tensor itself where it would be the same."""
     return values if isinstance(factor, float) and factor == 1 else values * factor
-
-
-def widened(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def chosen(

@@ -13,7 +13,7 @@ from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import in_plain_eager, new_empty, product
 
-from .state import ADAM_DECAY, TINY, ParameterState, State
+from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, widened
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
@@ -162,7 +162,7 @@ def whiten_momenta(
     graph: NeuralGraph,
     grads: Mapping[str, Tensor],
     state: State,
-    momentum: int,
+    averages: Averages,
     group_rows: int = GROUP_ROWS,
 ) -> dict[str, Tensor]:
     """Return the whitened look ahead of every parameter that is a linear map.
@@ -171,29 +171,46 @@ def whiten_momenta(
     entries. So packed projections are whitened one by one, and the parts of a grouped
     convolution too; otherwise renumbering the neurons of one part would change all.
 
+    Whitening brings a momentum to unit size however small it has become. So that it
+    dies out where gradients do, each row and each column is multiplied by a gate: 1 as
+    long as its gradient, or its momentum of the shortest memory, has at least an eighth
+    of the size of the momentum that is whitened; eight times their ratio below that.
+
     Args:
         graph: the neural graph of the parameters.
         grads: name to gradient, for every parameter of the graph.
         state: name to state, after these gradients.
-        momentum: index of Adam's momentum, `Averages.adam_momentum`.
+        averages: what the state holds.
         group_rows: as for `whiten`.
 
     Returns:
         Name to `[*shape]`, for the parameters that `fan_ins` names.
     """
-    views = _matrix_views(graph)
-    matrices: dict[tuple[str, int], Tensor] = {}
-    for name in fan_ins(graph):
-        shape = graph.shapes[name]
-        ahead = look_ahead(grads[name], state[name], momentum)
-        for index, view in enumerate(views.get(name, ())):
-            piece = take_view(ahead, shape, view, lead=3).flatten(2)
-            matrices[name, index] = piece
-        if name not in views:
-            matrices[name, 0] = ahead.flatten(1)[None]
-    white = _whiten_all(matrices, group_rows)
-    found = {}
-    for name in fan_ins(graph):
+    number = averages.adam_momentum
+    fastest = averages.momentum_decays.index(min(averages.momentum_decays))
+    names = fan_ins(graph)
+
+    def momentum(index: int) -> dict[str, Tensor]:
+        return {name: state[name]["momenta"][index] for name in names}
+
+    recent = _sizes(graph, {name: grads[name] for name in names})
+    if fastest != number:
+        fast = _sizes(graph, momentum(fastest))
+        recent = {
+            key: [torch.maximum(*pair) for pair in zip(sizes, fast[key], strict=True)]
+            for key, sizes in recent.items()
+        }
+    past = _sizes(graph, momentum(number))
+    ahead = {name: look_ahead(grads[name], state[name], number) for name in names}
+    white = _whiten_all(_matrices(graph, ahead), group_rows)
+    for key, matrix in white.items():
+        for now, then in zip(recent[key], past[key], strict=True):
+            gate = ((64 * now + TINY) / (then + TINY)).clamp(max=1).sqrt()
+            gate = gate.to(matrix.dtype)
+            matrix = matrix.mul_(gate) if in_plain_eager() else matrix * gate
+        white[key] = matrix
+    views, found = _matrix_views(graph), {}
+    for name in names:
         shape = graph.shapes[name]
         if name in views:
             pieces = [
@@ -203,6 +220,34 @@ def whiten_momenta(
             found[name] = put_views(shape, pieces)
         else:
             found[name] = white[name, 0].reshape(shape)
+    return found
+
+
+def _matrices(
+    graph: NeuralGraph, tensors: Mapping[str, Tensor]
+) -> dict[tuple[str, int], Tensor]:
+    """Return the matrices of some parameters, each `[part, row, column]`."""
+    views, found = _matrix_views(graph), {}
+    for name, tensor in tensors.items():
+        for index, view in enumerate(views.get(name, ())):
+            piece = take_view(tensor, graph.shapes[name], view, lead=3)
+            found[name, index] = piece.flatten(2)
+        if name not in views:
+            found[name, 0] = tensor.flatten(1)[None]
+    return found
+
+
+def _sizes(
+    graph: NeuralGraph, tensors: Mapping[str, Tensor]
+) -> dict[tuple[str, int], list[Tensor]]:
+    """Return sums of squares of rows `[part, row, 1]` and columns `[part, 1, column]`.
+
+    They are in float32 or wider.
+    """
+    found = {}
+    for key, matrix in _matrices(graph, tensors).items():
+        squares = widened(matrix).square()
+        found[key] = [squares.sum(axis, keepdim=True) for axis in (-1, -2)]
     return found
 
 

@@ -205,7 +205,7 @@ class TestMomenta:
         }
         state = AVERAGES.advance(AVERAGES.init_state(grads), grads)
         ahead = {name: look_ahead(grads[name], state[name], 1) for name in grads}
-        return whiten_momenta(graph, grads, state, 1), ahead
+        return whiten_momenta(graph, grads, state, AVERAGES), ahead
 
     def test_one_matrix_a_layer_and_none_a_vector(self):
         graph = neural_graph(

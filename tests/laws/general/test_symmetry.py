@@ -147,7 +147,7 @@ class TestTheLawCanFail:
     def test_parts_whitened_as_one_matrix(
         self, compare, configs, random_rule, build_general, monkeypatch
     ):
-        def whiten_whole(graph, grads, state, momentum, group_rows):
+        def whiten_whole(graph, grads, state, averages, group_rows):
             return {
                 name: find_directions(grad, state[name]).steps[WHITENED]
                 for name, grad in grads.items()
