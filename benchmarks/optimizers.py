@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, assert_never
 
 import torch
@@ -10,7 +10,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt, Rule, load_rule, read_provenance
+from l2o.rule.build import AnyRule
 from l2o.rule.config import NominalHeadConfig, with_group_rows
+from l2o.rule.neuron_rule import NeuronRule
 from l2o.rule_metadata import rule_path
 
 from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
@@ -178,11 +180,14 @@ def identify(contender: Contender) -> dict[str, Any]:
             }
 
 
-def _rule_of(name: str, whitening_rows: int | None) -> str | Rule:
+def _rule_of(name: str, whitening_rows: int | None) -> str | AnyRule:
     """Return a rule by its name, or one that whitens by other groups."""
     if whitening_rows is None:
         return name
     known = load_rule(name)
-    rule = Rule(with_group_rows(known.config, whitening_rows))
+    if isinstance(known, NeuronRule):
+        rule = NeuronRule(replace(known.config, whitening_rows=whitening_rows))
+    else:
+        rule = Rule(with_group_rows(known.config, whitening_rows))
     rule.load_state_dict(known.state_dict())
     return rule

@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from .files import write_whole
+from .rule.build import AnyRule
 from .rule.checkpoint import LICENSE, load_rule, read_provenance, save_rule
 from .rule.model_card import model_card as model_card
-from .rule.rule import Rule
 
 RULE_FILE = "rule.safetensors"
 """The name of the rule's file in a folder or a repository."""
@@ -23,7 +23,7 @@ def from_pretrained(
     token: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
-) -> Rule:
+) -> AnyRule:
     """Return a rule that somebody shared.
 
     Only the one safetensors file is fetched and nothing in it is executed. An existing
@@ -103,7 +103,7 @@ def from_pretrained(
 
 
 def save_pretrained(
-    rule: Rule | str | Path,
+    rule: AnyRule | str | Path,
     folder: str | Path,
     *,
     provenance: Mapping[str, Any] | None = None,
@@ -136,7 +136,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     known: dict[str, Any] = {"license": LICENSE}
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, AnyRule):
         known = read_provenance(rule)
         rule = load_rule(rule)
     known |= dict(provenance or {})
@@ -150,7 +150,7 @@ def save_pretrained(
 
 
 def push_to_hub(
-    rule: Rule | str | Path,
+    rule: AnyRule | str | Path,
     repo_id: str,
     *,
     provenance: Mapping[str, Any] | None = None,

@@ -8,8 +8,9 @@ from typing import Literal
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from l2o import PRESETS, RuleConfig
+from l2o import PRESETS
 from l2o.config import check_not_negative, check_positive, config_values, frozen_config
+from l2o.rule.build import AnyRuleConfig
 
 from .estimator_config import EstimatorConfig, FirstOrderConfig
 from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
@@ -100,7 +101,7 @@ class MetaTrainConfig:
 
     name: str
     """Name of the run and of its folder."""
-    rule: str | RuleConfig = "default"
+    rule: str | AnyRuleConfig = "default"
     """The rule to train: a preset's name, or features, network and head."""
     seed: int = 0
     """Decides initial theta, inner problems, batches and replays."""
@@ -183,7 +184,7 @@ class MetaTrainConfig:
             )
 
     @property
-    def rule_config(self) -> RuleConfig:
+    def rule_config(self) -> AnyRuleConfig:
         """The rule as a record, presets looked up."""
         return PRESETS[self.rule] if isinstance(self.rule, str) else self.rule
 

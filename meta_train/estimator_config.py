@@ -61,6 +61,8 @@ class ImitationConfig:
     matrix_rate: float = 0.7
     """Root mean square of a linear map's update at the peak of the schedule, in the
     units that the head has for it."""
+    kernel_rate: float | None = None
+    """The same for kernels of convolutions; None is `matrix_rate`."""
     rates: tuple[float, ...] = ()
     """Factors of `matrix_rate` that the teacher tries on each problem before it is
     imitated there; it takes the one with the lowest loss. Empty: no trials."""
@@ -90,6 +92,8 @@ class ImitationConfig:
             decay_power=self.decay_power,
             trial_steps=self.trial_steps,
         )
+        if self.kernel_rate is not None:
+            check_not_negative("ImitationConfig", kernel_rate=self.kernel_rate)
         check_share("ImitationConfig", replay=self.replay)
         for rate in self.rates:
             check_positive("ImitationConfig", rates=rate)

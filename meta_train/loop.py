@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-from l2o import Rule
 from l2o.config import config_values
+from l2o.rule.build import AnyRule, build_rule
 from l2o.rule.checkpoint import load_rule, save_rule
 from optimizees import Task
 
@@ -250,7 +250,7 @@ class MetaTrainer:
         )
         return {name: getattr(self, name) for name in names}
 
-    def _initial_rule(self) -> Rule:
+    def _initial_rule(self) -> AnyRule:
         wanted = self.config.rule_config
         if self.config.init is not None:
             rule = load_rule(self.config.init)
@@ -263,7 +263,7 @@ class MetaTrainer:
             return rule
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.config.seed)
-            return Rule(wanted)
+            return build_rule(wanted)
 
     def _move_theta(self) -> tuple[float, bool]:
         """Clip, check and apply the meta-gradient; return its norm."""

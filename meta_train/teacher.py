@@ -12,8 +12,10 @@ from l2o.graph.linear_maps import fan_ins
 from l2o.nets.entries import at_owners
 from l2o.rule.directions import Directions, DirectionSet, WhitenedConfig
 from l2o.rule.head import NominalHeadConfig
+from l2o.rule.neuron_rule import NeuronRule
 from l2o.rule.rule import TILE_ENTRIES
-from l2o.rule.state import State
+from l2o.rule.state import Averages, State
+from l2o.rule.step import Compute
 from l2o.rule.tile_io import TileIO
 
 from .estimator_config import ImitationConfig
@@ -31,6 +33,8 @@ class Teacher(AbstractRule):
         units: what updates are multiples of, for every parameter of a graph; None for
             the nominal head's.
         directions: where the whitened momentum comes from; None for the default.
+        base: computes the directions in place of these, without size, unit or sign.
+        averages: what `base` reads, which is the teacher's state then.
 
     Reference:
         Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
@@ -45,6 +49,8 @@ class Teacher(AbstractRule):
         step_size: float = 0.01,
         units: Callable[[NeuralGraph], dict[str, float]] | None = None,
         directions: DirectionSet | None = None,
+        base: Compute | None = None,
+        averages: Averages | None = None,
     ) -> None:
         super().__init__()
         self.config = ImitationConfig() if config is None else config
@@ -52,7 +58,8 @@ class Teacher(AbstractRule):
         self.directions = DirectionSet((WhitenedConfig(),))
         if directions is not None:
             self.directions = directions.only("whitened")
-        self.averages = self.directions.averages
+        self.base = base
+        self.averages = self.directions.averages if averages is None else averages
         units = NominalHeadConfig().units if units is None else units
         self.head = _ScheduledHead(units, self.directions)
 
@@ -64,6 +71,8 @@ class Teacher(AbstractRule):
             step_size=rule.step_size,
             units=rule.units,
             directions=rule.directions,
+            base=rule.base if isinstance(rule, NeuronRule) else None,
+            averages=rule.averages,
         )
 
     @override
@@ -84,6 +93,15 @@ class Teacher(AbstractRule):
         state: State,
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`."""
+        if self.base is not None:
+            directions = self.base(graph, params, grads, state)
+            units, factors = self.units(graph), self._factors(graph)
+            return {
+                name: self._rate(state[name]["step"].to(item.dtype))
+                * (-units[name] * factors[name])
+                * item
+                for name, item in directions.items()
+            }
         some = next(iter(params.values()))
         is_whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
         tile_io = TileIO(
@@ -98,17 +116,33 @@ class Teacher(AbstractRule):
             cut=None if is_whole else TILE_ENTRIES,
             memory_limit=None if torch.is_grad_enabled() else 0,
         )
-        maps = fan_ins(graph)
+        factors = self._factors(graph)
         rows = []
         for name in graph.shapes:
             rate = self._rate(state[name]["step"].to(some.dtype))
-            is_map = name in maps
-            factor = self.config.matrix_rate if is_map else self.config.vector_rate
-            rows.append(torch.stack([rate, torch.full_like(rate, factor)]))
+            rows.append(torch.stack([rate, torch.full_like(rate, factors[name])]))
         table = torch.stack(rows)
         for tile in tile_io.tiles.owned:
             tile_io.write(tile, at_owners(table, tile))
         return tile_io.updates()
+
+    def _factors(self, graph: NeuralGraph) -> dict[str, float]:
+        """Return the peak rate of each parameter, in its units."""
+        config = self.config
+        kernel = config.kernel_rate
+        maps = fan_ins(graph)
+        found = {
+            name: config.matrix_rate if name in maps else config.vector_rate
+            for name in graph.shapes
+        }
+        if kernel is None:
+            return found
+        for block in graph.blocks:
+            call = block.operation
+            is_conv = call is not None and call.name.startswith("conv")
+            if is_conv and block.parameter in maps and not block.is_alias:
+                found[block.parameter] = kernel
+        return found
 
     def _rate(self, step: Tensor) -> Tensor:
         """Return the schedule at a step, times the step size."""

@@ -29,7 +29,14 @@ def tuned(
     if not config.rates:
         return config
     choices = [
-        replace(config, matrix_rate=factor * config.matrix_rate, rates=())
+        replace(
+            config,
+            matrix_rate=factor * config.matrix_rate,
+            kernel_rate=None
+            if config.kernel_rate is None
+            else factor * config.kernel_rate,
+            rates=(),
+        )
         for factor in config.rates
     ]
     return min(choices, key=lambda choice: _final_loss(choice, task, bound))

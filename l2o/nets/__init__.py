@@ -4,6 +4,7 @@ from .build import build_net as build_net
 from .config import FeedForwardConfig as FeedForwardConfig
 from .config import LSTMConfig as LSTMConfig
 from .config import NetConfig as NetConfig
+from .config import NeuronGNNConfig as NeuronGNNConfig
 from .config import NFNConfig as NFNConfig
 from .config import NGGNNConfig as NGGNNConfig
 from .config import NGTConfig as NGTConfig

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import check_not_negative, check_positive, frozen_config
 
 Activation: TypeAlias = Literal["relu", "silu"]
 
@@ -68,6 +68,25 @@ class NGGNNConfig:
         _check_width("NGGNNConfig", self.width)
         if self.kernel is not None:
             check_positive("NGGNNConfig", kernel=self.kernel)
+
+
+@frozen_config
+class NeuronGNNConfig:
+    """The graph network NG-GNN neuron by neuron, without a hidden state per entry."""
+
+    kind: Literal["neuron_gnn"] = "neuron_gnn"
+    width: int = 16
+    """Channels of the state of a neuron and of a matrix."""
+    message_width: int = 8
+    """Channels of a message through one edge channel."""
+    layers: int = 2
+    """Number of rounds of messages; 0 cuts the graph."""
+
+    def __post_init__(self) -> None:
+        check_positive(
+            "NeuronGNNConfig", width=self.width, message_width=self.message_width
+        )
+        check_not_negative("NeuronGNNConfig", layers=self.layers)
 
 
 @frozen_config

@@ -23,13 +23,15 @@ from l2o.rule_metadata import (
     unreadable,
 )
 
-from .config import (
-    RuleConfig,
-    check_savable,
-    rule_config_from_values,
-    rule_config_values,
+from .build import (
+    AnyRule,
+    AnyRuleConfig,
+    any_rule_config_from_values,
+    any_rule_config_values,
+    build_rule,
 )
-from .rule import AbstractRule, Rule
+from .config import RuleConfig, check_savable
+from .rule import AbstractRule
 
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
@@ -46,7 +48,7 @@ _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float
 
 
 def save_rule(
-    rule: Rule,
+    rule: AnyRule,
     path: str | Path,
     *,
     provenance: Mapping[str, Any] | None = None,
@@ -71,18 +73,19 @@ def save_rule(
         ValueError: if a weight is not finite, or the licence is not one line.
 
     Example:
-        >>> import tempfile
+        >>> import l2o, tempfile
         >>> path = Path(tempfile.mkdtemp()) / "mine.safetensors"
-        >>> save_rule(Rule(), path, provenance={"seed": 3})
+        >>> save_rule(l2o.Rule(), path, provenance={"seed": 3})
         >>> read_provenance(path)
         {'seed': 3, 'license': 'MIT'}
     """
-    if not isinstance(rule, Rule):
+    if not isinstance(rule, AnyRule):
         raise TypeError(
             f"save_rule needs a Rule; got {type(rule).__name__}. Keep the state_dict() "
             "of a class of your own with torch.save."
         )
-    check_savable(rule.config)
+    if isinstance(rule.config, RuleConfig):
+        check_savable(rule.config)
     known = dict(provenance or {})
     theta = {
         name: weight.detach().cpu().contiguous()
@@ -94,7 +97,7 @@ def save_rule(
     _check_finite("save_rule", theta, "the rule")
     metadata = {
         "format": FORMAT,
-        "config": json.dumps(rule_config_values(rule.config)),
+        "config": json.dumps(any_rule_config_values(rule.config)),
         "license": _checked_license(license or known.pop("license", LICENSE)),
     }
     known.pop("license", None)
@@ -109,7 +112,7 @@ def save_rule(
     write_whole(Path(path), save(theta, metadata))
 
 
-def load_rule(name_or_path: str | Path) -> Rule:
+def load_rule(name_or_path: str | Path) -> AnyRule:
     """Return a shipped rule by its name, or a rule from a file.
 
     Args:
@@ -216,7 +219,7 @@ def _read_theta(
 
 def _empty_rule(
     path: Path, description: str, found: Mapping[str, tuple[int, ...]]
-) -> Rule:
+) -> AnyRule:
     """Return the rule of a configuration, without weights, if the shapes are its own.
 
     Nothing is drawn or allocated.
@@ -225,10 +228,10 @@ def _empty_rule(
         values = parse_json(description)
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
-        config = rule_config_from_values(values)
+        config = any_rule_config_from_values(values)
         _check_counts(config, found)
         with torch.device("meta"):
-            rule = Rule(config)
+            rule = build_rule(config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(
             f"load_rule cannot understand the configuration in {path}: "
@@ -272,7 +275,7 @@ def _check_finite(caller: str, theta: Mapping[str, Tensor], owner: str) -> None:
             )
 
 
-def _check_counts(config: RuleConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_counts(config: AnyRuleConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise if a size asks for more than the file holds.
 
     Each layer has a tensor of its own, and each channel an entry in one of them.

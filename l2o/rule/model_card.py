@@ -6,8 +6,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from .build import AnyRule
 from .checkpoint import LICENSE
-from .rule import Rule
 
 _NOT_STATED = "Not stated."
 _NETWORKS = {
@@ -20,7 +20,7 @@ _NETWORKS = {
 
 
 def model_card(
-    rule: Rule,
+    rule: AnyRule,
     *,
     repo_id: str,
     filename: str = "rule.safetensors",

@@ -62,9 +62,58 @@ def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
 
 
-def _normed(wide: Tensor) -> Tensor:
-    """Return a matrix over the root of its sum of squares: none has a larger norm."""
-    return wide / (wide.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
+def orthogonalize(
+    matrix: Tensor,
+    least: Tensor,
+    *,
+    floor: float = 1.0,
+    steps: int = _STEPS,
+    group_rows: int = GROUP_ROWS,
+) -> tuple[Tensor, Tensor]:
+    """Return matrices with singular values near 1, and how much signal they had.
+
+    Args:
+        matrix: `[matrix, row, column]`; rows and columns of zeros stay zeros.
+        least: `[matrix, 1, 1]`, a norm. A matrix with a smaller one is taken as a part
+            of it, so that its small singular values are not pushed as far.
+        floor: share of the least norm below which signal counts as lacking.
+        steps: how often singular values are pushed.
+        group_rows: as for `whiten`.
+
+    Returns:
+        As `matrix`; and `[matrix, 1, 1]`, its norm over `floor` times the least one, at
+        most 1.
+    """
+    norm = (matrix.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
+    signal = (norm / (floor * least)).clamp(max=1)
+    is_tall = matrix.shape[-2] > matrix.shape[-1]
+    wide = matrix.mT if is_tall else matrix
+    num_groups = -(-wide.shape[-2] // group_rows)
+    if num_groups > 1:
+        grouped = _whitened_by_groups(wide, num_groups, steps - 1, least)
+        white = _pushed(grouped, 1)
+    else:
+        white = _pushed_together(wide / torch.maximum(norm, least), steps)
+    return white.mT if is_tall else white, signal
+
+
+def _pushed_together(wide: Tensor, steps: int) -> Tensor:
+    """Do as `_pushed` does, with three operations per step where matrices are small."""
+    is_large = math.prod(wide.shape[-2:]) > _SMALL
+    if is_large and wide.device.type == "cpu":
+        return _pushed(wide, steps)
+    first, second, third = _COEFFICIENTS
+    for _ in range(steps):
+        gram = wide @ wide.mT
+        factor = torch.baddbmm(gram, gram, gram, beta=second, alpha=third)
+        wide = torch.baddbmm(wide, factor, wide, beta=first)
+    return wide
+
+
+def _normed(wide: Tensor, least: Tensor | None = None) -> Tensor:
+    """Return a matrix over the root of its sum of squares, or over a larger norm."""
+    norm = (wide.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
+    return wide / (norm if least is None else torch.maximum(norm, least))
 
 
 def _pushed(wide: Tensor, steps: int) -> Tensor:
@@ -80,17 +129,28 @@ def _pushed(wide: Tensor, steps: int) -> Tensor:
     return wide
 
 
-def _whitened_by_groups(wide: Tensor, num_groups: int) -> Tensor:
+def _whitened_by_groups(
+    wide: Tensor,
+    num_groups: int,
+    steps: int = _STEPS - 1,
+    least: Tensor | None = None,
+) -> Tensor:
     """Return a wide matrix with rows at right angles to others of their group.
 
     Its norm is at most what `_pushed` makes of 1: groups at right angles to one another
     have that of each; equal ones, this many times as much before it is divided out.
     """
     if wide.ndim > 2:
-        return torch.stack([_whitened_by_groups(one, num_groups) for one in wide])
+        limits = [None] * len(wide) if least is None else list(least)
+        pairs = zip(wide, limits, strict=True)
+        return torch.stack(
+            [_whitened_by_groups(one, num_groups, steps, limit) for one, limit in pairs]
+        )
+    if least is not None:
+        least = least / math.sqrt(num_groups)
     order = wide.square().sum(-1).argsort(descending=True)
     groups = [order[start::num_groups] for start in range(num_groups)]
-    white = torch.cat([_pushed(_normed(wide[group]), _STEPS - 1) for group in groups])
+    white = torch.cat([_pushed(_normed(wide[group], least), steps) for group in groups])
     return white[torch.cat(groups).argsort()] / math.sqrt(num_groups)
 
 

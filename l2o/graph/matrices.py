@@ -1,0 +1,508 @@
+"""A graph as matrices: rows are targets, columns are sources, alike ones in stacks.
+
+Whatever a parameter holds, here it is a matrix. A linear map has a row per target and
+a column per source and cell; a tensor whose entries belong to single neurons (a bias, a
+norm's scale, a depthwise kernel, a table of positions) has a row per neuron and no
+neurons at its columns, and so has a lookup table, with a row per feature.
+
+Matrices that are alike lie in one *stack* and are computed together, so the number of
+operations does not grow with depth. Small ones are padded with zeros to a common size,
+which neither sums nor products of rows notice.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .caching import derived
+from .layout import put_views, take_view
+from .linear_maps import fan_ins
+from .neural_graph import NeuralGraph, Neurons, View, WeightBlock
+
+SMALL_ENTRIES = 2**15
+"""Matrices of at most so many entries are padded and put together."""
+
+_PADDED_ENTRIES = 2**16
+"""A small matrix may be padded to so many entries, whatever its own number."""
+
+_LEAST_STACK = 2**22
+"""Entries of a stack on an accelerator, or an eighth of all if these are more."""
+
+TIE_KINDS = ("residual", "gate", "dot", "move", "scale")
+"""Kinds of edges without a matrix; `scale` is an edge with a weight of its own for each
+pair of neurons, as a norm's scale and a depthwise kernel have it."""
+
+KINDS = ("map", "kernel", "depthwise", "table", "scale", "bias", "position")
+"""What a matrix can be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """One matrix of a graph."""
+
+    parameter: str
+    """Name of the tensor."""
+    kind: str
+    """One of `KINDS`."""
+    shape: tuple[int, int]
+    """Number of rows and of columns."""
+    cells: int
+    """Number of entries per pair of neurons, or per neuron."""
+    is_map: bool
+    """Whether it is a linear map; all else follows Adam."""
+    is_owned: bool
+    """Whether its entries are updated through it; not for further uses of a tied
+    weight."""
+    is_unplaced: bool
+    """Whether its place in the network is in doubt."""
+    target: int
+    """Group of the neurons of its rows."""
+    source: int | None
+    """Group of the neurons of its columns; None where these are no neurons."""
+    row_neurons: tuple[int, ...]
+    """Running number of the neuron of each row."""
+    column_neurons: tuple[int, ...]
+    """Running number of the neuron of each column; empty where these are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """Matrices of one view of one parameter: the parts of a block, or one."""
+
+    view: View
+    """Axes (part, row, *column)."""
+    matrices: tuple[Matrix, ...]
+
+    @property
+    def parameter(self) -> str:
+        return self.matrices[0].parameter
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What pieces of one stack share."""
+        first = self.matrices[0]
+        return first.is_map, bool(first.column_neurons), first.is_owned
+
+    @property
+    def numel(self) -> int:
+        """Entries of one matrix."""
+        return math.prod(self.matrices[0].shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Matrices of one size, computed together."""
+
+    matrices: slice
+    """Which of `MatrixStacks.matrices`."""
+    shape: tuple[int, int, int]
+    """Number of matrices, rows, columns."""
+    is_map: bool
+    has_columns: bool
+    """Whether columns belong to neurons."""
+    is_owned: bool
+    pieces: tuple[_Piece, ...]
+    """Where the entries come from, if they are not padded."""
+    index: Tensor | None
+    """`[matrix, row, column]`: place of each entry among `MatrixStacks.padded`, one
+    past the last for padding; None where the stack is not padded."""
+    row_neurons: Tensor
+    """`[matrix, row]`: node of each row, the number of nodes for padding."""
+    column_neurons: Tensor
+    """`[matrix, column]`, likewise; empty without columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixStacks:
+    """A whole graph as matrices in stacks."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Of all parameters."""
+    matrices: tuple[Matrix, ...]
+    """All of them, stack after stack."""
+    stacks: tuple[Stack, ...]
+    padded: tuple[str, ...]
+    """Parameters whose entries are gathered by index, one after another."""
+    places: Tensor
+    """For each entry of the parameters in `padded`, its place among the entries of all
+    owned padded stacks, one stack after another."""
+    nodes: tuple[int, ...]
+    """Running number of the neurons that a row, a column or a tie touches."""
+    ties: tuple[tuple[str, int, int], ...]
+    """Kind, source node and target node of each edge without a matrix."""
+
+    def gather(self, fields: Sequence[Mapping[str, Tensor]]) -> list[list[Tensor]]:
+        """Return the entries of each stack, one `[matrix, row, column]` per field.
+
+        Fields of a stack are views of one tensor, unless they can be views of what was
+        passed.
+
+        Args:
+            fields: each holds name to `[*shape]`, for every parameter of the graph.
+        """
+        flat = None
+        if self.padded:
+            rows: list[Tensor] = []
+            for field in fields:
+                rows += [field[name].reshape(-1) for name in self.padded]
+                rows.append(rows[0].new_zeros(1))
+            flat = torch.cat(rows).view(len(fields), -1)
+        found = []
+        for stack in self.stacks:
+            if stack.index is not None:
+                assert flat is not None
+                taken = flat.index_select(1, stack.index.flatten())
+                found.append(list(taken.view(-1, *stack.shape).unbind()))
+                continue
+            pieces = [
+                take_view(
+                    field[piece.parameter],
+                    self.shapes[piece.parameter],
+                    piece.view,
+                    lead=2,
+                )
+                for field in fields
+                for piece in stack.pieces
+            ]
+            if len(stack.pieces) > 1:
+                pieces = list(torch.cat(pieces).view(-1, *stack.shape).unbind())
+            found.append(pieces)
+        return found
+
+    def scatter(self, stacked: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return each parameter's own tensor: inverse of `gather`.
+
+        Args:
+            stacked: one tensor for each stack; of those that are not owned, anything.
+        """
+        shapes = self.shapes
+        found: dict[str, Tensor] = {}
+        if self.padded:
+            flat = torch.cat(
+                [
+                    values.flatten()
+                    for stack, values in zip(self.stacks, stacked, strict=True)
+                    if stack.is_owned and stack.index is not None
+                ]
+            ).index_select(0, self.places)
+            sizes = [math.prod(shapes[name]) for name in self.padded]
+            for name, values in zip(self.padded, flat.split(sizes), strict=True):
+                found[name] = values.view(shapes[name])
+        views: defaultdict[str, list[tuple[View, Tensor]]] = defaultdict(list)
+        for stack, values in zip(self.stacks, stacked, strict=True):
+            if not stack.is_owned or stack.index is not None:
+                continue
+            sizes = [len(piece.matrices) for piece in stack.pieces]
+            for piece, part in zip(stack.pieces, values.split(sizes), strict=True):
+                whole = part.reshape(piece.view.shape)
+                views[piece.parameter].append((piece.view, whole))
+        for name, pieces in views.items():
+            found[name] = put_views(shapes[name], pieces)
+        return found
+
+
+@derived
+def find_matrices(graph: NeuralGraph, device: torch.device) -> MatrixStacks:
+    """Return the graph as matrices; computed once per device.
+
+    Args:
+        graph: the neural graph.
+        device: where indices shall lie; its kind decides the size of stacks.
+    """
+    found = host_matrices(graph, is_split=device.type == "cpu")
+    stacks = tuple(
+        replace(
+            stack,
+            index=None if stack.index is None else stack.index.to(device),
+            row_neurons=stack.row_neurons.to(device),
+            column_neurons=stack.column_neurons.to(device),
+        )
+        for stack in found.stacks
+    )
+    return replace(found, stacks=stacks, places=found.places.to(device))
+
+
+@derived
+def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
+    """Return the graph as matrices, with all indices on the CPU.
+
+    Args:
+        graph: the neural graph.
+        is_split: whether large matrices are computed one by one, as on a CPU, whose
+            caches are small; else those of one shape lie in one stack.
+    """
+    pieces = _pieces(graph)
+    small_names = _small_parameters(pieces)
+    groups = [
+        *_padded_groups([p for p in pieces if p.parameter in small_names]),
+        *_alike_groups(
+            [p for p in pieces if p.parameter not in small_names],
+            is_split=is_split,
+            limit=max(_LEAST_STACK, graph.num_parameters // 8),
+        ),
+    ]
+    padded = tuple(name for name in graph.shapes if name in small_names)
+    ties = list(_ties(graph))
+    nodes, node_of = _nodes(pieces, ties)
+    starts, total = {}, 0
+    for name in padded:
+        starts[name] = total
+        total += math.prod(graph.shapes[name])
+    stacks: list[Stack] = []
+    matrices: list[Matrix] = []
+    places = torch.zeros(total, dtype=torch.int64, device="cpu")
+    room = 0
+    for group in groups:
+        own = [matrix for piece in group for matrix in piece.matrices]
+        is_padded = group[0].parameter in small_names
+        rows = max(matrix.shape[0] for matrix in own)
+        columns = max(matrix.shape[1] for matrix in own)
+        shape = len(own), rows, columns
+        index = None
+        if is_padded:
+            index = _padded_index(group, shape, starts, total)
+            if own[0].is_owned:
+                is_entry = index < total
+                numbers = torch.arange(index.numel(), device="cpu").view(shape)
+                places[index[is_entry]] = numbers[is_entry] + room
+                room += index.numel()
+        has_columns = bool(own[0].column_neurons)
+        column_numbers = [m.column_neurons for m in own] if has_columns else []
+        stacks.append(
+            Stack(
+                matrices=slice(len(matrices), len(matrices) + len(own)),
+                shape=shape,
+                is_map=own[0].is_map,
+                has_columns=has_columns,
+                is_owned=own[0].is_owned,
+                pieces=tuple(group),
+                index=index,
+                row_neurons=_numbers([m.row_neurons for m in own], rows, node_of),
+                column_neurons=_numbers(column_numbers, columns, node_of),
+            )
+        )
+        matrices += own
+    return MatrixStacks(
+        matrices=tuple(matrices),
+        stacks=tuple(stacks),
+        padded=padded,
+        places=places,
+        nodes=nodes,
+        ties=tuple((kind, node_of[a], node_of[b]) for kind, a, b in ties),
+        shapes=graph.shapes,
+    )
+
+
+def _pieces(graph: NeuralGraph) -> list[_Piece]:
+    """Return all matrices of a graph, those of one view together."""
+    maps = fan_ins(graph)
+    unplaced = {item.parameter for item in graph.unplaced}
+    firsts = _first_neurons(graph)
+    tables = {
+        block.parameter
+        for block in graph.blocks
+        if not block.is_alias and block.parameter not in maps
+    }
+    found = []
+    for block in graph.blocks:
+        if block.is_alias and block.parameter in tables:
+            continue  # a table is read by rows; its use as a map carries no messages
+        found.append(
+            _block_piece(
+                block,
+                firsts,
+                is_map=block.parameter in maps,
+                is_unplaced=block.parameter in unplaced,
+            )
+        )
+    for node in graph.node_parameters:
+        rows = _running(node.neurons, firsts)
+        cells = node.num_cells
+        matrix = Matrix(
+            parameter=node.parameter,
+            kind="bias" if cells == 1 else "position",
+            shape=(len(rows), cells),
+            cells=cells,
+            is_map=False,
+            is_owned=True,
+            is_unplaced=node.parameter in unplaced,
+            target=node.neurons.group,
+            source=None,
+            row_neurons=rows,
+            column_neurons=(),
+        )
+        view = node.view
+        view = View((1, *view.shape), (0, *view.strides), view.offset)
+        found.append(_Piece(view=view, matrices=(matrix,)))
+    return [piece for piece in found if piece.view.numel]
+
+
+def _block_piece(
+    block: WeightBlock, firsts: Sequence[int], *, is_map: bool, is_unplaced: bool
+) -> _Piece:
+    parts, targets, sources = block.view.shape[:3]
+    rows = _running(block.target, firsts)
+    columns = _running(block.source, firsts)
+    cells, view = block.num_cells, block.view
+    name = "" if block.operation is None else block.operation.name
+    if (targets, sources) == (1, 1) and parts > 1:  # an entry of its own per neuron
+        kind = "depthwise" if is_map else "scale"
+        strides = (0, view.strides[0], *view.strides[3:])
+        view = View((1, parts, *view.shape[3:]), strides, view.offset)
+        parts, targets, columns, width = 1, parts, (), cells
+    elif name == "embedding" and not is_map:
+        kind, columns, width = "table", (), sources * cells
+    else:
+        kind = "kernel" if name.startswith("conv") and cells > 1 else "map"
+        width = sources * cells
+    matrices = tuple(
+        Matrix(
+            parameter=block.parameter,
+            kind=kind,
+            shape=(targets, width),
+            cells=cells,
+            is_map=is_map,
+            is_owned=not block.is_alias,
+            is_unplaced=is_unplaced,
+            target=block.target.group,
+            source=block.source.group if columns else None,
+            row_neurons=rows[part * targets : (part + 1) * targets],
+            column_neurons=tuple(
+                neuron
+                for neuron in columns[part * sources : (part + 1) * sources]
+                for _ in range(cells)
+            ),
+        )
+        for part in range(parts)
+    )
+    return _Piece(view=view, matrices=matrices)
+
+
+def _ties(graph: NeuralGraph) -> Iterable[tuple[str, int, int]]:
+    """Return kind, source and target of each edge without a matrix."""
+    firsts = _first_neurons(graph)
+    for tie in graph.ties:
+        source, target = _running(tie.source, firsts), _running(tie.target, firsts)
+        for pair in zip(source, target, strict=True):
+            yield (tie.kind, *pair)
+    for block in graph.blocks:
+        if block.view.shape[1:3] == (1, 1) and block.parts > 1:
+            source = _running(block.source, firsts)
+            target = _running(block.target, firsts)
+            for pair in zip(source, target, strict=True):
+                yield ("scale", *pair)
+
+
+def _nodes(
+    pieces: Iterable[_Piece], ties: Iterable[tuple[str, int, int]]
+) -> tuple[tuple[int, ...], dict[int, int]]:
+    """Return the neurons that something touches, and the place of each among them."""
+    touched: set[int] = set()
+    for piece in pieces:
+        for matrix in piece.matrices:
+            touched.update(matrix.row_neurons, matrix.column_neurons)
+    for _, source, target in ties:
+        touched.update((source, target))
+    nodes = tuple(sorted(touched))
+    return nodes, {neuron: place for place, neuron in enumerate(nodes)}
+
+
+def _first_neurons(graph: NeuralGraph) -> list[int]:
+    """Return the running number of the first neuron of each group."""
+    found, total = [], 0
+    for group in graph.groups:
+        found.append(total)
+        total += group.size
+    return found
+
+
+def _running(neurons: Neurons, firsts: Sequence[int]) -> tuple[int, ...]:
+    first = firsts[neurons.group]
+    return tuple(first + number for number in neurons.index)
+
+
+def _small_parameters(pieces: Iterable[_Piece]) -> set[str]:
+    """Return the parameters all of whose matrices are small."""
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for piece in pieces:
+        sizes[piece.parameter] = max(sizes[piece.parameter], piece.numel)
+    return {name for name, size in sizes.items() if size <= SMALL_ENTRIES}
+
+
+def _padded_groups(pieces: list[_Piece]) -> list[list[_Piece]]:
+    """Put small matrices together that are padded to one size."""
+    alike: defaultdict[tuple[object, ...], list[_Piece]] = defaultdict(list)
+    for piece in pieces:
+        alike[piece.key].append(piece)
+    found = []
+    for group in alike.values():
+        shapes = [piece.matrices[0].shape for piece in group]
+        order = sorted(range(len(group)), key=lambda place: -math.prod(shapes[place]))
+        bins: list[tuple[list[_Piece], int, int]] = []
+        for place in order:
+            piece, (rows, columns) = group[place], shapes[place]
+            for number, (members, height, width) in enumerate(bins):
+                height, width = max(height, rows), max(width, columns)
+                least = min(math.prod(m.matrices[0].shape) for m in [*members, piece])
+                if height * width <= max(_PADDED_ENTRIES, 2 * least):
+                    bins[number] = ([*members, piece], height, width)
+                    break
+            else:
+                bins.append(([piece], rows, columns))
+        found += [members for members, _, _ in bins]
+    return found
+
+
+def _alike_groups(
+    pieces: list[_Piece], *, is_split: bool, limit: int
+) -> list[list[_Piece]]:
+    """Put large matrices of one shape together, up to a number of entries."""
+    alike: defaultdict[tuple[object, ...], list[_Piece]] = defaultdict(list)
+    for piece in pieces:
+        alike[*piece.key, piece.matrices[0].shape].append(piece)
+    found = []
+    for group in alike.values():
+        count = 1 if is_split else max(1, limit // group[0].numel)
+        while group:
+            taken: list[_Piece] = [group.pop(0)]
+            while group and sum(len(p.matrices) for p in taken) < count:
+                taken.append(group.pop(0))
+            found.append(taken)
+    return found
+
+
+def _padded_index(
+    group: Sequence[_Piece],
+    shape: tuple[int, int, int],
+    starts: Mapping[str, int],
+    padding: int,
+) -> Tensor:
+    index = torch.full(shape, padding, dtype=torch.int64, device="cpu")
+    number = 0
+    for piece in group:
+        own = torch.full((), piece.view.offset, dtype=torch.int64, device="cpu")
+        for length, stride in zip(piece.view.shape, piece.view.strides, strict=True):
+            own = own[..., None] + stride * torch.arange(length, device="cpu")
+        own = own.reshape(*own.shape[:2], -1) + starts[piece.parameter]
+        count, rows, columns = own.shape
+        index[number : number + count, :rows, :columns] = own
+        number += count
+    return index
+
+
+def _numbers(
+    lines: Sequence[Sequence[int]],
+    length: int,
+    node_of: Mapping[int, int],
+) -> Tensor:
+    """Return the node of every line, `[matrix, line]`, padded."""
+    none = len(node_of)
+    rows = [
+        [*map(node_of.__getitem__, line), *[none] * (length - len(line))]
+        for line in lines
+    ]
+    return torch.tensor(rows, dtype=torch.int64, device="cpu")

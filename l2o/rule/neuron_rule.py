@@ -1,0 +1,377 @@
+"""The neuron-level rule: a graph network at about the price of Muon."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from l2o.config import config_values
+from l2o.graph import NeuralGraph, derived
+from l2o.graph.linear_maps import fan_ins
+from l2o.graph.matrices import Stack
+from l2o.nets.fast_ops import multiplied, sum_of_squares
+from l2o.nets.neuron_gnn import NeuronGNN, NeuronOutputs
+
+from .neuron_config import NeuronRuleConfig
+from .row_column import (
+    LIMIT,
+    NUM_CHANNELS,
+    NUM_STATIC,
+    NUM_TIE_KINDS,
+    Clock,
+    StackValues,
+    Statistics,
+    WeightExchange,
+    Wired,
+    features_of,
+    measure,
+    num_line_features,
+    num_matrix_features,
+    read_clock,
+    read_stacks,
+    wire,
+)
+from .rule import AbstractRule
+from .state import ADAM_EPS, TINY, Averages, State
+from .whitening import orthogonalize
+
+_FULL_SIGNAL = 2.5
+"""How many times the signal floor a momentum's size must be for its small singular
+values to be pushed as far as they go."""
+
+
+class NeuronRule(AbstractRule):
+    r"""A learned optimizer whose network speaks of tensors and neurons, not of entries.
+
+    Choose it for training: it costs about as much as Muon, whatever it has learned. The
+    update of entry (i, j) of a matrix is
+
+    .. math::
+        -\eta \nu \exp(s + r_i + c_j) D_{ij}
+
+    with the step size :math:`\eta`, the unit :math:`\nu`, a learned scale for the
+    matrix, for each row and for each column, and the direction :math:`D`: for a linear
+    map the whitened momentum at a root mean square of 1, else Adam's. The network also
+    says which momentum is taken: more of the newest gradient, or more of a slower
+    average; all shares are at least 0. An untrained rule is the whitened momentum with
+    Nesterov's look ahead, and Adam for what is no linear map. No output makes an entry
+    move against its direction, and without gradients every update dies out.
+
+    Three more outputs of a matrix are powers from 0 to 1 of scales that others use as
+    they are: of the rows of :math:`D` (1 is NorMuon without its memory), of the second
+    moment's row and column means (1 is Adafactor's), and of the weights' norm over that
+    of :math:`D` (1 is LAMB's and LARS's).
+
+    Args:
+        config: sizes, decays and bounds. None means the defaults.
+
+    Example:
+        >>> import l2o, torch
+        >>> layer = torch.nn.Linear(3, 2)
+        >>> optimizer = l2o.NeuralGraphOpt(layer.parameters(), rule=NeuronRule())
+
+    Reference:
+        Kofinas et al., 2024, "Graph Neural Networks for Learning Equivariant
+        Representations of Neural Networks", https://arxiv.org/abs/2403.12143 (graph).
+        Its network has a state per entry; here statistics of rows and columns take its
+        place, and messages travel as products with the weights. Jordan et al., 2024,
+        "Muon", https://kellerjordan.github.io/posts/muon/: the direction.
+    """
+
+    horizon: int | None = None
+    """Number of steps of the whole run, if it is known: the network then reads which
+    share has passed. Set it at any time; it is not saved."""
+
+    def __init__(self, config: NeuronRuleConfig | None = None) -> None:
+        super().__init__()
+        self.config = NeuronRuleConfig() if config is None else config
+        self.step_size = self.config.step_size
+        self.averages = Averages(
+            momentum_decays=self.config.momentum_decays,
+            second_moment_decay=self.config.second_moment_decay,
+        )
+        num_momenta = len(self.config.momentum_decays)
+        num_scales = len(self.config.time_scales)
+        self.net = NeuronGNN(
+            self.config.net,
+            num_line_features=num_line_features(num_momenta),
+            num_matrix_features=num_matrix_features(num_momenta, num_scales),
+            num_static=NUM_STATIC,
+            num_channels=NUM_CHANNELS,
+            num_tie_kinds=NUM_TIE_KINDS,
+            num_outputs=4 + num_momenta,
+        )
+
+    @override
+    def check(self, graph: NeuralGraph) -> None:
+        """Accept every graph; its matrices are found here, not within a step."""
+        wire(graph, next(self.parameters()))
+
+    @override
+    def units(self, graph: NeuralGraph) -> dict[str, float]:
+        """Return how initial weights of linear maps are scaled; 1 for all else."""
+        if self.config.unit == "one":
+            return super().units(graph)
+        full, fans = self.config.full_fan_in, fan_ins(graph)
+        return {
+            name: min(1.0, math.sqrt(full / fans[name])) if name in fans else 1.0
+            for name in graph.shapes
+        }
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
+        return config_values(self.config)
+
+    @override
+    def forward(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+    ) -> dict[str, Tensor]:
+        """Return what is added to each parameter at `lr = 1`, in its own dtype."""
+        wired, values, clock = self._read(graph, params, grads, state)
+        statistics = measure(values, wired, clock)
+        features = features_of(
+            statistics,
+            wired,
+            clock,
+            time_scales=self.config.time_scales,
+            horizon=self.horizon,
+        )
+        exchange = WeightExchange(values, wired)
+        outputs = self.net(wired.wiring, features, exchange)
+        shares = outputs.matrices[:, 4:].clamp(0, 1)
+        directions = self._directions(wired, values, clock, statistics, shares)
+        factors = self._factors(wired, statistics, outputs, directions)
+        factors = factors * self._units(graph, wired)
+        updates = []
+        for number, (stack, direction) in enumerate(
+            zip(wired.stacks.stacks, directions, strict=True)
+        ):
+            count, rows, columns = stack.shape
+            by_row = factors[wired.row_slice(number)].view(count, rows, 1)
+            update = direction * by_row.to(direction.dtype)
+            if stack.has_columns:
+                by_column = factors[wired.column_slice(number)].view(count, 1, columns)
+                update = multiplied(update, by_column.to(direction.dtype))
+            updates.append(update)
+        found = wired.stacks.scatter(updates)
+        return {name: found[name].to(param.dtype) for name, param in params.items()}
+
+    def base(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+    ) -> dict[str, Tensor]:
+        """Return the directions of an untrained rule, without step size, unit or sign.
+
+        Args:
+            graph: the graph of the network being trained.
+            params: name to value, for every parameter of the graph.
+            grads: name to gradient, for every parameter of the graph.
+            state: name to state, the gradients in `grads` included.
+        """
+        wired, values, clock = self._read(graph, params, grads, state)
+        statistics = measure(values, wired, clock)
+        directions = self._directions(wired, values, clock, statistics, None)
+        return wired.stacks.scatter(directions)
+
+    def num_weights(self) -> int:
+        """Number of entries of theta."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def _read(
+        self,
+        graph: NeuralGraph,
+        params: Mapping[str, Tensor],
+        grads: Mapping[str, Tensor],
+        state: State,
+    ) -> tuple[Wired, list[StackValues], Clock]:
+        """Lay everything on stacks."""
+        wired = wire(graph, next(self.parameters()))
+        clock = read_clock(wired, state, self.averages)
+        return wired, read_stacks(wired, params, grads, state), clock
+
+    def _directions(
+        self,
+        wired: Wired,
+        values: Sequence[StackValues],
+        clock: Clock,
+        statistics: Statistics,
+        shares: Tensor | None,
+    ) -> list[Tensor]:
+        """Return the direction of each stack, `[matrix, row, column]`.
+
+        Args:
+            wired: the graph.
+            values: of each stack.
+            clock: ages of the averages.
+            statistics: of all entries.
+            shares: `[matrix + 1, momenta]`: of the newest gradient, and of each slower
+                average; None for those of an untrained rule.
+        """
+        config = self.config
+        *averages, second = clock.ages[1:].unbind()
+        age = averages[0]
+        is_map = wired.is_map
+        newest = config.look_ahead * is_map
+        if shares is not None:
+            newest = newest + (1 - newest) * shares[:, 0]
+        age = age + (1 - age) * newest
+        mean = statistics.means[-2, statistics.num_lines :]
+        size = age * (mean / second + TINY).sqrt()
+        entries = wired.heights * wired.widths
+        least = _FULL_SIGNAL * config.signal_floor * size * entries.sqrt()
+        columns = [newest, age, second, size, least, entries]
+        columns += [torch.maximum(wired.heights, wired.widths)]
+        if shares is not None:
+            columns += [
+                item
+                for k in range(1, len(averages))
+                for item in (shares[:, k], averages[0] / averages[k])
+            ]
+        table = torch.stack(columns)[:, :, None, None]
+        found = []
+        for stack, item in zip(wired.stacks.stacks, values, strict=True):
+            if not stack.is_owned:  # its owner is in another stack
+                found.append(item.grad)
+                continue
+            own = table[:, stack.matrices].to(item.grad.dtype).unbind()
+            found.append(self._direction(stack, item, *own))
+        return found
+
+    def _direction(
+        self,
+        stack: Stack,
+        values: StackValues,
+        newest: Tensor,
+        age: Tensor,
+        second_age: Tensor,
+        size: Tensor,
+        least: Tensor,
+        entries: Tensor,
+        longer: Tensor,
+        *slower: Tensor,
+    ) -> Tensor:
+        """Return the direction of one stack, `[matrix, row, column]`.
+
+        Args:
+            stack: the stack.
+            values: its entries.
+            newest: share of the gradient; like all that follow, `[matrix, 1, 1]`.
+            age: by how much the momentum falls short of an average.
+            second_age: by how much the second moment does.
+            size: root mean square that the momentum would have if all gradients of the
+                past were alike.
+            least: norm that a momentum with enough signal has.
+            entries: number of entries.
+            longer: number of rows, or of columns if these are more.
+            *slower: share of each slower momentum and what makes up for its age.
+        """
+        config = self.config
+        momentum = values.momenta[0]
+        for place, (share, factor) in enumerate(
+            zip(slower[::2], slower[1::2], strict=True), start=1
+        ):
+            momentum = torch.lerp(momentum, values.momenta[place] * factor, share)
+        momentum = torch.lerp(momentum, values.grad, newest)
+        if not stack.is_map or config.map_direction == "adam":
+            root = (values.second / second_age + TINY).sqrt() + ADAM_EPS
+            return momentum / (age * root)
+        if config.map_direction == "momentum":
+            return momentum / size
+        white, signal = orthogonalize(
+            momentum,
+            least,
+            floor=1 / _FULL_SIGNAL,
+            steps=config.whitening_steps,
+            group_rows=config.whitening_rows,
+        )
+        if config.whitening_scale == "spectral":
+            return white * (signal * longer.sqrt())
+        mean = sum_of_squares(white).sum(-1)[..., None, None] / entries
+        return white * (signal / (mean + TINY).sqrt())
+
+    def _factors(
+        self,
+        wired: Wired,
+        statistics: Statistics,
+        outputs: NeuronOutputs,
+        directions: Sequence[Tensor],
+    ) -> Tensor:
+        """Return what the network makes of every line, `[line]`.
+
+        The direction times the factor of its row and that of its column is the update
+        over step size and unit. A matrix's own scale is part of its rows' factors.
+
+        Args:
+            wired: the graph.
+            statistics: of all entries.
+            outputs: what the network says.
+            directions: of each stack.
+        """
+        config, num_rows = self.config, wired.num_rows
+        squares = torch.cat([sum_of_squares(item).flatten() for item in directions])
+        squares = squares.to(wired.static.dtype)
+        matrix = wired.wiring.matrix[:num_rows]
+        totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
+        sizes = 0.5 * (totals / (wired.heights * wired.widths) + TINY).log()
+        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log()
+        weight, root = statistics.logs[0], statistics.logs[-1]
+        weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
+        row_power, factored_power, trust_power = outputs.matrices[:, 1:4].T.clamp(0, 1)
+        trust = (weight - sizes).clamp(-2 * LIMIT, 2 * LIMIT)
+        scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
+        scale = scale + trust_power * trust
+        factored_power = factored_power * wired.has_columns
+        shared = torch.stack([scale, row_power, sizes, factored_power, whole])
+        shared = shared.index_select(1, wired.wiring.matrix)
+        scale, row_power, sizes, factored_power, whole = shared.unbind()
+        beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
+        lines = bounded(outputs.lines, config.max_log_line) - factored_power * beside
+        beside = (in_rows - sizes[:num_rows]).clamp(-LIMIT, LIMIT)
+        rows = lines[:num_rows] + scale[:num_rows] - row_power[:num_rows] * beside
+        return torch.cat([rows, lines[num_rows:]]).exp()
+
+    def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:
+        """Return the step of each row, minus its size; 1 for columns: `[line]`."""
+        units = tuple(self.units(graph).values())
+        like = wired.static
+        return _line_units(graph, self.step_size, units, like.device, like.dtype)
+
+
+@derived
+def _line_units(
+    graph: NeuralGraph,
+    step_size: float,
+    units: tuple[float, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return minus the step size in each row's units, 1 for columns.
+
+    Args:
+        graph: the neural graph.
+        step_size: of the rule.
+        units: of the parameters, in the order of `graph.shapes`.
+        device: of the result.
+        dtype: of the result.
+    """
+    wired = wire(graph, torch.empty((), dtype=dtype, device=device))
+    found = torch.tensor(units, dtype=dtype, device="cpu").to(device)
+    found = -step_size * found.index_select(0, wired.owner)
+    rows = found.index_select(0, wired.wiring.matrix[: wired.num_rows])
+    return torch.cat([rows, rows.new_ones(len(wired.wiring.neuron) - wired.num_rows)])
+
+
+def bounded(values: Tensor, bound: float) -> Tensor:
+    """Return values within a bound, approached smoothly."""
+    return bound * torch.tanh(values / bound)

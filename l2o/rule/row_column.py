@@ -1,0 +1,475 @@
+"""What the neuron-level rule reads: statistics of rows, columns and whole matrices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from l2o.graph import NeuralGraph, derived
+from l2o.graph.linear_maps import fan_ins
+from l2o.graph.matrices import (
+    KINDS,
+    TIE_KINDS,
+    Matrix,
+    MatrixStacks,
+    Stack,
+    find_matrices,
+    host_matrices,
+)
+from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
+
+from .state import TINY, Averages, State, constant
+
+LIMIT = 5.0
+"""Logarithms of ratios are clipped to this magnitude."""
+
+NUM_CHANNELS = 2
+"""Edge channels: magnitude of the weight; of the momentum over the root of the second
+moment."""
+NUM_STATIC = 7
+"""Static features per neuron: four roles, depth from both ends, size of the group."""
+NUM_TIE_KINDS = 2 * len(TIE_KINDS)
+"""Kinds of edges without a matrix, along and against."""
+
+_NUM_MATRIX_STATIC = len(KINDS) + 9
+
+
+class StackValues(NamedTuple):
+    """The entries of one stack: `[matrix, row, column]` each."""
+
+    weight: Tensor
+    grad: Tensor
+    momenta: tuple[Tensor, ...]
+    second: Tensor
+
+
+class Clock(NamedTuple):
+    """How old averages are."""
+
+    steps: Tensor
+    """`[matrix + 1]`, numbers of gradients seen; 1 for the padding."""
+    ages: Tensor
+    """`[2 + momenta, matrix + 1]`: by how much gradient, momenta and second moment fall
+    short of an average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """A graph for the network, on one device in one type."""
+
+    stacks: MatrixStacks
+    wiring: NeuronWiring
+    static: Tensor
+    """`[matrix + 1, feature]`."""
+    owner: Tensor
+    """`[matrix + 1]`: place of its parameter in `graph.shapes`; 0 for the padding."""
+    per_line: Tensor
+    """`[line]`: one over the number of entries of a line."""
+    heights: Tensor
+    """`[matrix + 1]`: number of rows."""
+    widths: Tensor
+    """`[matrix + 1]`: number of columns."""
+    is_map: Tensor
+    """`[matrix + 1]`: 1 for linear maps, else 0."""
+    has_columns: Tensor
+    """`[matrix + 1]`: 1 where columns belong to neurons, else 0."""
+    num_rows: int
+    """Number of lines that are rows; columns follow."""
+    all_matrices: Tensor
+    """`[line + matrix + 1]`: the matrix of each line, then of each matrix."""
+    speaks: Tensor
+    """`[neuron + 1, 1]`: 1, but 0 for the padding."""
+
+    def row_slice(self, number: int) -> slice:
+        """Return which lines are the rows of a stack."""
+        sizes = [stack.shape[0] * stack.shape[1] for stack in self.stacks.stacks]
+        start = sum(sizes[:number])
+        return slice(start, start + sizes[number])
+
+    def column_slice(self, number: int) -> slice:
+        """Return which lines are the columns of a stack; none where it has none."""
+        sizes = [
+            stack.shape[0] * stack.shape[2] if stack.has_columns else 0
+            for stack in self.stacks.stacks
+        ]
+        start = self.num_rows + sum(sizes[:number])
+        return slice(start, start + sizes[number])
+
+
+class Statistics(NamedTuple):
+    """Means over the entries of lines, then of matrices, the padding's last.
+
+    Along the first axis: squares of weight, gradient and each momentum; second moment;
+    gradient times first momentum.
+    """
+
+    means: Tensor
+    """`[statistic, line + matrix + 1]`."""
+    logs: Tensor
+    """`[statistic - 1, line + matrix + 1]`: logarithms of the roots of all but the
+    last, averages corrected for their age."""
+    num_lines: int
+
+
+def num_line_features(num_momenta: int) -> int:
+    """Return the number of features per row or column."""
+    return 4 + num_momenta
+
+
+def num_matrix_features(num_momenta: int, num_time_scales: int) -> int:
+    """Return the number of features per matrix."""
+    return 3 + num_momenta + num_time_scales + 2 + _NUM_MATRIX_STATIC
+
+
+def read_stacks(
+    wired: Wired,
+    params: Mapping[str, Tensor],
+    grads: Mapping[str, Tensor],
+    state: State,
+) -> list[StackValues]:
+    """Lay weights, gradients and averages on stacks.
+
+    Args:
+        wired: the graph.
+        params: name to value, for every parameter of the graph.
+        grads: name to gradient, for every parameter of the graph.
+        state: of every parameter; averages are widened to the parameters' type.
+    """
+    count = len(next(iter(state.values()))["momenta"]) if state else 1
+    momenta = {name: item["momenta"].unbind() for name, item in state.items()}
+    fields = [
+        params,
+        grads,
+        *(
+            {name: momenta[name][place].to(params[name].dtype) for name in params}
+            for place in range(count)
+        ),
+        {name: state[name]["second_moment"].to(params[name].dtype) for name in params},
+    ]
+    return [
+        StackValues(found[0], found[1], tuple(found[2:-1]), found[-1])
+        for found in wired.stacks.gather(fields)
+    ]
+
+
+def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:
+    """Return how old the averages of each matrix are.
+
+    Args:
+        wired: the graph.
+        state: of every parameter, this step's gradients included.
+        averages: their decays.
+    """
+    names = wired.stacks.shapes
+    steps = torch.stack([state[name]["step"] for name in names]).to(wired.static.dtype)
+    steps = steps.index_select(0, wired.owner)
+    ages = averages.ages(steps)
+    return Clock(steps, torch.cat([torch.ones_like(ages[:1]), ages]))
+
+
+def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statistics:
+    """Return what is measured of all entries.
+
+    Args:
+        values: one record per stack.
+        wired: the graph.
+        clock: ages of the averages.
+    """
+    rows, columns = [], []
+    for stack, entries in zip(wired.stacks.stacks, values, strict=True):
+        by_row, by_column = _sums(entries, has_columns=stack.has_columns)
+        rows.append(by_row.flatten(1))
+        if by_column is not None:
+            columns.append(by_column.flatten(1))
+    dtype = wired.static.dtype
+    sums = torch.cat([*rows, *columns], dim=1).to(dtype)
+    lines = sums * wired.per_line
+    by_row = lines[:, : wired.num_rows]
+    matrix = wired.wiring.matrix[: wired.num_rows]
+    totals = lines.new_zeros(len(lines), len(wired.owner)).index_add(1, matrix, by_row)
+    means = torch.cat([lines, totals / wired.heights], dim=1)
+    halves = 0.5 * (means[:-1] + TINY).log()
+    ages = clock.ages.log()
+    ages = torch.cat([torch.zeros_like(ages[:1]), ages[:-1], 0.5 * ages[-1:]])
+    logs = halves - ages.index_select(1, wired.all_matrices)
+    return Statistics(means, logs, len(wired.wiring.neuron))
+
+
+def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
+    """Return sums of the statistics, `[statistic, matrix, line]`."""
+    weight, grad, momenta, second = entries
+    products = (
+        *((values, values) for values in (weight, grad, *momenta)),
+        (second, None),
+        (grad, momenta[0]),
+    )
+    by_row, by_column = [], []
+    for left, right in products:
+        product = left if right is None else left * right
+        by_row.append(product.sum(-1))
+        if has_columns:
+            by_column.append(product.sum(-2))
+    return torch.stack(by_row), torch.stack(by_column) if has_columns else None
+
+
+def features_of(
+    statistics: Statistics,
+    wired: Wired,
+    clock: Clock,
+    *,
+    time_scales: tuple[float, ...],
+    horizon: int | None,
+) -> NeuronFeatures:
+    """Return what the network reads; no feature depends on the scale of the loss.
+
+    A line has the logarithm of its root mean square compared with the matrix's, of
+    weight and root second moment; of gradient and momenta compared with its own root
+    second moment; and the cosine of gradient and momentum. A matrix has the same of the
+    whole, the logarithm of its weights' root mean square, what it is and where it
+    stands, a clock, and the share of the horizon that has passed, where it is known.
+
+    Args:
+        statistics: of all entries.
+        wired: the graph.
+        clock: ages of the averages.
+        time_scales: time constants of the clock features, in steps.
+        horizon: number of steps of the whole run; None if unknown.
+    """
+    means, logs, num_lines = statistics
+    moving = (logs[1:-1] - logs[-1:]).clamp(-LIMIT, LIMIT)
+    raw = means[1:3] + TINY
+    cosine = means[-1:] * raw.rsqrt().prod(0, keepdim=True)
+    both = torch.cat([moving, cosine])
+    standing = torch.stack([logs[0], logs[-1]])
+    whole = standing[:, num_lines:]
+    beside = standing[:, :num_lines] - whole.index_select(1, wired.wiring.matrix)
+    steps = clock.steps
+    scales = constant(time_scales, steps)[:, None]
+    ticks = torch.tanh((steps - 1) / scales - 1)
+    known = torch.zeros_like(ticks[:2])
+    if horizon is not None:
+        share = (steps / horizon).clamp(max=1)
+        known = torch.stack([torch.ones_like(share), share])
+    own = 0.5 * whole[:1].clamp(-2 * LIMIT, LIMIT)
+    return NeuronFeatures(
+        lines=torch.cat([beside.clamp(-LIMIT, LIMIT), both[:, :num_lines]]).T,
+        matrices=torch.cat(
+            [torch.cat([own, both[:, num_lines:], ticks, known]).T, wired.static], -1
+        ),
+    )
+
+
+class WeightExchange:
+    """Messages through weights, as matrix products with two edge channels.
+
+    A row hears the mean of what its columns say, weighted by the magnitudes of the
+    weights in one channel, and by the momentum's over the root of the second moment in
+    the other; a column hears its rows likewise.
+
+    Args:
+        values: entries of each stack.
+        wired: the graph.
+    """
+
+    def __init__(self, values: Sequence[StackValues], wired: Wired) -> None:
+        self.values = values
+        self.wired = wired
+        self.kept: dict[int, Tensor] = {}
+
+    def __call__(self, said: Tensor) -> Tensor:
+        """Return what arrives at each line, `[channel, line, message]`.
+
+        Args:
+            said: `[side, channel, neuron + 1, message]`.
+        """
+        # Behind each message stands a one, so that weights are summed, too.
+        ones = torch.ones_like(said[..., :1])
+        speaking = torch.cat([said, ones], dim=-1) * self.wired.speaks
+        to_rows, to_columns = speaking.unbind()
+        at_rows, at_columns = [], []
+        for number, stack in enumerate(self.wired.stacks.stacks):
+            if not stack.has_columns:
+                lead, size, _ = stack.shape
+                at_rows.append(to_rows.new_zeros(len(to_rows), lead * size, 1))
+                at_rows[-1] = at_rows[-1].expand(-1, -1, to_rows.shape[-1])
+                continue
+            edges = self._edges(number)
+            at_rows.append(_sent(edges, to_rows, stack.column_neurons))
+            at_columns.append(_sent(edges.mT, to_columns, stack.row_neurons))
+        heard = torch.cat([*at_rows, *at_columns], dim=1)
+        return heard[..., :-1] / (heard[..., -1:] + TINY)
+
+    def _edges(self, number: int) -> Tensor:
+        """Return `[channel, matrix, row, column]`; of padded stacks they are kept."""
+        if number not in self.kept:
+            entries = self.values[number]
+            ratio = entries.momenta[0].square() / (entries.second + TINY)
+            edges = torch.stack([entries.weight.abs(), (ratio + TINY).sqrt()])
+            edges = edges.to(self.wired.static.dtype)
+            if self.wired.stacks.stacks[number].index is None:
+                return edges
+            self.kept[number] = edges
+        return self.kept[number]
+
+
+def _sent(edges: Tensor, said: Tensor, neurons: Tensor) -> Tensor:
+    """Return weighted sums, `[channel, matrix * line, message]`.
+
+    Args:
+        edges: `[channel, matrix, line, end]`.
+        said: `[channel, neuron + 1, message]`.
+        neurons: `[matrix, end]`.
+    """
+    ends = said.index_select(1, neurons.flatten())
+    ends = ends.view(len(said), *neurons.shape, said.shape[-1])
+    return (edges @ ends).flatten(1, 2)
+
+
+def wire(graph: NeuralGraph, like: Tensor) -> Wired:
+    """Return a graph as the network reads it; computed once per device and type.
+
+    Args:
+        graph: the neural graph.
+        like: a tensor of that device and type.
+    """
+    return _wire(graph, like.device, like.dtype)
+
+
+@derived
+def _wire(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wired:
+    with torch.device("cpu"):  # whatever the user's default device is
+        return _wired(graph, device, dtype)
+
+
+def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wired:
+    stacks = host_matrices(graph, is_split=device.type == "cpu")
+    matrices, num_nodes = stacks.matrices, len(stacks.nodes)
+    order = {name: place for place, name in enumerate(graph.shapes)}
+    fans = fan_ins(graph)
+    static = [_matrix_static(graph, matrix, fans) for matrix in matrices]
+    neuron, matrix = _lines(stacks)
+    num_rows = sum(stack.shape[0] * stack.shape[1] for stack in stacks.stacks)
+    side = (torch.arange(len(neuron)) >= num_rows).long()
+    shapes = torch.tensor([[*m.shape] for m in matrices] + [[1, 1]])
+    lengths = shapes[matrix].flip(1).gather(1, side[:, None]).squeeze(1)
+    senders, receivers = _ties(stacks)
+
+    def whole(values: Tensor) -> Tensor:
+        return values.to(device)
+
+    def real(values: Tensor) -> Tensor:
+        return values.to(dtype=dtype, device=device)
+
+    wiring = NeuronWiring(
+        neuron=whole(neuron),
+        matrix=whole(matrix),
+        neuron_place=whole(2 * neuron + side),
+        matrix_place=whole(2 * matrix + side),
+        per_neuron=real(_shares(2 * neuron + side, 2 * (num_nodes + 1))),
+        per_matrix=real(_shares(2 * matrix + side, 2 * (len(matrices) + 1))),
+        sides=real(torch.stack([1 - side, side], dim=1)),
+        neurons=real(_neuron_static(graph, stacks)),
+        senders=whole(senders),
+        receivers=whole(receivers),
+        per_receiver=real(_shares(receivers, num_nodes + 1)),
+    )
+    speaks = torch.ones(num_nodes + 1, 1)
+    speaks[-1] = 0
+    everything = torch.cat([matrix, torch.arange(len(matrices) + 1)])
+    return Wired(
+        stacks=find_matrices(graph, device),
+        wiring=wiring,
+        static=real(torch.tensor([*static, [0.0] * _NUM_MATRIX_STATIC])),
+        owner=whole(torch.tensor([*(order[m.parameter] for m in matrices), 0])),
+        per_line=real(1 / lengths.double()),
+        heights=real(shapes[:, 0]),
+        widths=real(shapes[:, 1]),
+        is_map=real(torch.tensor([*(m.is_map for m in matrices), False])),
+        has_columns=real(
+            torch.tensor([*(bool(m.column_neurons) for m in matrices), False])
+        ),
+        num_rows=num_rows,
+        all_matrices=whole(everything),
+        speaks=real(speaks),
+    )
+
+
+def _matrix_static(
+    graph: NeuralGraph, matrix: Matrix, fans: Mapping[str, int]
+) -> list[float]:
+    """Return what a matrix is and where it stands."""
+    target = graph.groups[matrix.target]
+    source = None if matrix.source is None else graph.groups[matrix.source]
+    rows, columns = matrix.shape
+    return [
+        *(float(matrix.kind == kind) for kind in KINDS),
+        float(matrix.is_unplaced),
+        float(source is not None and source.role == "input"),
+        float(target.role == "output"),
+        target.depth,
+        1 - target.depth,
+        log(fans.get(matrix.parameter, 1)) / 5,
+        log(rows) / 5,
+        log(columns) / 5,
+        log(matrix.cells) / 5 if source is not None else 0.0,
+    ]
+
+
+def _neuron_static(graph: NeuralGraph, stacks: MatrixStacks) -> Tensor:
+    """Return `[neuron + 1, static]`."""
+    roles = ("input", "hidden", "output", "isolated")
+    by_group = [
+        [
+            *(float(group.role == name) for name in roles),
+            *(group.depth, 1 - group.depth, log(max(group.size, 1)) / 5),
+        ]
+        for group in graph.groups
+    ]
+    sizes = torch.tensor([group.size for group in graph.groups])
+    group_of = torch.arange(len(sizes)).repeat_interleave(sizes)
+    nodes = torch.tensor(stacks.nodes, dtype=torch.int64)
+    which = torch.cat([group_of[nodes], torch.tensor([len(sizes)])])
+    return torch.tensor([*by_group, [0.0] * NUM_STATIC])[which]
+
+
+def _lines(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
+    """Return neuron and matrix of every row, then of every column."""
+
+    def owners(stack: Stack, numbers: Tensor) -> Tensor:
+        own = torch.arange(stack.matrices.start, stack.matrices.stop)
+        is_padding = numbers.flatten() == len(stacks.nodes)
+        own = own.repeat_interleave(numbers.shape[1])
+        # A row without a neuron does not exist; a column without one has no line.
+        return own.masked_fill(is_padding, len(stacks.matrices))
+
+    neurons, matrices = [], []
+    for stack in stacks.stacks:
+        neurons.append(stack.row_neurons)
+        matrices.append(owners(stack, neurons[-1]))
+    for stack in stacks.stacks:
+        if stack.has_columns:
+            neurons.append(stack.column_neurons)
+            matrices.append(owners(stack, neurons[-1]))
+    return torch.cat([item.flatten() for item in neurons]), torch.cat(matrices)
+
+
+def _ties(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
+    """Return senders and receivers of both directions of every tie."""
+    count = len(TIE_KINDS)
+    senders, receivers = [], []
+    for kind, source, target in stacks.ties:
+        slot = TIE_KINDS.index(kind)
+        back = slot if kind == "dot" else slot + count
+        senders += [source * NUM_TIE_KINDS + slot, target * NUM_TIE_KINDS + back]
+        receivers += [target, source]
+    numbers = torch.tensor([senders, receivers], dtype=torch.int64)
+    return numbers[0], numbers[1]
+
+
+def _shares(places: Tensor, size: int) -> Tensor:
+    """Return one over how often each place occurs, at most 1: `[place, 1]`."""
+    counts = torch.bincount(places, minlength=size).clamp_min(1)
+    return 1 / counts[:, None].double()
