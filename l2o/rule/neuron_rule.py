@@ -229,6 +229,10 @@ class NeuronRule(AbstractRule):
         mean = statistics.means[-2, statistics.num_lines :]
         size = age * (mean / second + TINY).sqrt()
         entries = wired.heights * wired.widths
+        # Where gradients have ended, slower averages would go on for long.
+        moving = statistics.logs[2] - statistics.logs[-1]
+        moving = moving[statistics.num_lines :].exp()
+        lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
         least = _FULL_SIGNAL * config.signal_floor * size * entries.sqrt()
         columns = [newest, age, second, size, least, entries]
         columns += [torch.maximum(wired.heights, wired.widths)]
@@ -236,7 +240,7 @@ class NeuronRule(AbstractRule):
             columns += [
                 item
                 for k in range(1, len(averages))
-                for item in (shares[:, k], averages[0] / averages[k])
+                for item in (shares[:, k] * lasting, averages[0] / averages[k])
             ]
         table = torch.stack(columns)[:, :, None, None]
         found = []
@@ -328,7 +332,9 @@ class NeuronRule(AbstractRule):
         weight, root = statistics.logs[0], statistics.logs[-1]
         weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
         row_power, factored_power, trust_power = outputs.matrices[:, 1:4].T.clamp(0, 1)
-        trust = (weight - sizes).clamp(-2 * LIMIT, 2 * LIMIT)
+        # What dies out is not to be lifted again.
+        lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
+        trust = weight.clamp_min(-2 * LIMIT) - sizes.clamp_min(lowest)
         scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
         scale = scale + trust_power * trust
         factored_power = factored_power * wired.has_columns
@@ -337,7 +343,7 @@ class NeuronRule(AbstractRule):
         scale, row_power, sizes, factored_power, whole = shared.unbind()
         beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
         lines = bounded(outputs.lines, config.max_log_line) - factored_power * beside
-        beside = (in_rows - sizes[:num_rows]).clamp(-LIMIT, LIMIT)
+        beside = (in_rows - sizes[:num_rows]).clamp_min(lowest)
         rows = lines[:num_rows] + scale[:num_rows] - row_power[:num_rows] * beside
         return torch.cat([rows, lines[num_rows:]]).exp()
 
