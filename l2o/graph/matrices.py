@@ -135,11 +135,13 @@ class MatrixStacks:
     ties: tuple[tuple[str, int, int], ...]
     """Kind, source node and target node of each edge without a matrix."""
 
-    def gather(self, fields: Sequence[Mapping[str, Tensor]]) -> list[list[Tensor]]:
-        """Return the entries of each stack, one `[matrix, row, column]` per field.
+    def gather(
+        self, fields: Sequence[Mapping[str, Tensor]]
+    ) -> list[Tensor | list[Tensor]]:
+        """Return the entries of each stack.
 
-        Fields of a stack are views of one tensor, unless they can be views of what was
-        passed.
+        Where they can be views of what was passed, they are a list, one `[matrix, row,
+        column]` per field; else one tensor, `[field, matrix, row, column]`.
 
         Args:
             fields: each holds name to `[*shape]`, for every parameter of the graph.
@@ -151,12 +153,12 @@ class MatrixStacks:
                 rows += [field[name].reshape(-1) for name in self.padded]
                 rows.append(rows[0].new_zeros(1))
             flat = torch.cat(rows).view(len(fields), -1)
-        found = []
+        found: list[Tensor | list[Tensor]] = []
         for stack in self.stacks:
             if stack.index is not None:
                 assert flat is not None
                 taken = flat.index_select(1, stack.index.flatten())
-                found.append(list(taken.view(-1, *stack.shape).unbind()))
+                found.append(taken.view(-1, *stack.shape))
                 continue
             pieces = [
                 take_view(
@@ -169,8 +171,9 @@ class MatrixStacks:
                 for piece in stack.pieces
             ]
             if len(stack.pieces) > 1:
-                pieces = list(torch.cat(pieces).view(-1, *stack.shape).unbind())
-            found.append(pieces)
+                found.append(torch.cat(pieces).view(-1, *stack.shape))
+            else:
+                found.append(pieces)
         return found
 
     def scatter(self, stacked: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,6 +94,7 @@ class NeuronRule(AbstractRule):
             second_moment_decay=self.config.second_moment_decay,
         )
         num_momenta = len(self.config.momentum_decays)
+        self.num_outputs = 4 + num_momenta
         num_scales = len(self.config.time_scales)
         self.net = NeuronGNN(
             self.config.net,
@@ -102,7 +103,7 @@ class NeuronRule(AbstractRule):
             num_static=NUM_STATIC,
             num_channels=NUM_CHANNELS,
             num_tie_kinds=NUM_TIE_KINDS,
-            num_outputs=4 + num_momenta,
+            num_outputs=self.num_outputs,
         )
 
     @override
@@ -146,22 +147,9 @@ class NeuronRule(AbstractRule):
         )
         exchange = WeightExchange(values, wired)
         outputs = self.net(wired.wiring, features, exchange)
-        shares = outputs.matrices[:, 4:].clamp(0, 1)
-        directions = self._directions(wired, values, clock, statistics, shares)
+        directions = self._directions(wired, values, clock, statistics, outputs)
         factors = self._factors(wired, statistics, outputs, directions)
-        factors = factors * self._units(graph, wired)
-        updates = []
-        for number, (stack, direction) in enumerate(
-            zip(wired.stacks.stacks, directions, strict=True)
-        ):
-            count, rows, columns = stack.shape
-            by_row = factors[wired.row_slice(number)].view(count, rows, 1)
-            update = direction * by_row.to(direction.dtype)
-            if stack.has_columns:
-                by_column = factors[wired.column_slice(number)].view(count, 1, columns)
-                update = multiplied(update, by_column.to(direction.dtype))
-            updates.append(update)
-        found = wired.stacks.scatter(updates)
+        found = self._scaled(wired, directions, factors * self._units(graph, wired))
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
     def base(
@@ -181,8 +169,31 @@ class NeuronRule(AbstractRule):
         """
         wired, values, clock = self._read(graph, params, grads, state)
         statistics = measure(values, wired, clock)
-        directions = self._directions(wired, values, clock, statistics, None)
-        return wired.stacks.scatter(directions)
+        lines, matrices = wired.per_line, wired.heights
+        silent = NeuronOutputs(
+            torch.zeros_like(lines),
+            matrices.new_zeros(len(matrices), self.num_outputs),
+        )
+        directions = self._directions(wired, values, clock, statistics, silent)
+        factors = self._factors(wired, statistics, silent, directions)
+        return self._scaled(wired, directions, factors)
+
+    def _scaled(
+        self, wired: Wired, directions: "_Directions", factors: Tensor
+    ) -> dict[str, Tensor]:
+        """Return each parameter's direction times the factors of its lines."""
+        updates = []
+        for number, (stack, direction) in enumerate(
+            zip(wired.stacks.stacks, directions.stacks, strict=True)
+        ):
+            count, rows, columns = stack.shape
+            by_row = factors[wired.row_slice(number)].view(count, rows, 1)
+            update = direction * by_row.to(direction.dtype)
+            if stack.has_columns:
+                by_column = factors[wired.column_slice(number)].view(count, 1, columns)
+                update = multiplied(update, by_column.to(direction.dtype))
+            updates.append(update)
+        return wired.stacks.scatter(updates)
 
     def num_weights(self) -> int:
         """Number of entries of theta."""
@@ -206,51 +217,49 @@ class NeuronRule(AbstractRule):
         values: Sequence[StackValues],
         clock: Clock,
         statistics: Statistics,
-        shares: Tensor | None,
-    ) -> list[Tensor]:
-        """Return the direction of each stack, `[matrix, row, column]`.
+        outputs: NeuronOutputs,
+    ) -> "_Directions":
+        """Return the direction of each stack, before it is scaled.
 
         Args:
             wired: the graph.
             values: of each stack.
             clock: ages of the averages.
             statistics: of all entries.
-            shares: `[matrix + 1, momenta]`: of the newest gradient, and of each slower
-                average; None for those of an untrained rule.
+            outputs: what the network says.
         """
         config = self.config
+        shares = outputs.matrices[:, 4:].clamp(0, 1)
         *averages, second = clock.ages[1:].unbind()
-        age = averages[0]
-        is_map = wired.is_map
-        newest = config.look_ahead * is_map
-        if shares is not None:
-            newest = newest + (1 - newest) * shares[:, 0]
-        age = age + (1 - age) * newest
-        mean = statistics.means[-2, statistics.num_lines :]
-        size = age * (mean / second + TINY).sqrt()
-        entries = wired.heights * wired.widths
         # Where gradients have ended, slower averages would go on for long.
         moving = statistics.logs[2] - statistics.logs[-1]
         moving = moving[statistics.num_lines :].exp()
         lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
-        least = _FULL_SIGNAL * config.signal_floor * size * entries.sqrt()
-        columns = [newest, age, second, size, least, entries]
-        columns += [torch.maximum(wired.heights, wired.widths)]
-        if shares is not None:
-            columns += [
-                item
-                for k in range(1, len(averages))
-                for item in (shares[:, k] * lasting, averages[0] / averages[k])
-            ]
+        newest = config.look_ahead * wired.is_map
+        newest = newest + (1 - newest) * shares[:, 0]
+        age = averages[0] + (1 - averages[0]) * newest
+        mean = statistics.means[-2, statistics.num_lines :]
+        size = age * (mean / second + TINY).sqrt()
+        entries = wired.heights * wired.widths
+        floor = config.signal_floor * size * entries.sqrt()
+        columns = [newest, age, second, size, _FULL_SIGNAL * floor]
+        for place in range(1, len(averages)):
+            columns += [shares[:, place] * lasting, averages[0] / averages[place]]
         table = torch.stack(columns)[:, :, None, None]
-        found = []
+        stacks, norms = [], []
         for stack, item in zip(wired.stacks.stacks, values, strict=True):
-            if not stack.is_owned:  # its owner is in another stack
-                found.append(item.grad)
-                continue
             own = table[:, stack.matrices].to(item.grad.dtype).unbind()
-            found.append(self._direction(stack, item, *own))
-        return found
+            if not stack.is_owned:  # its owner is in another stack
+                stacks.append(item.grad)
+                norms.append(own[4])
+                continue
+            direction, norm = self._direction(stack, item, *own)
+            stacks.append(direction)
+            norms.append(norm)
+        norms = torch.cat([*norms, table[4:5, -1]]).flatten()
+        signal = (norms.to(floor.dtype) / floor).clamp(max=1)
+        is_whitened = wired.is_map * (config.map_direction == "whitened")
+        return _Directions(stacks, is_whitened * signal.log(), is_whitened)
 
     def _direction(
         self,
@@ -261,11 +270,9 @@ class NeuronRule(AbstractRule):
         second_age: Tensor,
         size: Tensor,
         least: Tensor,
-        entries: Tensor,
-        longer: Tensor,
         *slower: Tensor,
-    ) -> Tensor:
-        """Return the direction of one stack, `[matrix, row, column]`.
+    ) -> tuple[Tensor, Tensor]:
+        """Return the direction of one stack, `[matrix, row, column]`, and norms.
 
         Args:
             stack: the stack.
@@ -276,9 +283,11 @@ class NeuronRule(AbstractRule):
             size: root mean square that the momentum would have if all gradients of the
                 past were alike.
             least: norm that a momentum with enough signal has.
-            entries: number of entries.
-            longer: number of rows, or of columns if these are more.
             *slower: share of each slower momentum and what makes up for its age.
+
+        Returns:
+            Of a linear map a matrix with singular values near 1, and the norm that its
+            momentum had; of all else the direction itself, and `least`.
         """
         config = self.config
         momentum = values.momenta[0]
@@ -289,32 +298,28 @@ class NeuronRule(AbstractRule):
         momentum = torch.lerp(momentum, values.grad, newest)
         if not stack.is_map or config.map_direction == "adam":
             root = (values.second / second_age + TINY).sqrt() + ADAM_EPS
-            return momentum / (age * root)
+            return momentum / (age * root), least
         if config.map_direction == "momentum":
-            return momentum / size
-        white, signal = orthogonalize(
+            return momentum / size, least
+        return orthogonalize(
             momentum,
             least,
-            floor=1 / _FULL_SIGNAL,
             steps=config.whitening_steps,
             group_rows=config.whitening_rows,
         )
-        if config.whitening_scale == "spectral":
-            return white * (signal * longer.sqrt())
-        mean = sum_of_squares(white).sum(-1)[..., None, None] / entries
-        return white * (signal / (mean + TINY).sqrt())
 
     def _factors(
         self,
         wired: Wired,
         statistics: Statistics,
         outputs: NeuronOutputs,
-        directions: Sequence[Tensor],
+        directions: "_Directions",
     ) -> Tensor:
         """Return what the network makes of every line, `[line]`.
 
         The direction times the factor of its row and that of its column is the update
-        over step size and unit. A matrix's own scale is part of its rows' factors.
+        over step size and unit. A matrix's own scale, and what brings a whitened
+        direction to its size, is part of its rows' factors.
 
         Args:
             wired: the graph.
@@ -323,28 +328,33 @@ class NeuronRule(AbstractRule):
             directions: of each stack.
         """
         config, num_rows = self.config, wired.num_rows
-        squares = torch.cat([sum_of_squares(item).flatten() for item in directions])
-        squares = squares.to(wired.static.dtype)
+        squares = [sum_of_squares(item).flatten() for item in directions.stacks]
+        squares = torch.cat(squares).to(wired.static.dtype)
         matrix = wired.wiring.matrix[:num_rows]
         totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
-        sizes = 0.5 * (totals / (wired.heights * wired.widths) + TINY).log()
-        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log()
+        raw = 0.5 * (totals / (wired.heights * wired.widths) + TINY).log()
+        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log() - raw[matrix]
+        if config.whitening_scale == "unit":
+            change = directions.log_signal - directions.is_whitened * raw
+        else:
+            longer = 0.5 * torch.maximum(wired.heights, wired.widths).log()
+            change = directions.log_signal + directions.is_whitened * longer
         weight, root = statistics.logs[0], statistics.logs[-1]
         weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
         row_power, factored_power, trust_power = outputs.matrices[:, 1:4].T.clamp(0, 1)
         # What dies out is not to be lifted again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
-        trust = weight.clamp_min(-2 * LIMIT) - sizes.clamp_min(lowest)
-        scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
+        trust = weight.clamp_min(-2 * LIMIT) - (raw + change).clamp_min(lowest)
+        scale = bounded(outputs.matrices[:, 0], config.max_log_scale) + change
         scale = scale + trust_power * trust
         factored_power = factored_power * wired.has_columns
-        shared = torch.stack([scale, row_power, sizes, factored_power, whole])
+        shared = torch.stack([scale, row_power, factored_power, whole])
         shared = shared.index_select(1, wired.wiring.matrix)
-        scale, row_power, sizes, factored_power, whole = shared.unbind()
+        scale, row_power, factored_power, whole = shared.unbind()
         beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
         lines = bounded(outputs.lines, config.max_log_line) - factored_power * beside
-        beside = (in_rows - sizes[:num_rows]).clamp_min(lowest)
-        rows = lines[:num_rows] + scale[:num_rows] - row_power[:num_rows] * beside
+        rows = lines[:num_rows] + scale[:num_rows]
+        rows = rows - row_power[:num_rows] * in_rows.clamp_min(lowest)
         return torch.cat([rows, lines[num_rows:]]).exp()
 
     def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:
@@ -376,6 +386,18 @@ def _line_units(
     found = -step_size * found.index_select(0, wired.owner)
     rows = found.index_select(0, wired.wiring.matrix[: wired.num_rows])
     return torch.cat([rows, rows.new_ones(len(wired.wiring.neuron) - wired.num_rows)])
+
+
+class _Directions(NamedTuple):
+    """Directions before they are scaled."""
+
+    stacks: list[Tensor]
+    """Of each stack, `[matrix, row, column]`."""
+    log_signal: Tensor
+    """`[matrix + 1]`: logarithm of how much signal a whitened momentum has, at most 0;
+    0 of all else."""
+    is_whitened: Tensor
+    """`[matrix + 1]`: 1 where directions have yet to be brought to their size."""
 
 
 def bounded(values: Tensor, bound: float) -> Tensor:

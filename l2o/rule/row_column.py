@@ -44,6 +44,8 @@ class StackValues(NamedTuple):
     grad: Tensor
     momenta: tuple[Tensor, ...]
     second: Tensor
+    whole: Tensor | None
+    """`[field, matrix, row, column]`: all of these, where they lie in one tensor."""
 
 
 class Clock(NamedTuple):
@@ -149,10 +151,12 @@ def read_stacks(
         ),
         {name: state[name]["second_moment"].to(params[name].dtype) for name in params},
     ]
-    return [
-        StackValues(found[0], found[1], tuple(found[2:-1]), found[-1])
-        for found in wired.stacks.gather(fields)
-    ]
+    found = []
+    for item in wired.stacks.gather(fields):
+        whole = item if isinstance(item, Tensor) else None
+        weight, grad, *averages, second = item
+        found.append(StackValues(weight, grad, tuple(averages), second, whole))
+    return found
 
 
 def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:
@@ -200,14 +204,18 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
 
 def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
     """Return sums of the statistics, `[statistic, matrix, line]`."""
-    weight, grad, momenta, second = entries
-    products = (
+    weight, grad, momenta, second, whole = entries
+    if whole is not None:
+        crossed = (grad * momenta[0])[None]
+        products = torch.cat([whole[:-1].square(), second[None], crossed])
+        return products.sum(-1), products.sum(-2) if has_columns else None
+    pairs = (
         *((values, values) for values in (weight, grad, *momenta)),
         (second, None),
         (grad, momenta[0]),
     )
     by_row, by_column = [], []
-    for left, right in products:
+    for left, right in pairs:
         product = left if right is None else left * right
         by_row.append(product.sum(-1))
         if has_columns:
@@ -306,8 +314,8 @@ class WeightExchange:
         """Return `[channel, matrix, row, column]`; of padded stacks they are kept."""
         if number not in self.kept:
             entries = self.values[number]
-            ratio = entries.momenta[0].square() / (entries.second + TINY)
-            edges = torch.stack([entries.weight.abs(), (ratio + TINY).sqrt()])
+            ratio = entries.momenta[0] * (entries.second + TINY).rsqrt()
+            edges = torch.stack([entries.weight, ratio]).abs()
             edges = edges.to(self.wired.static.dtype)
             if self.wired.stacks.stacks[number].index is None:
                 return edges

@@ -11,7 +11,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
-from l2o.nets.fast_ops import in_plain_eager, new_empty, product
+from l2o.nets.fast_ops import in_plain_eager, new_empty, product, sum_of_squares
 
 from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, widened
 
@@ -66,26 +66,22 @@ def orthogonalize(
     matrix: Tensor,
     least: Tensor,
     *,
-    floor: float = 1.0,
     steps: int = _STEPS,
     group_rows: int = GROUP_ROWS,
 ) -> tuple[Tensor, Tensor]:
-    """Return matrices with singular values near 1, and how much signal they had.
+    """Return matrices with singular values near 1, and the norms that they had.
 
     Args:
         matrix: `[matrix, row, column]`; rows and columns of zeros stay zeros.
         least: `[matrix, 1, 1]`, a norm. A matrix with a smaller one is taken as a part
             of it, so that its small singular values are not pushed as far.
-        floor: share of the least norm below which signal counts as lacking.
         steps: how often singular values are pushed.
         group_rows: as for `whiten`.
 
     Returns:
-        As `matrix`; and `[matrix, 1, 1]`, its norm over `floor` times the least one, at
-        most 1.
+        As `matrix`; and `[matrix, 1, 1]`, their norms before.
     """
-    norm = (matrix.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
-    signal = (norm / (floor * least)).clamp(max=1)
+    norm = (sum_of_squares(matrix).sum(-1) + TINY).sqrt()[..., None, None]
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if is_tall else matrix
     num_groups = -(-wide.shape[-2] // group_rows)
@@ -94,7 +90,7 @@ def orthogonalize(
         white = _pushed(grouped, 1)
     else:
         white = _pushed_together(wide / torch.maximum(norm, least), steps)
-    return white.mT if is_tall else white, signal
+    return white.mT if is_tall else white, norm
 
 
 def _pushed_together(wide: Tensor, steps: int) -> Tensor:
