@@ -77,6 +77,25 @@ def test_its_links_lead_somewhere(page):
     assert not missing
 
 
+def missing_files(text):
+    """Return the Python files in backticks that are in no folder they may be in."""
+    folders = [ROOT / name for name in (".", "l2o", "l2o/graph", "meta_train")]
+    named = re.findall(r"`([\w/]+\.py)`", text)
+    return [
+        name for name in named if not any((top / name).is_file() for top in folders)
+    ]
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", *PAGES])
+def test_files_that_it_names_exist(page):
+    assert not missing_files((ROOT / page).read_text())
+
+
+def test_a_file_that_is_gone_is_found():
+    text = "`l2o/cli.py`, `rule/step.py`, `l2o/gone.py`"
+    assert missing_files(text) == ["l2o/gone.py"]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_numbers_of_results_are_the_committed_ones(page):
     """A comment names the files that the table or paragraph after it quotes."""
