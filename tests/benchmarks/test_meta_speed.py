@@ -14,6 +14,7 @@ def short(monkeypatch):
     monkeypatch.setattr(meta_speed, "NETWORKS", {"fashion-mlp": 7})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_every_choice_is_a_row_and_a_cell(tmp_path):
     lines = []

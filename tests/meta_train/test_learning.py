@@ -53,7 +53,15 @@ def loss_after_training(trainer):
     return found.loss
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in ("one_step", "nres") else pytest.mark.slow
+        )
+        for name in ESTIMATORS
+    ],
+)
 def test_it_finds_longer_steps(trainer, name):
     trainer = trainer(ESTIMATORS[name])
     before = loss_after_training(trainer)

@@ -245,6 +245,7 @@ class TestFolder:
         assert best["outer_step"] == min(losses, key=losses.get)
         assert trainer.best["validation"] == -min(losses.values())
 
+    @pytest.mark.slow
     def test_the_best_rule_may_be_the_most_accurate(self, tiny, tmp_path):
         validation = {"every": 1, "steps": 3, "seeds": [1], "select": "accuracy"}
         trainer = run_whole(tiny(outer_steps=6, validation=validation), tmp_path)
@@ -254,6 +255,7 @@ class TestFolder:
         assert best["outer_step"] == 1 + accuracies.index(max(accuracies))
         assert trainer.best["validation"] == max(accuracies)
 
+    @pytest.mark.slow
     def test_what_the_test_set_would_choose_is_kept_beside(self, tiny, tmp_path):
         validation = {"every": 1, "steps": 3, "seeds": [1]}
         run_whole(tiny(outer_steps=6, validation=validation), tmp_path / "without")

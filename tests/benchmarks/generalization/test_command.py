@@ -23,6 +23,7 @@ def config(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_row_a_run_and_a_report(config):
     said = []
     rows = run_generalization(config, said.append)

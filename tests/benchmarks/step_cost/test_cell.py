@@ -64,6 +64,7 @@ def test_products_are_counted_without_values():
     assert found == counter.get_total_flops() / 1e9 > 0
 
 
+@pytest.mark.slow
 def test_the_rule_on_pyg_keeps_the_state_of_the_rule():
     dense, flat = measure(of("default")), measure(of("default-pyg"))
     assert dense["state_floats"] == flat["state_floats"] == 6.0
@@ -71,7 +72,17 @@ def test_the_rule_on_pyg_keeps_the_state_of_the_rule():
     assert flat["gflop"] >= dense["gflop"] > 0
 
 
-@pytest.mark.parametrize("subject", ["adam-foreach", "small-fc", *RULES])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        *("adam-foreach", "small-fc", "default"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in RULES
+            if name != "default"
+        ),
+    ],
+)
 def test_every_eager_step_can_be_measured(subject):
     assert measure(of(subject, repetitions=1))["median_ms"] > 0
 
@@ -88,6 +99,7 @@ def test_a_first_step_beyond_the_time_is_what_counts():
     assert measure(of("small-fc", seconds=1e-9))["gflop"] is None
 
 
+@pytest.mark.slow
 def test_the_papers_rule_is_measured_alone():
     row = measure(of("paper-forward", repetitions=1))
     assert row["gflop"] > 0.1
