@@ -257,7 +257,7 @@ class NeuronRule(AbstractRule):
             stacks.append(direction)
             norms.append(norm)
         norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-        signal = (norms.to(floor.dtype) / floor).clamp(max=1)
+        signal = ((norms.to(floor.dtype) + TINY) / (floor + TINY)).clamp(max=1)
         is_whitened = wired.is_map * (config.map_direction == "whitened")
         return _Directions(stacks, is_whitened * signal.log(), is_whitened)
 

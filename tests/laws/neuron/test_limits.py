@@ -112,11 +112,11 @@ class TestDirection:
                 rule.net.matrix_out.last.bias,
             ):
                 weight[4:] = -weight[4:].abs() if weight.ndim == 1 else 0
-        worst = 0.0
+        worst, plain = 0.0, NeuronRule(rule.config).double()
         state = rule.init_state(params)
         for grads in random_grads(params, 3):
             state = rule.advance(state, grads)
-            base = rule.base(graph, params, grads, state)
+            base = plain.base(graph, params, grads, state)
             updates = rule(graph, params, grads, state)
             for name, update in updates.items():
                 worst = max(worst, float((update * base[name]).detach().max()))
