@@ -1,12 +1,13 @@
 """Rules that people share: a folder, or a repository of the Hugging Face hub."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .files import write_whole
+from .files import printable, write_whole
 from .rule.build import AnyRule
 from .rule.checkpoint import LICENSE, load_rule, read_provenance, save_rule
 from .rule.model_card import model_card as model_card
@@ -43,8 +44,12 @@ def from_pretrained(
         The rule, on the CPU.
 
     Raises:
+        ConnectionError: if the hub cannot be reached, hangs up early, redirects
+            without end or answers with an error.
         FileNotFoundError: if there is no such folder, repository, revision or file.
         ImportError: if the hub is asked and `huggingface_hub` is not installed.
+        PermissionError: if the hub wants a token, or another one.
+        TypeError: if the first argument is neither text nor a path.
         ValueError: if the file is no rule, or a file is given for a folder.
 
     Example:
@@ -53,7 +58,7 @@ def from_pretrained(
         >>> from_pretrained(folder).config.net.kind
         'ff'
     """
-    place = Path(repo_or_folder)
+    place = _as_path(repo_or_folder)
     if place.is_file():
         raise ValueError(
             f"from_pretrained needs a folder or a repository; got the file {place}. "
@@ -65,8 +70,8 @@ def from_pretrained(
             found = sorted(item.name for item in place.glob("*.safetensors"))
             raise FileNotFoundError(
                 f"from_pretrained needs the file {filename!r} in {place}; got a folder "
-                f"with the rule files {found}. Pass filename=, or write the folder "
-                "with save_pretrained."
+                f"with the rule files {printable(found)}. Pass filename=, or write the "
+                "folder with save_pretrained."
             )
         return load_rule(path)
     hub = _hub("from_pretrained")
@@ -81,7 +86,8 @@ def from_pretrained(
     except hub.errors.HFValidationError as error:
         raise FileNotFoundError(
             "from_pretrained needs an existing folder or a repository owner/name; got "
-            f"{str(repo_or_folder)!r}, which is neither. Check the spelling."
+            f"{printable(repr(str(repo_or_folder)))}, which is neither. Check the "
+            "spelling."
         ) from error
     except hub.errors.LocalEntryNotFoundError as error:
         raise FileNotFoundError(
@@ -98,6 +104,13 @@ def from_pretrained(
             f"from_pretrained needs {filename!r} at revision {revision or 'main'!r} of "
             f"the repository {repo_or_folder}; got the answer {_first_line(error)!r}. "
             "Check name, revision and filename, or pass token= if it is private."
+        ) from error
+    except (_request_error(hub), OSError) as error:
+        raise _failure(
+            error,
+            f"from_pretrained needs {filename!r} of {repo_or_folder} from the hub",
+            "Try again, or copy the folder and pass its path.",
+            f"a token that may read {repo_or_folder}",
         ) from error
     return load_rule(Path(path))
 
@@ -143,8 +156,7 @@ def save_pretrained(
     card = model_card(
         rule, repo_id=repo_id or folder.name, filename=RULE_FILE, provenance=known
     )
-    license = known.pop("license")
-    save_rule(rule, folder / RULE_FILE, provenance=known, license=license)
+    save_rule(rule, folder / RULE_FILE, provenance=known)
     write_whole(folder / "README.md", card.encode())
     return folder
 
@@ -174,6 +186,7 @@ def push_to_hub(
     Raises:
         FileNotFoundError: if `rule` names neither a shipped rule nor a file.
         ImportError: if `huggingface_hub` is not installed.
+        ConnectionError: if the hub cannot be reached or refuses the upload.
         PermissionError: if the hub does not let this token write there.
         ValueError: if `repo_id` is not a name that the hub takes.
 
@@ -195,13 +208,12 @@ def push_to_hub(
                 f"push_to_hub needs a repository owner/name; got {repo_id!r}. "
                 f"{_first_line(error)}"
             ) from error
-        except hub.errors.HfHubHTTPError as error:
-            if error.response.status_code not in (401, 403):
-                raise
-            raise PermissionError(
-                f"push_to_hub needs a token that may write to {repo_id}; got the "
-                f"answer {error.response.status_code}. Log in with `hf auth login`, or "
-                "pass token=."
+        except (_request_error(hub), OSError) as error:
+            raise _failure(
+                error,
+                f"push_to_hub needs the hub to take files for {repo_id}",
+                "Check the name and the network, then try again.",
+                f"a token that may write to {repo_id}",
             ) from error
     return str(commit.commit_url)
 
@@ -219,5 +231,51 @@ def _hub(caller: str) -> ModuleType:
     return huggingface_hub
 
 
+def _request_error(hub: ModuleType) -> type[Exception]:
+    """Return the base class of what the hub's HTTP client raises."""
+    return hub.errors.HfHubHTTPError.__bases__[0]
+
+
+def _failure(error: Exception, needs: str, advice: str, token: str) -> Exception:
+    """Return what a failed request means to the caller, as one line.
+
+    Args:
+        error: what the client raised.
+        needs: the message up to its first semicolon.
+        advice: what to do next.
+        token: what is missing if the hub refused.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error  # the disk's, not the hub's
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return PermissionError(
+            f"{needs.split()[0]} needs {token}; got the answer {status}. Log in with "
+            "`hf auth login`, or pass token=."
+        )
+    return ConnectionError(f"{needs}; got {_first_line(error)!r}. {advice}")
+
+
+def _as_path(repo_or_folder: object) -> Path:
+    """Return the folder that is meant, if it is one."""
+    if not isinstance(repo_or_folder, str | os.PathLike):
+        raise TypeError(
+            "from_pretrained needs a folder or a repository; got "
+            f"{type(repo_or_folder).__name__} {printable(repr(repo_or_folder), 40)}. "
+            "Pass a path, or owner/name."
+        )
+    path = Path(repo_or_folder)
+    try:
+        path.exists()
+    except OSError as error:
+        raise FileNotFoundError(
+            "from_pretrained needs a folder or a repository; got "
+            f"{printable(repr(str(path)))}, which no folder can be called "
+            f"({error.strerror}). Check the spelling."
+        ) from error
+    return path
+
+
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    line = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+    return printable(line)

@@ -18,6 +18,7 @@ class LocalHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = {}
         self.refuses_with = None
+        self.fault = None
         self.asked = []
 
     @property
@@ -29,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         """Stay silent."""
 
-    def answer(self, body, status=200, **headers):
+    def answer(self, body, status=200, *, is_cut=False, **headers):
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -37,7 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[: len(content) // 2] if is_cut else content)
+        self.close_connection = self.close_connection or is_cut
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -67,6 +69,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer({"commitUrl": address, "commitOid": COMMIT})
 
     def do_GET(self):
+        if self.server.fault == "dropped connection":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if self.server.fault == "redirect loop":
+            self.answer({}, 302, Location=f"{self.server.address}{self.path}")
+            return
+        if isinstance(self.server.fault, int):
+            self.answer({"error": "no\x1b[31m"}, self.server.fault)
+            return
         owner, name, _, revision, file = [*self.path.split("/")[1:], *[""] * 5][:5]
         repository = self.server.repositories.get(f"{owner}/{name}")
         if repository is None:
@@ -78,7 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             content = repository[file]
             etag = f'"{hashlib.sha256(content).hexdigest()}"'
-            self.answer(content, X_Repo_Commit=COMMIT, ETag=etag)
+            is_cut = self.server.fault == "truncated body" and self.command == "GET"
+            self.answer(content, is_cut=is_cut, X_Repo_Commit=COMMIT, ETag=etag)
 
     do_HEAD = do_GET
 

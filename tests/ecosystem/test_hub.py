@@ -1,6 +1,8 @@
 """Sharing rules: through a folder, and through a hub on this machine."""
 
+import inspect
 import sys
+import time
 
 import pytest
 import torch
@@ -129,14 +131,64 @@ class TestHub:
         with pytest.raises(PermissionError, match=f"{status}.*hf auth login"):
             push_to_hub(rule, REPOSITORY)
 
-    def test_other_refusals_are_the_hubs(self, hub, rule):
-        errors = pytest.importorskip("huggingface_hub.errors")
+    def test_other_refusals_are_one_line(self, hub, rule):
         hub.refuses_with = 422
-        with pytest.raises(errors.HfHubHTTPError):
+        with pytest.raises(ConnectionError, match=r"422.*then try again") as found:
             push_to_hub(rule, REPOSITORY)
+        assert str(found.value).isprintable()
 
     @pytest.mark.parametrize("private", [True, False])
     def test_a_repository_can_be_private(self, hub, rule, private):
         push_to_hub(rule, REPOSITORY, private=private)
         wanted = hub.repositories[REPOSITORY]["private"]
         assert (wanted.get("visibility") == "private") == private
+
+
+class TestFaults:
+    """Each failure of hub or network is one line that says what to do."""
+
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch):
+        """The hub's client waits between its attempts."""
+        monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+
+    @pytest.mark.parametrize(
+        ("fault", "kind", "message"),
+        [
+            ("truncated body", ConnectionError, "hub; got 'peer closed.*Try again, or"),
+            ("redirect loop", ConnectionError, "hub; got .Exceeded.*Try again, or"),
+            ("dropped connection", ConnectionError, "hub; got 'Server dis.*Try again"),
+            (401, PermissionError, r"token that may read.*401.*pass token="),
+            (403, FileNotFoundError, r"got neither.*Connect once"),
+            (500, FileNotFoundError, r"got neither.*Connect once"),
+        ],
+    )
+    def test_a_download_that_fails(self, hub, rule, fault, kind, message):
+        push_to_hub(rule, REPOSITORY)
+        hub.fault = fault
+        with pytest.raises(kind, match=message) as found:
+            from_pretrained(REPOSITORY)
+        assert str(found.value).isprintable()
+        hub.fault = None
+        assert_same_rule(from_pretrained(REPOSITORY), rule)
+
+    def test_a_hub_that_is_not_there(self, hub, rule):
+        hub.shutdown()
+        hub.server_close()
+        with pytest.raises(FileNotFoundError, match="Connect once, or copy"):
+            from_pretrained(REPOSITORY)
+        with pytest.raises(ConnectionError, match="then try again"):
+            push_to_hub(rule, REPOSITORY)
+
+    @pytest.mark.parametrize("name", [None, 3, b"someone/a-rule"])
+    def test_what_is_no_name(self, name):
+        with pytest.raises(TypeError, match="Pass a path, or owner/name"):
+            inspect.unwrap(from_pretrained)(name)
+
+    @pytest.mark.parametrize("name", ["x" * 5000, "\x1b[31m/red", "a\0/b", ""])
+    def test_what_nothing_can_be_called(self, hub, name):
+        with pytest.raises(
+            FileNotFoundError, match=r"Check the spelling|Pass filename"
+        ):
+            from_pretrained(name)
+        assert not hub.asked
