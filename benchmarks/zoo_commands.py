@@ -12,9 +12,15 @@ from tqdm import tqdm
 from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
 from optimizees.data.cifar import MEAN, STD
-from optimizees.zoo.small_cnn_herd import ZooConfig, ZooHerd
+from optimizees.device import resolve_device
+from optimizees.zoo.small_cnn_group import ZooConfig, ZooGroup
 from optimizees.zoo.small_cnn_training import generate_zoo
-from optimizees.zoo.wild_park import ParkConfig, TrainedRun, generate_park
+from optimizees.zoo.wild_park import (
+    ParkConfig,
+    TrainedRun,
+    generate_park,
+    missing_runs,
+)
 
 from .runs import use_threads
 
@@ -47,9 +53,11 @@ class WildParkData:
     park: ParkConfig = field(default_factory=ParkConfig)
     """How they are trained."""
     workers: int = 1
-    """Networks that are trained side by side, each in a process of its own."""
+    """Networks that are trained at a time, each in a process of its own."""
     threads: int = 1
     """CPU threads of each."""
+    device: str = "auto"
+    """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
@@ -90,6 +98,8 @@ class CnnZooData:
     """How they are trained."""
     threads: int = 1
     """CPU threads."""
+    device: str = "auto"
+    """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
     dest: Path = Path("runs/zoo/cifar-10-grey")
     """Directory to fill."""
 
@@ -128,18 +138,18 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
 
     Raises:
         FileNotFoundError: if the images are not there.
-        ValueError: if the directory holds a park that was trained otherwise.
+        ValueError: if the directory holds a park that was trained otherwise, or the
+            device is not there.
     """
     use_threads(config.threads)
+    device = resolve_device(config.device)
     train = pooled_images(config.images, "train", config.num_train, config.image_size)
     test = pooled_images(config.images, "test", config.num_test, config.image_size)
     indices = range(config.first, config.first + config.networks)
-    missing = sum(
-        not (config.dest / f"{index:05d}.safetensors").is_file() for index in indices
-    )
+    missing = len(missing_runs(config.dest, indices))
     announce(
         f"{missing} of {config.networks} networks to train on {len(train):,} images of "
-        f"{train.source}, tested on {len(test):,}"
+        f"{train.source}, tested on {len(test):,}, on {device}"
     )
     with tqdm(total=missing, desc="networks", disable=None) as bar:
 
@@ -157,8 +167,8 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
         generate_park(
             config.dest,
             config.park,
-            train,
-            test,
+            train.to(device),
+            test.to(device),
             indices=indices,
             origin={"provenance": provenance()},
             workers=config.workers,
@@ -172,25 +182,27 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
 
     Args:
         config: the command.
-        announce: called with a line about networks that were trained side by side.
+        announce: called with a line about networks that were trained together.
 
     Raises:
         FileNotFoundError: if the images are not there.
-        ValueError: if the directory holds a zoo that was trained otherwise.
+        ValueError: if the directory holds a zoo that was trained otherwise, or the
+            device is not there.
     """
     use_threads(config.threads)
+    device = resolve_device(config.device)
     train = pooled_images(config.images, "train", config.num_train, config.image_size)
     test = pooled_images(config.images, "test", config.num_test, config.image_size)
     announce(
         f"{config.networks} networks to train on {len(train):,} images of "
-        f"{train.source}, tested on {len(test):,}"
+        f"{train.source}, tested on {len(test):,}, on {device}"
     )
     with tqdm(total=config.networks, desc="networks", disable=None) as bar:
 
-        def show(done: int, herd: ZooHerd) -> None:
+        def show(done: int, group: ZooGroup) -> None:
             bar.update(done - bar.n)
             if bar.disable:
-                scores = herd.accuracies[-1]
+                scores = group.accuracies[-1]
                 announce(
                     f"{done} of {config.networks} networks; of the last "
                     f"{len(scores)} the test accuracy is {scores.min().item():.1%} to "
@@ -200,8 +212,8 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
         generate_zoo(
             config.dest,
             config.zoo,
-            grey(train),
-            grey(test),
+            grey(train).to(device),
+            grey(test).to(device),
             num_networks=config.networks,
             origin={"provenance": provenance()},
             announce=show,

@@ -14,6 +14,9 @@ from torch import Tensor
 from benchmarks.runs import use_threads
 from l2o.files import write_whole
 from meta_train.provenance import provenance
+from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
+from optimizees.device import resolve_device
+from optimizees.files import holds_tensors
 from optimizees.siren import render_images
 from optimizees.zoo.inr_set import (
     InrSet,
@@ -22,7 +25,6 @@ from optimizees.zoo.inr_set import (
     read_fits,
     read_header,
 )
-from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels
 from optimizees.zoo.siren_fits import AT_ONCE, FitConfig, fit_sirens, initial_weights
 
 from .pictures import draw_rows
@@ -50,9 +52,11 @@ class SirenFitsData:
     fit: FitConfig = field(default_factory=FitConfig)
     """How they are fitted."""
     file_size: int = 200
-    """Networks a file; what an interrupt loses is at most one file's work."""
+    """Networks per file; an interrupt loses at most one file's work."""
     threads: int = 1
     """CPU threads."""
+    device: str = "auto"
+    """What fits: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
     dest: Path | None = None
     """Folder to fill; by default runs/inr and the name of the images."""
     summary: Path | None = None
@@ -86,12 +90,13 @@ def run_siren_fits(
 
     Raises:
         FileNotFoundError: if the images are not there.
-        ValueError: if there are fewer images than asked for, or the folder holds
-            networks that were fitted otherwise.
+        ValueError: if there are fewer images than asked for, the folder holds networks
+            that were fitted otherwise, or the device is not there.
     """
     from tqdm import tqdm
 
     use_threads(config.threads)
+    device = resolve_device(config.device)
     images, labels = read_pixels(config.images)
     if config.count > len(images):
         raise ValueError(
@@ -101,12 +106,14 @@ def run_siren_fits(
     folder = config.dest or Path("runs/inr") / config.images
     _check_same(config, folder)
     starts = range(0, config.count, config.file_size)
-    missing = [start for start in starts if not _part(folder, start).is_file()]
-    announce(f"{len(missing)} of {len(starts)} files of {folder} are to be made")
+    missing = [start for start in starts if not holds_tensors(_part(folder, start))]
+    announce(
+        f"{len(missing)} of {len(starts)} files of {folder} are to be made on {device}"
+    )
     with tqdm(total=len(missing), desc=config.images, unit="file", disable=None) as bar:
         for start in missing:
             stop = min(start + config.file_size, config.count)
-            line = _make_part(config, folder, images, labels, start, stop)
+            line = _make_part(config, folder, device, images, labels, start, stop)
             bar.update()
             if bar.disable:
                 announce(line)
@@ -116,6 +123,7 @@ def run_siren_fits(
 def _make_part(
     config: SirenFitsData,
     folder: Path,
+    device: torch.device,
     images: UInt8[Tensor, "N 28 28"],
     labels: UInt8[Tensor, " N"],
     start: int,
@@ -126,13 +134,13 @@ def _make_part(
     part = PARTS.index(config.images)
     draws = [initial_weights(config.fit, part, index) for index in range(start, stop)]
     wanted = images[start:stop]
-    networks, errors = fit_sirens(wanted.float() / 255, draws, config.fit)
+    networks, errors = fit_sirens((wanted.float() / 255).to(device), draws, config.fit)
     fits = InrSet(
-        networks=networks,
+        networks={name: weight.cpu() for name, weight in networks.items()},
         labels=labels[start:stop].long(),
         indices=torch.arange(start, stop),
         images=wanted,
-        errors=errors,
+        errors=errors.cpu(),
         source=_TITLES[config.images],
     )
     seconds = time.perf_counter() - started[0], time.process_time() - started[1]
@@ -141,6 +149,7 @@ def _make_part(
         "images": config.images,
         "fit": asdict(config.fit),
         "at_once": AT_ONCE,
+        "device": device.type,
         "seconds": round(seconds[0], 3),
         "cpu_seconds": round(seconds[1], 3),
         "provenance": provenance(),
@@ -160,9 +169,9 @@ def _part(folder: Path, start: int) -> Path:
 def _check_same(config: SirenFitsData, folder: Path) -> None:
     """Raise unless the folder's files were made as this command would make them."""
     wanted = {"images": config.images, "fit": asdict(config.fit)}
-    for path in part_files(folder):
+    for path in filter(holds_tensors, part_files(folder)):
         header = read_header(path)
-        found = {name: header[name] for name in wanted}
+        found = {name: header.get(name) for name in wanted}
         start = int(path.stem.removeprefix("part-"))
         if found != wanted or start % config.file_size:
             raise ValueError(

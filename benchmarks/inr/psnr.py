@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.runs import RESULTS, Row, config_values, use_threads, write_rows
 from meta_train.provenance import provenance
+from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
 from optimizees.siren import LastLayer
-from optimizees.zoo.pixels import PARTS, PixelsName, read_pixels
 from optimizees.zoo.siren_fits import FitConfig, fit_sirens, initial_weights
 
 PUBLISHED = {

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optimizees.data.images import ImageData, normalise
 from optimizees.data.layouts import require
+from optimizees.files import FileKind
 
 Split = Literal["train", "validation", "test", "train+validation"]
 
@@ -30,6 +31,12 @@ MD5 = {
 """Checksum of each file in the official archive."""
 
 _ROW_BYTES = 1 + 3 * 32 * 32
+_NUM_CLASSES = 10
+_FILE = FileKind(
+    "load_cifar10",
+    "official binary files, rows of a label from 0 to 9 and 3,072 pixels",
+    "Download it again.",
+)
 _JPEG_MARKER = "JPEG_COPIES"
 
 
@@ -66,7 +73,7 @@ def load_cifar10(split: Split, *, root: Path | None = None) -> ImageData:
         paths = [directory / "test_batch.bin"]
     else:
         paths = [directory / f"data_batch_{index}.bin" for index in range(1, 6)]
-    parts = {path.name: path.read_bytes() for path in paths}
+    parts = {path.name: _FILE.read_bytes(path) for path in paths}
     rows = torch.cat([_rows(raw, directory / file) for file, raw in parts.items()])
     is_official = not (directory / _JPEG_MARKER).exists() and all(
         hashlib.md5(raw, usedforsecurity=False).hexdigest() == MD5[file]
@@ -93,22 +100,16 @@ def load_cifar10(split: Split, *, root: Path | None = None) -> ImageData:
 
 def _rows(raw: bytes, path: Path) -> UInt8[Tensor, "N row"]:
     """Split one file into rows: a label byte, 3,072 pixel bytes, red plane first."""
-    if raw.lstrip()[:1] == b"<" and b"html" in raw[:1000].lower():
-        raise ValueError(
-            f"load_cifar10 needs the official binary files; {path} is an HTML page. "
-            "A server answered with an error page: download it again."
-        )
-    if not raw or len(raw) % _ROW_BYTES:
-        raise ValueError(
-            f"load_cifar10 needs rows of {_ROW_BYTES:,} bytes; got {len(raw):,} bytes "
-            f"in {path}. The file is truncated or not the binary version: download "
-            "it again."
+    if len(raw) % _ROW_BYTES:
+        raise _FILE.error(
+            path,
+            f"it is truncated or not the binary version: {len(raw):,} bytes are not a "
+            f"multiple of {_ROW_BYTES:,}",
         )
     rows = np.frombuffer(raw, np.uint8).reshape(-1, _ROW_BYTES)
     largest = int(rows[:, 0].max())
-    if largest > 9:
-        raise ValueError(
-            f"load_cifar10 needs labels in 0..9; got {largest} in {path}. "
-            "Is it CIFAR-100 or a damaged file? Download it again."
+    if largest >= _NUM_CLASSES:
+        raise _FILE.error(
+            path, f"it holds the class {largest}, as CIFAR-100 or a damaged file does"
         )
     return torch.from_numpy(rows.copy())

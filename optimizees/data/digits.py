@@ -5,12 +5,9 @@ from typing import Literal
 
 import torch
 
-from optimizees.data.idx import read_idx
+from optimizees.data.grey_images import MEAN, STD, find_pair, read_pair
 from optimizees.data.images import ImageData, normalise
-from optimizees.data.layouts import find_file, require
-
-MEAN = (0.1307,)
-STD = (0.3081,)
+from optimizees.data.layouts import require
 
 _RANGES = {
     "train": (0, 8_000),
@@ -52,16 +49,11 @@ def load_digits(
             f"Pass one of {', '.join(_RANGES)}."
         )
     directory = require("mnist-test", root)
-    paths = [
-        find_file(directory, f"mnist-t10k-{kind}-ubyte.gz")
-        for kind in ("images-idx3", "labels-idx1")
-    ]
-    pixels, labels = (read_idx(path) for path in paths if path is not None)
-    if pixels.shape != (10_000, 28, 28) or labels.shape != (10_000,):
+    pixels, labels = read_pair(*find_pair(directory, "mnist-t10k"))
+    if len(pixels) != 10_000:
         raise ValueError(
-            "load_digits needs images [10000, 28, 28] and as many labels; got "
-            f"{tuple(pixels.shape)} and {tuple(labels.shape)} in {directory}. "
-            "Run `l2o data download mnist-test`."
+            f"load_digits needs 10,000 images; got {len(pixels):,} in {directory}. Run "
+            "`l2o data download mnist-test`."
         )
     part = slice(*_RANGES[split])
     noun = {"validation": "validation", "test": "test"}.get(split, "training")

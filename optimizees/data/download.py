@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import os
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -23,6 +22,7 @@ from optimizees.data.layouts import (
     locate,
     locate_below,
 )
+from optimizees.files import write_whole
 
 __all__ = ["ORIGINS", "Origin", "Progress", "download", "locate", "verify"]
 
@@ -31,6 +31,8 @@ Progress = Callable[[str, int, int | None], None]
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30
+_MOST_BYTES = 2**30
+"""Bytes that are taken from a server for one file."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _download_cifar(
             for file in files:
                 content = packed.extractfile(members[file])
                 assert content is not None  # the checksum fixes what is in there
-                _write(target / file, content.read())
+                write_whole(target / file, content.read())
     return target
 
 
@@ -211,15 +213,19 @@ def _fetch(
             urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response,
             dest.open("wb") as out,
         ):
-            length = response.headers.get("Content-Length")
-            total = int(length) if length else None
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
             while chunk := response.read(_CHUNK):
                 out.write(chunk)
                 digest.update(chunk)
                 beginning = beginning or chunk[:100]
                 received += len(chunk)
+                if received > _MOST_BYTES:
+                    raise HTTPException(f"more than {_MOST_BYTES:,} bytes")
                 if progress is not None:
                     progress(file, received, total)
+            out.flush()
+            os.fsync(out.fileno())
     except (
         urllib.error.URLError,
         HTTPException,
@@ -247,24 +253,13 @@ def _fetch(
 
 @contextmanager
 def _temporary(final: Path) -> Iterator[Path]:
-    """Give a fresh file beside `final`; remove it unless it was renamed."""
-    handle, name = tempfile.mkstemp(
-        dir=final.parent, prefix=f"{final.name}.", suffix=".part"
-    )
-    os.close(handle)
-    partial = Path(name)
-    partial.chmod(0o644)
+    """Give a fresh file in the folder of `final`; remove it unless it was renamed."""
+    partial = final.with_name(f"{final.name}.{os.urandom(6).hex()}.part")
+    partial.touch(exist_ok=False)
     try:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that its name never stands for half of it."""
-    with _temporary(path) as partial:
-        partial.write_bytes(content)
-        partial.replace(path)
 
 
 def _sha256(path: Path) -> str:

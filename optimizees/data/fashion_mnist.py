@@ -8,14 +8,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from optimizees.data.idx import read_idx
+from optimizees.data.grey_images import MEAN, STD, find_pair, read_pair
 from optimizees.data.images import ImageData, normalise
-from optimizees.data.layouts import find_file, locate, require
+from optimizees.data.layouts import locate, require
 
 Split = Literal["train", "validation", "test", "train+validation"]
 
-MEAN = (0.1307,)
-STD = (0.3081,)
 NUM_VALIDATION = 5_000
 """Images at the end of the 60,000 that are held out for validation."""
 NUM_VALIDATION_EMBEDDED = 1_000
@@ -67,15 +65,15 @@ def load_fashion_mnist(
     else:
         directory = locate("fashion-mnist") if source == "auto" else None
     if directory is None:
-        pixels, labels = _read_embedded(part)
-        kind, held_out, place = "embedded subset", NUM_VALIDATION_EMBEDDED, ""
+        pixels, labels = read_embedded_pixels(part)
+        kind, held_out, where = "embedded subset", NUM_VALIDATION_EMBEDDED, ""
     else:
-        pixels, labels = _read_pair(directory, part)
-        kind, held_out, place = "full", NUM_VALIDATION, f", from {directory}"
+        pixels, labels = read_pair(*find_pair(directory, part))
+        kind, held_out, where = "full", NUM_VALIDATION, f", from {directory}"
     if split in ("train", "validation") and len(pixels) <= held_out:
         raise ValueError(
             f"load_fashion_mnist needs more than {held_out:,} training images to hold "
-            f"the last {held_out:,} out; got {len(pixels):,}{place}. "
+            f"the last {held_out:,} out; got {len(pixels):,}{where}. "
             "Pass split='train+validation' to take all."
         )
     if split == "train":
@@ -86,7 +84,7 @@ def load_fashion_mnist(
     return ImageData(
         images=normalise(pixels.unsqueeze(1), MEAN, STD),
         labels=labels.to(torch.int64),
-        source=f"FashionMNIST ({kind}, {len(pixels):,} {noun} images{place})",
+        source=f"FashionMNIST ({kind}, {len(pixels):,} {noun} images{where})",
     )
 
 
@@ -99,44 +97,14 @@ def read_embedded_pixels(
         part: "train" for the 10,000 training images, "t10k" for the 2,000 of the
             test set.
     """
-    return _read_embedded(part)
-
-
-def _read_embedded(part: str) -> tuple[Tensor, Tensor]:
-    """Read the embedded pair, from a directory or a zipped wheel."""
     folder = resources.files("optimizees.data").joinpath("embedded")
     images = folder.joinpath(f"{part}-images-idx3-ubyte.gz")
     labels = folder.joinpath(f"{part}-labels-idx1-ubyte.gz")
-    with (
+    with (  # a wheel may lie zipped
         resources.as_file(images) as images_path,
         resources.as_file(labels) as labels_path,
     ):
-        return _checked(images_path, labels_path)
-
-
-def _read_pair(directory: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Read the images and labels of one part, gzipped or not."""
-    paths = [
-        find_file(directory, f"{part}-{kind}.gz")
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-    ]
-    images, labels = paths
-    assert images is not None  # locate looked for both
-    assert labels is not None
-    return _checked(images, labels)
-
-
-def _checked(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:
-    """Read a pair of files and see that they belong together."""
-    pixels, labels = read_idx(images_path), read_idx(labels_path)
-    if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels):
-        raise ValueError(
-            "load_fashion_mnist needs images [N, 28, 28] and labels [N]; got "
-            f"{tuple(pixels.shape)} in {images_path} and {tuple(labels.shape)} in "
-            f"{labels_path.name}. The files do not belong together: download them "
-            "again."
-        )
-    return pixels, labels
+        return read_pair(images_path, labels_path)
 
 
 def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-_GZIP_MAGIC = b"\x1f\x8b"
+from optimizees.files import FileKind, write_whole
+
 _BYTES_CODE = 8
+_FILE = FileKind("read_idx", "an IDX file of unsigned bytes", "Download it again.")
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "*shape"]:
@@ -26,7 +27,8 @@ def read_idx(path: Path) -> UInt8[Tensor, "*shape"]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, too long, damaged or not IDX.
+        ValueError: if the file is empty, truncated, too long, damaged or not IDX, or
+            unpacks to more than 256 MiB.
 
     Reference: LeCun, Cortes and Burges, "The MNIST database of handwritten digits",
         http://yann.lecun.com/exdb/mnist/. Only its unsigned-byte type is read.
@@ -36,34 +38,31 @@ def read_idx(path: Path) -> UInt8[Tensor, "*shape"]:
             f"read_idx needs an IDX file; found none at {path}. "
             "Fetch it with `l2o data download fashion-mnist`."
         )
-    raw = _unpacked(path)
+    raw = _FILE.read_unpacked(path)
     if len(raw) < 4:
-        raise ValueError(
-            f"read_idx needs a header of at least 4 bytes; got {len(raw)} in {path}. "
-            "The file is truncated: download it again."
-        )
+        raise _FILE.error(path, f"it is truncated: {len(raw)} bytes are no header")
     zeros, code, ndim = struct.unpack_from(">HBB", raw)
     if (zeros, code) != (0, _BYTES_CODE):
-        raise ValueError(
-            f"read_idx needs unsigned bytes (magic 0000 08); got {zeros:04x} "
-            f"{code:02x} in {path}. {_likely_cause(raw)}"
+        raise _FILE.error(
+            path, f"its magic is {zeros:04x} {code:02x} instead of 0000 08"
         )
     start = 4 + 4 * ndim
     if len(raw) < start:
-        raise ValueError(
-            f"read_idx needs {start} bytes of header for {ndim} dimensions; got "
-            f"{len(raw)} in {path}. The file is truncated: download it again."
+        raise _FILE.error(
+            path, f"it is truncated: {ndim} dimensions take {start} bytes of header"
         )
     shape = struct.unpack_from(f">{ndim}I", raw, offset=4)
     expected, found = math.prod(shape), len(raw) - start
     if found != expected:
-        problem = "is truncated" if found < expected else "has trailing bytes"
-        raise ValueError(
-            f"read_idx needs {expected:,} values for shape {shape}; got {found:,} in "
-            f"{path}. The file {problem}: download it again."
+        problem = "it is truncated" if found < expected else "it has trailing bytes"
+        raise _FILE.error(
+            path, f"{problem}: {found:,} values for shape {shape}, not {expected:,}"
         )
-    values = np.frombuffer(raw, np.uint8, expected, offset=start)
-    return torch.from_numpy(values.reshape(shape).copy())
+    try:
+        values = np.frombuffer(raw, np.uint8, expected, offset=start).reshape(shape)
+    except ValueError as error:  # NumPy has at most 64 dimensions
+        raise _FILE.error(path, error) from error
+    return torch.from_numpy(values)
 
 
 def write_idx(path: Path, values: UInt8[Tensor, "*shape"]) -> None:
@@ -72,40 +71,11 @@ def write_idx(path: Path, values: UInt8[Tensor, "*shape"]) -> None:
     The same tensor gives the same bytes: no time and no name go into the header.
 
     Args:
-        path: the file; replaced if it exists.
+        path: the file; replaced if it exists, whole or not at all.
         values: unsigned bytes of any shape.
     """
     header = struct.pack(
         f">HBB{values.ndim}I", 0, _BYTES_CODE, values.ndim, *values.shape
     )
     body = values.cpu().contiguous().numpy().tobytes()
-    path.write_bytes(gzip.compress(header + body, compresslevel=9, mtime=0))
-
-
-def _unpacked(path: Path) -> bytes:
-    """Return the file's content without its gzip layer, if it has one."""
-    raw = path.read_bytes()
-    if raw[:2] != _GZIP_MAGIC:
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except EOFError as error:
-        raise ValueError(
-            f"read_idx needs a whole gzip file; {path} ends early. "
-            "The file is truncated: download it again."
-        ) from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"read_idx needs an undamaged gzip file; got {error} in {path}. "
-            "The file is corrupt: download it again."
-        ) from error
-
-
-def _likely_cause(raw: bytes) -> str:
-    """Say what the file probably is, and what to do."""
-    if raw.lstrip()[:1] == b"<":
-        return (
-            "This is an HTML page, not data: a server answered with an error page. "
-            "Download it again."
-        )
-    return "Is it another kind of file? Download it again."
+    write_whole(path, gzip.compress(header + body, compresslevel=9, mtime=0))

@@ -1,4 +1,4 @@
-"""Where data sets lie on this machine."""
+"""Where data sets are on this machine."""
 
 import contextlib
 import os
@@ -110,7 +110,8 @@ def locate(name: DatasetName) -> Path | None:
     """Find a data set on this machine.
 
     Looks below $L2O_DATA, then where a system package puts it, then in the cache of
-    `download`. A directory counts when every file is there; the content is not read.
+    `download`. A directory counts when every file is there and not empty; the content
+    is not read.
 
     Args:
         name: "fashion-mnist", "cifar-10" or "mnist-test".
@@ -167,7 +168,11 @@ def require(name: DatasetName, root: Path | None) -> Path:
             f"{name} must be on this machine in full; found it in none of $L2O_DATA, "
             f"{', '.join(map(str, _fixed_places(name)))}. {known.advice}"
         )
-    missing = [file for file in known.files if find_file(root, file) is None]
+    missing = [
+        f"{file} (empty)" if (root / file).is_file() else file
+        for file in known.files
+        if find_file(root, file) is None
+    ]
     raise FileNotFoundError(
         f"root must hold {name}; {root} lacks {', '.join(missing)}. {known.advice}"
     )
@@ -182,8 +187,11 @@ def _fixed_places(name: DatasetName) -> list[Path]:
 
 
 def find_file(directory: Path, file: str) -> Path | None:
-    """Return the file, or its unpacked form if it ends in .gz, or None."""
+    """Return the file, or its unpacked form if it ends in .gz, or None.
+
+    An empty file, as a full disk may leave it, does not count.
+    """
     for candidate in (directory / file, directory / file.removesuffix(".gz")):
-        if candidate.is_file():
+        if candidate.is_file() and candidate.stat().st_size > 0:
             return candidate
     return None

@@ -1,7 +1,5 @@
 """Read the networks that Navon et al. fitted to MNIST and FashionMNIST."""
 
-import json
-import pickle
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from optimizees.files import FileKind, is_plain_tensor
 from optimizees.siren import siren_shapes
 from optimizees.zoo.inr_set import InrSet
 
@@ -20,10 +19,15 @@ SplitName: TypeAlias = Literal["train", "validation", "test"]
 _SHAPES = siren_shapes()
 _KEYS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 _VALIDATION_SHARE = 12
-"""One in so many training networks validates where no file of splits says which."""
+"""One training network in so many is for validation where no file of splits says which
+are."""
+_NUM_CLASSES = 10
 _ADVICE = (
     "Unpack the archive that https://github.com/AvivNavon/DWSNets links to, and pass "
     "its folder."
+)
+_FILE = FileKind(
+    "read_archive", "networks of 2-32-32-1 neurons", "Unpack the archive again."
 )
 
 
@@ -49,9 +53,9 @@ def read_archive(
     """Read one split of a published data set of implicit representations.
 
     Args:
-        name: "mnist-inrs" has a folder a network, whose name ends in class and number:
-            `mnist_png_training_5_0/*/*.pth`. "fmnist-inrs" has `train/model_0.pth` and
-            `test/model_0.pth`, files that hold the class.
+        name: "mnist-inrs" has a folder per network, which is named after class and
+            number: `mnist_png_training_5_0/*/*.pth`. "fmnist-inrs" has
+            `train/model_0.pth` and `test/model_0.pth`, files that hold the class.
         root: the folder of those, or one above it.
         split: which part.
         splits: a JSON file {"train": {"path": [...]}, "val": ..., "test": ...} whose
@@ -118,14 +122,15 @@ def _entries(
 
 def _mnist_entries(folder: Path, part: str) -> Iterator[_Entry]:
     for path in folder.glob(f"mnist_png_{part}_*_*/*/*.pth"):
-        *_, label, index = path.parents[1].name.split("_")
-        yield _Entry(int(index), int(label), path)
+        named = re.fullmatch(r".*_([0-9])_([0-9]{1,9})", path.parents[1].name)
+        if named is not None:
+            yield _Entry(int(named[2]), int(named[1]), path)
 
 
 def _fashion_entries(folder: Path, part: str) -> Iterator[_Entry]:
     place = folder / ("train" if part == "training" else "test")
     for path in place.glob("model_*.pth"):
-        number = re.fullmatch(r"model_(\d+)", path.stem)
+        number = re.fullmatch(r"model_([0-9]{1,9})", path.stem)
         if number is not None:
             yield _Entry(int(number[1]), None, path)
 
@@ -141,14 +146,16 @@ def _find_splits(*folders: Path) -> Path | None:
 
 def _chosen(entries: Sequence[_Entry], splits: Path, split: SplitName) -> list[_Entry]:
     """Return the files that a list of splits names."""
+    kind = FileKind(
+        "read_archive",
+        f'splits as {{"{_KEYS[split]}": {{"path": [...]}}}}',
+        "Pass another file.",
+    )
+    values = kind.read_json(splits)
     try:
-        listed = json.loads(splits.read_text())[_KEYS[split]]["path"]
-        wanted = {_tail(Path(item)) for item in listed}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f'read_archive needs splits as {{"{_KEYS[split]}": {{"path": [...]}}}}; '
-            f"got {splits}, where that is missing ({error!r}). Pass another file."
-        ) from error
+        wanted = {_tail(Path(item)) for item in values[_KEYS[split]]["path"]}
+    except (KeyError, TypeError, IndexError) as error:
+        raise kind.error(splits, f"that is missing ({error!r})") from error
     found = [entry for entry in entries if _tail(entry.path) in wanted]
     if len(found) != len(wanted):
         raise ValueError(
@@ -165,27 +172,23 @@ def _tail(path: Path) -> tuple[str, ...]:
 
 def _load(entry: _Entry) -> tuple[dict[str, Tensor], int]:
     """Return the parameters and the class of one network."""
-    try:
-        held: Any = torch.load(entry.path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise _bad_file(entry.path, f"it cannot be read: {error}") from error
+    held: Any = _FILE.read_checkpoint(entry.path)
     if not isinstance(held, dict):
-        raise _bad_file(entry.path, f"it holds a {type(held).__name__}")
+        raise _FILE.error(entry.path, f"it holds a {type(held).__name__}")
     label = entry.label if entry.label is not None else held.get("label")
     if label is None:
-        raise _bad_file(entry.path, "it holds no label")
+        raise _FILE.error(entry.path, "it holds no label")
+    if is_plain_tensor(label) and label.numel() == 1:
+        label = label.item()
+    if not isinstance(label, int) or not 0 <= label < _NUM_CLASSES:
+        raise _FILE.error(entry.path, f"its label is {label!r}, not one of 0 to 9")
     params: dict[str, Tensor] = {}
     for name, shape in _SHAPES.items():
         weight = held.get(name)
-        if not isinstance(weight, Tensor) or tuple(weight.shape) != shape:
+        if not is_plain_tensor(weight) or tuple(weight.shape) != shape:
             got = "nothing" if weight is None else tuple(getattr(weight, "shape", ()))
-            raise _bad_file(entry.path, f"{name} is {got} instead of {shape}")
+            raise _FILE.error(entry.path, f"{name} is {got} instead of {shape}")
+        if not weight.is_floating_point() or not bool(weight.isfinite().all()):
+            raise _FILE.error(entry.path, f"{name} holds other than finite numbers")
         params[name] = weight.to(torch.float32)
-    return params, int(label)
-
-
-def _bad_file(path: Path, problem: str) -> ValueError:
-    return ValueError(
-        f"read_archive needs networks of 2-32-32-1 neurons; got {path}: {problem}. "
-        "Unpack the archive again."
-    )
+    return params, label

@@ -9,12 +9,27 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
+
+from optimizees.files import FileKind, printable
+from optimizees.siren import siren_shapes
 
 FORMAT = "l2o-siren-fits-1"
 """Stands in the header of every file of fits."""
+
+_SHAPES = siren_shapes()
+_BESIDE = ("labels", "indices", "images", "errors")
+"""What a file holds besides parameters."""
+_DTYPES = {"labels": torch.int64, "indices": torch.int64, "images": torch.uint8}
+"""Types of what is not float32."""
+_NONE = torch.empty(0, 0)
+"""Stands for a tensor that is missing."""
+_FILE = FileKind(
+    "read_fits",
+    "whole files of `l2o data siren-fits`",
+    "Delete it and run the command again, which fits what is missing.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +53,7 @@ class InrSet:
         lengths = {len(weight) for weight in self.networks.values()}
         if lengths != {len(self.labels)} or len(self.indices) != len(self.labels):
             raise ValueError(
-                "InrSet needs one label and one index a network; got "
+                "InrSet needs one label and one index per network; got "
                 f"{len(self.labels)} labels, {len(self.indices)} indices and tensors "
                 f"of {sorted(lengths)} networks. Pass parts of the same set."
             )
@@ -120,12 +135,13 @@ def read_fits(path: Path) -> InrSet:
             f"read_fits needs a file of fits or a folder with some; found none at "
             f"{path}. Make them with `l2o data siren-fits`."
         )
+    sources = [str(read_header(file).get("source", "unknown")) for file in files]
     parts = [_read_tensors(file) for file in files]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    named = {key: joined.pop(key) for key in ("labels", "indices", "images", "errors")}
+    named = {key: joined.pop(key) for key in _BESIDE}
     return InrSet(
         networks=joined,
-        source=f"{read_header(files[0])['source']} ({len(named['labels']):,} networks)",
+        source=f"{printable(sources[0])} ({len(named['labels']):,} networks)",
         **named,
     )
 
@@ -156,24 +172,36 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is damaged or something else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _not_fits(path, error) from error
+    header, _ = _FILE.read_tensors(path)
     if header.pop("format", None) != FORMAT:
-        raise _not_fits(path, f"its format is not {FORMAT}")
-    return {name: json.loads(value) for name, value in header.items()}
+        raise _FILE.error(path, f"its format is not {FORMAT}")
+    return {name: _FILE.parse_json(path, value) for name, value in header.items()}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read one file."""
-    read_header(path)
-    return load_file(path)
-
-
-def _not_fits(path: Path, problem: object) -> ValueError:
-    return ValueError(
-        f"read_fits needs whole files of `l2o data siren-fits`; got {path} "
-        f"({problem}). Delete it and run the command again, which fits what is missing."
-    )
+    """Read one file and check names, shapes, types and classes."""
+    _, tensors = _FILE.read_tensors(path)
+    expected = {
+        **_SHAPES,
+        "labels": (),
+        "indices": (),
+        "images": (28, 28),
+        "errors": (),
+    }
+    count = len(tensors["labels"]) if tensors.get("labels", _NONE).ndim == 1 else 0
+    for name, shape in expected.items():
+        found = tensors.get(name, _NONE)
+        if found.shape != (count, *shape):
+            raise _FILE.error(
+                path, f"{name} is {tuple(found.shape)} instead of {(count, *shape)}"
+            )
+        wanted = _DTYPES.get(name, torch.float32)
+        if found.dtype != wanted:
+            raise _FILE.error(path, f"{name} is of {found.dtype} instead of {wanted}")
+    if not count or not bool(
+        ((tensors["labels"] >= 0) & (tensors["labels"] < 10)).all()
+    ):
+        raise _FILE.error(path, "a class is not one of 0 to 9, or there is none")
+    if tensors.keys() != expected.keys():
+        raise _FILE.error(path, f"it holds {sorted(tensors.keys() - expected.keys())}")
+    return tensors

@@ -2,16 +2,16 @@
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from optimizees.files import FileKind, is_plain_tensor, printable
 from optimizees.zoo.wild_cnn import (
     Activation,
     WildArchitecture,
@@ -33,6 +33,11 @@ _NUMPY = [
 
 _SPELLINGS = {"none": "identity", "leakyrelu": "leaky_relu", "linear": "identity"}
 _ACCURACY = "test/acc"
+_FILE = FileKind(
+    "read_published_checkpoint",
+    f"model, config and last_result[{_ACCURACY!r}]",
+    "Name a checkpoint of the park.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,42 +74,48 @@ def read_published_checkpoint(path: Path) -> PublishedCheckpoint:
     """
     try:
         with safe_globals(_NUMPY):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|class) (\S+)", str(error))
-        what = refused[1] if refused else "something that is no plain value"
+            found = _FILE.read_checkpoint(path)
+    except ValueError as error:
+        refused = re.search(r"(?:GLOBAL|class) (\S+)", str(error.__cause__))
+        if not isinstance(error.__cause__, pickle.UnpicklingError) or refused is None:
+            raise
         raise ValueError(
             "read_published_checkpoint reads tensors and plain values only; got "
-            f"{what} in {path}. If you trust the file, convert it once where omegaconf "
-            "is installed: c = torch.load(path, weights_only=False); c['config'] = "
-            "OmegaConf.to_container(c['config']); torch.save(c, path)."
+            f"{printable(refused[1])} in {path}. If you trust it, convert it once "
+            "where omegaconf is installed: c = torch.load(path, weights_only=False); "
+            "c['config'] = OmegaConf.to_container(c['config']); torch.save(c, path)."
         ) from error
     missing = [
         name
         for name in ("model", "config", "last_result")
         if not isinstance(found, dict) or not isinstance(found.get(name), Mapping)
     ]
-    if missing or _ACCURACY not in found["last_result"]:
-        raise ValueError(
-            "read_published_checkpoint needs model, config and "
-            f"last_result[{_ACCURACY!r}]; {path} lacks "
-            f"{', '.join(missing) or _ACCURACY}. Name a checkpoint of the park."
-        )
-    weights = [value for value in found["model"].values() if value.ndim > 1]
+    if missing:
+        raise _FILE.error(path, f"it lacks {', '.join(missing)}")
+    try:
+        accuracy = float(found["last_result"][_ACCURACY])
+        iteration = int(found.get("iteration", 0))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _FILE.error(path, f"its results are no numbers ({error!r})") from error
+    if not 0 <= accuracy <= 1:
+        raise _FILE.error(path, f"its accuracy is {accuracy}, not from 0 to 1")
+    values = list(found["model"].values())
+    if not all(map(is_plain_tensor, values)):
+        raise _FILE.error(path, "its model holds other than tensors")
+    weights = [value for value in values if value.ndim > 1]
     architecture = _architecture(weights, found["config"], path)
     shapes = parameter_shapes(architecture)
-    values = list(found["model"].values())
     if [tuple(value.shape) for value in values] != list(shapes.values()):
         raise ValueError(
             "read_published_checkpoint needs convolutions and a linear layer, each "
-            f"weight before its bias; got {[tuple(v.shape) for v in values]} in "
+            f"weight before its bias; got {[tuple(v.shape) for v in values][:20]} in "
             f"{path}. The park has no other networks."
         )
     return PublishedCheckpoint(
         architecture=architecture,
         parameters=dict(zip(shapes, values, strict=True)),
-        accuracy=float(found["last_result"][_ACCURACY]),
-        iteration=int(found.get("iteration", 0)),
+        accuracy=accuracy,
+        iteration=iteration,
     )
 
 
@@ -145,16 +156,24 @@ def _architecture(
             f"`residual` for each convolution; got {len(names)} and {len(residual)} "
             f"for {len(convs)} in {path}. Check the lists in its config."
         )
-    layers = [
-        WildLayer(
-            channels=weight.shape[0],
-            kernel_size=weight.shape[2],
-            activation=_activation(str(name), path),
-            skip=None if int(source) < 0 else int(source),
+    activations = [_activation(str(name), path) for name in names]
+    try:
+        layers = tuple(
+            WildLayer(
+                channels=weight.shape[0],
+                kernel_size=weight.shape[2],
+                activation=activation,
+                skip=None if int(source) < 0 else int(source),
+            )
+            for weight, activation, source in zip(
+                convs, activations, residual, strict=True
+            )
         )
-        for weight, name, source in zip(convs, names, residual, strict=True)
-    ]
-    return WildArchitecture(layers=tuple(layers), in_channels=convs[0].shape[1])
+        return WildArchitecture(layers=layers, in_channels=convs[0].shape[1])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _FILE.error(
+            path, f"its `residual` is none of the park: {error}"
+        ) from error
 
 
 def _activation(name: str, path: Path) -> Activation:
@@ -165,20 +184,19 @@ def _activation(name: str, path: Path) -> Activation:
             return known
     raise ValueError(
         f"read_published_checkpoint knows {', '.join(get_args(Activation))}; got the "
-        f"activation {name!r} in {path}. Add its spelling to the reader."
+        f"activation {printable(repr(name))} in {path}. Add its spelling to the reader."
     )
 
 
-def _find(config: Any, names: tuple[str, ...]) -> list[Any]:
-    """Return the first list of one of these names, however deep."""
-    for key, value in _walk(config):
-        if key in names and isinstance(value, list | tuple):
+def _find(config: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
+    """Return the first list of one of these names, however deep; [] without one."""
+    waiting = [*reversed(config.items())]
+    seen: set[int] = set()
+    while waiting:
+        key, value = waiting.pop()
+        if str(key) in names and isinstance(value, list | tuple):
             return list(value)
+        if isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))  # what is pickled may contain itself
+            waiting += reversed(value.items())
     return []
-
-
-def _walk(config: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield str(key), value
-            yield from _walk(value)

@@ -1,4 +1,4 @@
-"""Fit one small network to each of many images, a few at once."""
+"""Fit one small network to each of many images, a few at a time."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from optimizees.siren import FREQUENCY, OFFSET, LastLayer, draw_siren
 
 AT_ONCE = 8
-"""Networks that are fitted side by side: as many as leave their layers in a cache."""
+"""Networks that are fitted together: as many as keep their layers in a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,11 @@ class FitConfig:
     """How the last layer is drawn, see `draw_siren`."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.lr > 0:
+        if self.steps < 1 or not 0 < self.lr < math.inf or self.seed < 0:
             raise ValueError(
-                "FitConfig needs at least one step of a positive size; got "
-                f"steps={self.steps}, lr={self.lr}. Choose positive numbers."
+                "FitConfig needs at least one step of a positive, finite size, and a "
+                f"seed of at least 0; got steps={self.steps}, lr={self.lr}, "
+                f"seed={self.seed}. Choose positive numbers."
             )
 
 
@@ -44,21 +45,21 @@ def fit_sirens(
 ) -> tuple[dict[str, Tensor], Float[Tensor, " N"]]:
     """Train one `Siren` of two hidden layers on each image.
 
-    What comes out is, bit for bit, the same for an image whatever stands beside it, if
-    its pixels are a multiple of 16: no vector of the processor then holds two images.
-    Against autograd and `torch.func.vmap` two things save time. The pixels lie on a
-    grid, so that the sines of the first layer follow from those of its rows and its
-    columns. And all steps share a few buffers that a cache holds.
+    On a CPU the result of an image does not depend on the other images, bit for bit, if
+    the number of pixels is a multiple of 16: no vector of the processor then holds two
+    images. Two things make it faster than autograd and `torch.func.vmap`. The pixels
+    lie on a grid, so the sines of the first layer follow from those of its rows and its
+    columns. And all steps share a few buffers that fit in a cache.
 
     Args:
-        images: grey values in [0, 1].
+        images: grey values in [0, 1], on the device to compute on.
         draws: initial weights for each image, from `draw_siren`.
         config: steps, their size and the seed.
-        at_once: networks side by side.
+        at_once: networks at a time.
 
     Returns:
         The parameters by name with a leading axis N, and the mean squared error of the
-        pixels for each image.
+        pixels for each image, on the device of the images.
 
     Raises:
         ValueError: unless there are initial weights for each image.
@@ -96,7 +97,7 @@ def initial_weights(config: FitConfig, part: int, index: int) -> dict[str, Tenso
 
 
 class _Fit:
-    """Networks side by side, their gradients and Adam's moments, all in place."""
+    """Stacked networks, their gradients and Adam's moments, all updated in place."""
 
     def __init__(
         self, images: Float[Tensor, "n H W"], draws: list[dict[str, Tensor]]
@@ -105,15 +106,17 @@ class _Fit:
         dtype = images.dtype
         self.theta = torch.stack(
             [torch.cat([w.flatten() for w in draw.values()]) for draw in draws]
-        ).to(dtype)
+        ).to(images)
         self.grads = torch.empty_like(self.theta)
         self.mean = torch.zeros_like(self.theta)
         self.square = torch.zeros_like(self.theta)
         self.weights = list(_views(self.theta, draws[0]).values())
         self.slopes = list(_views(self.grads, draws[0]).values())
         self.targets = (images - OFFSET).flatten(1).unsqueeze(1)
-        self.rows = torch.linspace(-1, 1, height, dtype=dtype) * FREQUENCY
-        self.columns = torch.linspace(-1, 1, width, dtype=dtype) * FREQUENCY
+        self.rows, self.columns = (
+            torch.linspace(-1, 1, count, dtype=dtype).to(images) * FREQUENCY
+            for count in (height, width)
+        )
         hidden = [self.weights[0].shape[1], self.weights[2].shape[1]]
         self.sine = [self.targets.new_empty(num, h, height * width) for h in hidden]
         self.cosine = [torch.empty_like(sine) for sine in self.sine]

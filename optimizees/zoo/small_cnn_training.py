@@ -1,4 +1,4 @@
-"""Train a Small CNN Zoo: thousands of CNNs of one architecture, many at once."""
+"""Train a Small CNN Zoo: thousands of CNNs of one architecture, many at a time."""
 
 import csv
 import gzip
@@ -8,21 +8,29 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load, save
+from safetensors.torch import save
+from torch import Tensor
 
 from optimizees.data.images import ImageData
-from optimizees.zoo.files import settle_description, write_whole
-from optimizees.zoo.small_cnn_herd import (
+from optimizees.files import (
+    FileKind,
+    has_files,
+    holds_tensors,
+    settle_description,
+    write_whole,
+)
+from optimizees.zoo.small_cnn_group import (
     ActivationName,
     OptimizerName,
     ZooConfig,
-    ZooHerd,
+    ZooGroup,
     ZooRecipe,
-    train_herd,
+    train_group,
 )
 from optimizees.zoo.small_cnn_zoo import LAYERS, published_layout
 
@@ -30,7 +38,12 @@ _OPTIMIZERS: tuple[OptimizerName, ...] = ("adam", "rmsprop", "sgd")
 _ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")
 _TRAIN_FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 _NUM_ENTRIES = sum(math.prod(shape) + shape[0] for shape in LAYERS.values())
-_HERD_TENSORS = ("weights", "accuracies", "losses")
+_GROUP_TENSORS = ("weights", "accuracies", "losses")
+_FILE = FileKind(
+    "generate_zoo",
+    "whole files of its own",
+    "Delete it and run the command again, which trains what is missing.",
+)
 
 
 def draw_zoo_recipes(config: ZooConfig, count: int) -> list[ZooRecipe]:
@@ -41,7 +54,7 @@ def draw_zoo_recipes(config: ZooConfig, count: int) -> list[ZooRecipe]:
         count: how many networks; fewer are the beginning of more.
 
     Returns:
-        One recipe a network.
+        One recipe per network.
 
     Reference: Unterthiner et al., 2020, "Predicting Neural Network Accuracy from
         Weights", https://arxiv.org/abs/2002.11448. They also vary the kind of initial
@@ -80,22 +93,23 @@ def generate_zoo(
     *,
     num_networks: int,
     origin: Mapping[str, Any],
-    announce: Callable[[int, ZooHerd], object] | None = None,
+    announce: Callable[[int, ZooGroup], object] | None = None,
 ) -> None:
     """Train the networks of a zoo and write them in the layout of the published one.
 
-    Networks that are trained side by side share activation and optimizer; each such
-    herd is a file of its own, so a generation that was stopped goes on where it
-    stopped. `weights.npy`, `metrics.csv.gz` and `layout.csv` are written at the end.
+    Networks that are trained together share activation and optimizer; each such group
+    is a file of its own, so a generation that was stopped goes on where it stopped.
+    A file that is empty or truncated is made again. `weights.npy`, `metrics.csv.gz` and
+    `layout.csv` are written at the end.
 
     Args:
         directory: where everything goes.
         config: how the networks are trained.
-        train: grey training images.
-        test: grey images that every checkpoint is tested on.
+        train: grey training images, on the device to train on.
+        test: grey images that every checkpoint is tested on, on the same device.
         num_networks: how many.
         origin: what to write beside them, as JSON values.
-        announce: called with the number of networks done and the herd just trained.
+        announce: called with the number of networks done and the group just trained.
 
     Raises:
         ValueError: if the zoo there was trained otherwise or the images have colours.
@@ -106,32 +120,41 @@ def generate_zoo(
             "generate_zoo needs images of one channel, as the zoo has; got "
             f"{train.images.shape[1]}. Convert them to grey first."
         )
+    if len(train) < config.batch_size:
+        raise ValueError(
+            "generate_zoo needs at least a batch of training images; got "
+            f"{len(train)} for batches of {config.batch_size}. Lower the batch size."
+        )
     description = {
         "config": asdict(config),
         "train": {"source": train.source, "num_images": len(train)},
         "test": {"source": test.source, "num_images": len(test)},
         "num_networks": num_networks,
     }
-    settle_description(directory / "zoo.json", description)
     recipes = draw_zoo_recipes(config, num_networks)
+    folder = directory / "groups"
+    groups = [
+        (members, folder / f"{number:04d}.safetensors")
+        for number, members in enumerate(_groups(recipes, config.at_once))
+    ]
+    settle = partial(settle_description, directory / "zoo.json", description)
+    settle(is_binding=has_files(folder, "*.safetensors"))
     done = 0
-    herds: list[tuple[Sequence[int], Path]] = []
-    for number, members in enumerate(_herds(recipes, config.at_once)):
-        path = directory / "herds" / f"{number:04d}.safetensors"
-        herds.append((members, path))
+    for members, path in groups:
         done += len(members)
-        if path.is_file():
+        if holds_tensors(path):
             continue
-        herd = train_herd([recipes[index] for index in members], config, train, test)
-        tensors = {name: getattr(herd, name) for name in _HERD_TENSORS}
+        group = train_group([recipes[index] for index in members], config, train, test)
+        tensors = {name: getattr(group, name) for name in _GROUP_TENSORS}
+        settle(is_binding=has_files(folder, "*.safetensors"))
         write_whole(path, save(tensors, {"origin": json.dumps(dict(origin))}))
         if announce is not None:
-            announce(done, herd)
-    _publish(directory, config, recipes, herds)
+            announce(done, group)
+    _publish(directory, config, recipes, groups)
 
 
-def _herds(recipes: Sequence[ZooRecipe], at_once: int) -> Iterator[list[int]]:
-    """Yield the numbers of networks that are trained side by side."""
+def _groups(recipes: Sequence[ZooRecipe], at_once: int) -> Iterator[list[int]]:
+    """Yield the numbers of networks that are trained together."""
     alike: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, recipe in enumerate(recipes):
         alike[recipe.activation, recipe.optimizer].append(index)
@@ -144,14 +167,14 @@ def _publish(
     directory: Path,
     config: ZooConfig,
     recipes: Sequence[ZooRecipe],
-    herds: Sequence[tuple[Sequence[int], Path]],
+    groups: Sequence[tuple[Sequence[int], Path]],
 ) -> None:
-    """Write the published layout: a row a checkpoint, network after network."""
+    """Write the published layout: a row per checkpoint, network after network."""
     times = len(config.checkpoints)
     weights = np.empty((len(recipes), times, _NUM_ENTRIES), np.float32)
     scores = np.empty((len(recipes), times, 2))
-    for members, path in herds:
-        tensors = load(path.read_bytes())
+    for members, path in groups:
+        tensors = _read_group(path, (times, len(members)))
         weights[members] = tensors["weights"].transpose(0, 1).numpy()
         scores[members, :, 0] = tensors["accuracies"].T.numpy()
         scores[members, :, 1] = tensors["losses"].T.numpy()
@@ -169,3 +192,15 @@ def _publish(
     packed = gzip.compress(text.getvalue().encode(), mtime=0)
     write_whole(directory / "metrics.csv.gz", packed)
     write_whole(directory / "layout.csv", published_layout().encode())
+
+
+def _read_group(path: Path, shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Return what was written of networks that were trained together."""
+    _, tensors = _FILE.read_tensors(path)
+    expected = dict.fromkeys(_GROUP_TENSORS, shape) | {
+        "weights": (*shape, _NUM_ENTRIES)
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise _FILE.error(path, f"it holds {found} instead of {expected}")
+    return tensors

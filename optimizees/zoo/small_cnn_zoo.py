@@ -1,20 +1,22 @@
 """The Small CNN Zoo: thousands of trained CNNs of one architecture, as files."""
 
-import ast
 import csv
-import gzip
 import io
+import math
 import random
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from optimizees.files import DamagedFileError, FileKind
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -30,6 +32,26 @@ LAYERS: dict[str, tuple[int, ...]] = {
 """Shape of each layer's weight, as PyTorch has it: 4,970 numbers with the biases."""
 
 _FILES = ("weights.npy", "metrics.csv.gz", "layout.csv")
+_METRICS = FileKind(
+    "read_small_cnn_zoo",
+    "rows with step, test_accuracy and config.activation",
+    "Take metrics.csv.gz of the published zoo, or of `l2o data cnn-zoo`.",
+)
+_WEIGHTS = FileKind(
+    "read_small_cnn_zoo",
+    "a matrix of float32, a row per checkpoint",
+    "Take weights.npy of the published zoo, or of `l2o data cnn-zoo`.",
+)
+_LAYOUT = FileKind(
+    "read_small_cnn_zoo",
+    "kernels and biases inside the rows of weights.npy",
+    "Take both files from one archive.",
+)
+_ORDER = FileKind(
+    "read_small_cnn_zoo",
+    "each row's number once in order=, perhaps below a header '0'",
+    "Take the file that belongs to the zoo, or leave it out.",
+)
 _KERAS_NAMES = {
     "convs.0": "sequential/conv2d",
     "convs.1": "sequential/conv2d_1",
@@ -49,7 +71,7 @@ class ZooNetworks:
     activations: tuple[str, ...]
     """Activation of each network."""
     rows: tuple[int, ...]
-    """Where each stands in `weights.npy`."""
+    """Row of each in `weights.npy`."""
     step: int
     """Epochs that they were trained for."""
 
@@ -78,7 +100,7 @@ def read_small_cnn_zoo(
         split: which networks.
         step: epochs that they were trained for; None is the last that there is, which
             is 86 in the published zoo.
-        order: a file with one row number a line, as released with the paper's code;
+        order: a file with one row number per line, as released with the paper's code;
             None leaves the order as it is.
 
     Returns:
@@ -99,30 +121,30 @@ def read_small_cnn_zoo(
             "Run `l2o data cnn-zoo`, or unpack the published archive there."
         )
     metrics = _read_metrics(directory / "metrics.csv.gz")
-    weights = np.load(directory / "weights.npy", mmap_mode="r", allow_pickle=False)
-    if len(metrics) != len(weights):
+    weights = _open_weights(directory / "weights.npy")
+    count = len(metrics.steps)
+    if count != len(weights):
         raise ValueError(
             "read_small_cnn_zoo needs a line of metrics.csv.gz for every row of "
-            f"weights.npy; got {len(metrics)} and {len(weights)} in {directory}. Take "
+            f"weights.npy; got {count} and {len(weights)} in {directory}. Take "
             "both from one archive."
         )
-    steps = sorted({int(row["step"]) for row in metrics})
+    steps = sorted(set(metrics.steps))
     wanted = steps[-1] if step is None else step
     if wanted not in steps:
         raise ValueError(
             f"read_small_cnn_zoo needs a step that the zoo has; got step={step}. Pass "
             f"one of {', '.join(map(str, steps))}."
         )
-    ordered = range(len(metrics)) if order is None else _read_order(order, len(metrics))
-    kept = [row for row in ordered if int(metrics[row]["step"]) == wanted]
+    ordered = range(count) if order is None else _read_order(order, count)
+    kept = [row for row in ordered if metrics.steps[row] == wanted]
     chosen = _split(kept, split)
-    layout = _read_layout(directory / "layout.csv")
+    layout_path = directory / "layout.csv"
+    layout = _read_layout(layout_path)
     return ZooNetworks(
-        parameters=_by_name(np.asarray(weights[chosen]), layout),
-        accuracies=torch.tensor(
-            [float(metrics[row]["test_accuracy"]) for row in chosen]
-        ),
-        activations=tuple(metrics[row]["config.activation"] for row in chosen),
+        parameters=_by_name(np.asarray(weights[chosen]), layout, layout_path),
+        accuracies=torch.tensor([metrics.accuracies[row] for row in chosen]),
+        activations=tuple(metrics.activations[row] for row in chosen),
         rows=tuple(chosen),
         step=wanted,
     )
@@ -158,8 +180,21 @@ def to_rows(parameters: Mapping[str, Tensor]) -> Float[Tensor, "M entries"]:
     return torch.cat(pieces, dim=1)
 
 
+def _open_weights(path: Path) -> np.ndarray:
+    """Return the rows of all checkpoints, not yet read."""
+    try:
+        weights = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy does not say which errors damage causes
+        raise _WEIGHTS.error(path, f"it cannot be read ({error})") from error
+    if not isinstance(weights, np.ndarray) or weights.ndim != 2:
+        raise _WEIGHTS.error(path, "it holds something else")
+    if weights.dtype not in (np.float32, np.float64):
+        raise _WEIGHTS.error(path, f"it holds numbers of type {weights.dtype}")
+    return weights
+
+
 def _by_name(
-    rows: np.ndarray, layout: list[tuple[str, tuple[int, ...], slice]]
+    rows: np.ndarray, layout: list[tuple[str, tuple[int, ...], slice]], path: Path
 ) -> dict[str, Tensor]:
     """Return the parameters in rows by name, in PyTorch's layout."""
     found: dict[str, Tensor] = {}
@@ -167,10 +202,8 @@ def _by_name(
     for name, shape, place in layout:
         match = re.fullmatch(r"(.*)/(kernel|bias):0", name)
         if match is None or place.stop > rows.shape[1]:
-            raise ValueError(
-                "layout.csv must name kernels and biases inside the rows of "
-                f"weights.npy; got {name!r} up to {place.stop} of {rows.shape[1]}. "
-                "Take both from one archive."
+            raise _LAYOUT.error(
+                path, f"{name!r} ends at {place.stop} of {rows.shape[1]} entries"
             )
         layer, kind = match.groups()
         if layer not in layers:
@@ -182,50 +215,81 @@ def _by_name(
             values = values.permute(0, last, last - 1, *range(1, last - 1))
         found[f"{layer}.{kind}"] = values.contiguous()
     names = [*(f"convs.{index}" for index in range(len(layers) - 1)), "head"]
-    return {
-        f"{name}.{ours}": found[f"{layer}.{keras}"]
-        for name, layer in zip(names, layers, strict=True)
-        for ours, keras in (("weight", "kernel"), ("bias", "bias"))
-    }
+    try:
+        return {
+            f"{name}.{ours}": found[f"{layer}.{keras}"]
+            for name, layer in zip(names, layers, strict=True)
+            for ours, keras in (("weight", "kernel"), ("bias", "bias"))
+        }
+    except (KeyError, ValueError) as error:
+        raise _LAYOUT.error(
+            path, f"a layer lacks its kernel or bias ({error})"
+        ) from None
 
 
-def _read_metrics(path: Path) -> list[dict[str, str]]:
-    with gzip.open(path, "rt", newline="") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"step", "test_accuracy", "config.activation"}
-    if not rows or not wanted <= rows[0].keys():
-        raise ValueError(
-            f"metrics.csv.gz must have rows with {', '.join(sorted(wanted))}; got "
-            f"{sorted(rows[0]) if rows else 'no rows'} in {path}. Take the file of the "
-            "published zoo, or of `l2o data cnn-zoo`."
+class _Metrics(NamedTuple):
+    """Columns of `metrics.csv.gz`, an item per row."""
+
+    steps: list[int]
+    accuracies: list[float]
+    activations: list[str]
+
+
+def _read_metrics(path: Path) -> _Metrics:
+    table = csv.reader(_METRICS.read_lines(path), strict=True)
+    metrics = _Metrics([], [], [])
+    try:
+        header = next(table)
+        step, accuracy, activation = (
+            header.index(name)
+            for name in ("step", "test_accuracy", "config.activation")
         )
-    return rows
+        for row in table:
+            metrics.steps.append(int(row[step]))
+            metrics.accuracies.append(float(row[accuracy]))
+            metrics.activations.append(sys.intern(row[activation]))
+    except DamagedFileError:
+        raise
+    except (csv.Error, ValueError, IndexError, StopIteration) as error:
+        raise _METRICS.error(path, f"line {table.line_num}: {error}") from error
+    if not metrics.steps:
+        raise _METRICS.error(path, "it has no rows")
+    for number, value in enumerate(metrics.accuracies, start=2):
+        if not 0 <= value <= 1:
+            raise _METRICS.error(path, f"line {number} has the accuracy {value}")
+    return metrics
 
 
 def _read_layout(path: Path) -> list[tuple[str, tuple[int, ...], slice]]:
     """Return name, shape and place of each tensor in a row."""
-    with path.open(newline="") as file:
-        return [
-            (
-                row["varname"],
-                tuple(ast.literal_eval(row["shape"])),
-                slice(int(row["start_idx"]), int(row["end_idx"])),
-            )
-            for row in csv.DictReader(file)
-        ]
+    layout: list[tuple[str, tuple[int, ...], slice]] = []
+    try:
+        for row in csv.DictReader(_LAYOUT.read_lines(path, 2**20), strict=True):
+            digits = re.findall(r"[0-9]{1,9}", row["shape"])
+            start, stop = int(row["start_idx"]), int(row["end_idx"])
+            shape = tuple(map(int, digits))
+            if not 0 <= start <= stop or math.prod(shape) != stop - start or not shape:
+                raise ValueError(f"{shape} does not fill {start} to {stop}")
+            layout.append((row["varname"], shape, slice(start, stop)))
+    except DamagedFileError:
+        raise
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise _LAYOUT.error(path, f"tensor {len(layout)}: {error!r}") from error
+    return layout
 
 
 def _read_order(path: Path, count: int) -> list[int]:
     """Return row numbers without the header, which looks like one."""
-    numbers = [int(line) for line in path.read_text().split()]
+    try:
+        numbers = [int(line) for line in _ORDER.read_lines(path) if line.strip()]
+    except DamagedFileError:
+        raise
+    except ValueError as error:
+        raise _ORDER.error(path, error) from error
     if len(numbers) == count + 1 and numbers[0] == 0:
         numbers = numbers[1:]
     if sorted(numbers) != list(range(count)):
-        raise ValueError(
-            f"order must name each of {count} rows once, perhaps below a header '0'; "
-            f"got {len(numbers)} lines in {path}. Take the file that belongs to the "
-            "zoo, or leave it out."
-        )
+        raise _ORDER.error(path, f"it has {len(numbers)} lines for {count} rows")
     return numbers
 
 

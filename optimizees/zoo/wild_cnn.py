@@ -1,4 +1,4 @@
-"""The networks of the CNN Wild Park: small CNNs, no two of them alike."""
+"""The networks of the CNN Wild Park: small CNNs of random architectures."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +38,7 @@ Choice = TypeVar("Choice")
 
 @dataclass(frozen=True, kw_only=True)
 class WildLayer:
-    """One convolution with what stands around it."""
+    """One convolution with its activation and skip connection."""
 
     channels: int
     """Output channels."""
@@ -61,6 +61,19 @@ class WildArchitecture:
     """Channels of the images."""
 
     def __post_init__(self) -> None:
+        sizes = [self.in_channels]
+        for layer in self.layers:
+            sizes += [layer.channels, layer.kernel_size]
+            if layer.activation not in ACTIVATIONS:
+                raise ValueError(
+                    f"WildLayer activation must be one of {', '.join(ACTIVATIONS)}; "
+                    f"got {layer.activation!r}. Choose among those."
+                )
+        if not all(type(size) is int and 0 < size < 10_000 for size in sizes):
+            raise ValueError(
+                "WildArchitecture needs channels and kernel sizes from 1 to 9,999; got "
+                f"{sizes}. Pass numbers of the park, for example 16 and 3."
+            )
         for place, layer in enumerate(self.layers):
             if layer.skip is not None and not 0 <= layer.skip <= place - 2:
                 raise ValueError(

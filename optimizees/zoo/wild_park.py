@@ -1,6 +1,7 @@
-"""The CNN Wild Park: train it, one file a network, and read it."""
+"""The CNN Wild Park: train it, one file per network, and read it."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,16 +11,26 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from optimizees.data.images import ImageData
-from optimizees.zoo.files import settle_description, write_whole
-from optimizees.zoo.wild_cnn import WildArchitecture, WildCNN, draw_architecture
-from optimizees.zoo.workers import each
+from optimizees.files import (
+    FileKind,
+    has_files,
+    holds_tensors,
+    settle_description,
+    write_whole,
+)
+from optimizees.zoo.wild_cnn import (
+    WildArchitecture,
+    WildCNN,
+    draw_architecture,
+    parameter_shapes,
+)
+from optimizees.zoo.workers import map_unordered
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -33,6 +44,10 @@ _SPLITS: dict[Split, range] = {
     "test": range(8, 10),
 }
 _EVALUATION_BATCH = 250
+_FORMAT = "wild-park-1"
+_FILE = FileKind(
+    "read_run", "a network of a park", "Name a file that `l2o data wild-park` wrote."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +63,15 @@ class ParkConfig:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     epochs: tuple[int, int] = (10, 12)
-    """Fewest and most passes over the training images; drawn uniformly a network."""
+    """Fewest and most passes over the training images; drawn uniformly."""
     checkpoint_every: int = 1
     """Epochs between two checkpoints."""
     learning_rate: tuple[float, float] = (3e-4, 1e-2)
-    """Smallest and largest rate of AdamW; drawn log-uniformly a network."""
+    """Smallest and largest rate of AdamW; drawn log-uniformly."""
     weight_decay: float = 0.0
     """Of AdamW."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images per batch."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the training passes; parameters and evaluations are float32 in any case."""
     seed: int = 0
@@ -65,11 +80,21 @@ class ParkConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate"):
             low, high = getattr(self, name)
-            if not 0 < low <= high:
+            if not 0 < low <= high < math.inf:
                 raise ValueError(
                     f"ParkConfig {name} must be (lowest, highest) with 0 < lowest <= "
                     f"highest; got {name}={(low, high)}. Swap or raise them."
                 )
+        if (
+            self.batch_size < 1
+            or self.seed < 0
+            or not 0 <= self.weight_decay < math.inf
+        ):
+            raise ValueError(
+                "ParkConfig needs batch_size of at least 1, seed and weight_decay of "
+                f"at least 0; got {self.batch_size}, {self.seed} and "
+                f"{self.weight_decay}. Raise them."
+            )
         if not 1 <= self.checkpoint_every <= self.epochs[0]:
             raise ValueError(
                 "ParkConfig checkpoint_every must lie between 1 and the fewest "
@@ -150,18 +175,18 @@ def train_network(
     Args:
         recipe: the network.
         config: how the park is trained.
-        train: the training images.
-        test: the images that every checkpoint is tested on.
+        train: the training images, on the device to train on.
+        test: the images that every checkpoint is tested on, on the same device.
 
     Returns:
-        The checkpoints. A run whose weights stop being finite ends there and keeps
-        those before, perhaps none.
+        The checkpoints, on the CPU. A run whose weights stop being finite ends there
+        and keeps those before, perhaps none.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = WildCNN(recipe.architecture)
+        model = WildCNN(recipe.architecture).to(train.images.device)
     convert_conv2d_weight_memory_format(model, torch.channels_last)
-    train, test = _interleaved(train), _interleaved(test)
+    train, test = _channels_last(train), _channels_last(test)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -180,11 +205,13 @@ def train_network(
             epochs.append(epoch)
             accuracies.append(measure_accuracy(model, test))
             for name, value in model.state_dict().items():
-                kept[name].append(value.clone(memory_format=torch.contiguous_format))
+                copy = value.clone(memory_format=torch.contiguous_format)
+                kept[name].append(copy.cpu())
     facts = {
         "learning_rate": recipe.learning_rate,
         "seed": recipe.seed,
         "planned_epochs": recipe.epochs,
+        "device": train.images.device.type,
         "config": asdict(config),
     }
     return TrainedRun(
@@ -193,7 +220,9 @@ def train_network(
         epochs=torch.tensor(epochs, dtype=torch.int64),
         accuracies=torch.tensor(accuracies, dtype=torch.float32),
         parameters={
-            name: torch.stack(values) if values else param.new_zeros(0, *param.shape)
+            name: torch.stack(values)
+            if values
+            else torch.zeros(0, *param.shape, dtype=param.dtype)
             for (name, values), param in zip(
                 kept.items(), model.state_dict().values(), strict=True
             )
@@ -227,19 +256,20 @@ def generate_park(
 ) -> None:
     """Train the networks of a park that are not there yet, one file each.
 
-    Files appear whole or not at all, so a generation that was stopped goes on where it
-    stopped, and several processes may share one park if each has its own indices.
+    A file that is empty or truncated counts as not there. Files appear whole or not at
+    all, so a generation that was stopped goes on where it stopped, and several
+    processes may share one park if each has its own indices.
 
     Args:
         directory: where the files go.
         config: how the networks are trained.
-        train: the training images.
-        test: the images that every checkpoint is tested on.
+        train: the training images, on the device to train on.
+        test: the images that every checkpoint is tested on, on the same device.
         indices: which networks.
-        origin: what to write beside every network, as JSON values: where the images
+        origin: facts to write with every network, as JSON values: where the images
             come from, which code made it.
-        workers: networks that are trained side by side, each in a process with as
-            many threads as this one; the networks do not depend on it.
+        workers: networks that are trained at a time, each in a process with as many
+            threads as this one; the networks do not depend on it.
         announce: called with every network that was trained.
 
     Raises:
@@ -252,13 +282,34 @@ def generate_park(
         "test": {"source": test.source, "num_images": len(test)},
         "image_shape": list(train.images.shape[1:]),
     }
-    missing = [index for index in indices if not _path(directory, index).is_file()]
-    make = partial(_make_run, directory, config, train, test, origin)
-    runs = each(make, missing, workers=workers)
-    settle_description(directory / "park.json", description)
+    if indices.start < 0:
+        raise ValueError(
+            "generate_park needs indices of at least 0; got "
+            f"{indices.start} to {indices.stop - 1}. Begin with 0."
+        )
+    missing = missing_runs(directory, indices)
+    make = partial(_make_run, directory, config, train, test, origin, description)
+    runs = map_unordered(make, missing, workers=workers)
+    _settle(directory, description)
     for run in runs:
         if announce is not None:
             announce(run)
+
+
+def missing_runs(directory: Path, indices: range) -> list[int]:
+    """Return which networks of a park are still to be trained.
+
+    Args:
+        directory: where the files are.
+        indices: which networks to look for.
+    """
+    return [index for index in indices if not holds_tensors(_path(directory, index))]
+
+
+def _settle(directory: Path, description: dict[str, Any]) -> None:
+    """Agree with the park in the directory, or with what is to be trained there."""
+    is_binding = has_files(directory, "*.safetensors")
+    settle_description(directory / "park.json", description, is_binding=is_binding)
 
 
 def _make_run(
@@ -267,11 +318,13 @@ def _make_run(
     train: ImageData,
     test: ImageData,
     origin: Mapping[str, Any],
+    description: dict[str, Any],
     index: int,
 ) -> TrainedRun:
     """Train one network and write its file."""
     recipe = draw_recipe(config, index, in_channels=train.images.shape[1])
     run = train_network(recipe, config, train, test)
+    _settle(directory, description)
     write_run(_path(directory, index), run, origin=origin)
     return run
 
@@ -287,7 +340,7 @@ def write_run(path: Path, run: TrainedRun, *, origin: Mapping[str, Any]) -> None
     tensors = {f"parameters.{name}": value for name, value in run.parameters.items()}
     tensors |= {"epochs": run.epochs, "accuracies": run.accuracies}
     described = {
-        "format": "wild-park-1",
+        "format": _FORMAT,
         "index": run.index,
         "architecture": run.architecture.to_json(),
         "facts": {**run.facts, **origin},
@@ -299,28 +352,52 @@ def read_run(path: Path) -> TrainedRun:
     """Read what `write_run` wrote.
 
     Raises:
-        ValueError: if the file holds something else.
+        ValueError: if the file is damaged or holds something else.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if "run" not in metadata:
-            raise ValueError(
-                f"read_run needs a network of a park; got {path}, whose metadata lack "
-                "'run'. Name a file that `l2o data wild-park` wrote."
-            )
-        names = [*file.keys()]
-        tensors = {name: file.get_tensor(name) for name in names}
-    described = json.loads(metadata["run"])
-    return TrainedRun(
-        index=described["index"],
-        architecture=WildArchitecture.from_json(described["architecture"]),
-        epochs=tensors.pop("epochs"),
-        accuracies=tensors.pop("accuracies"),
-        parameters={
-            name.removeprefix("parameters."): value for name, value in tensors.items()
-        },
-        facts=described["facts"],
-    )
+    metadata, tensors = _FILE.read_tensors(path)
+    if "run" not in metadata:
+        raise _FILE.error(path, "its metadata lack 'run'")
+    described = _FILE.parse_json(path, metadata["run"])
+    try:
+        if described["format"] != _FORMAT:
+            raise ValueError(f"its format is {described['format']!r}, not {_FORMAT}")
+        architecture = WildArchitecture.from_json(described["architecture"])
+        run = TrainedRun(
+            index=described["index"],
+            architecture=architecture,
+            epochs=tensors.pop("epochs"),
+            accuracies=tensors.pop("accuracies"),
+            parameters={
+                name.removeprefix("parameters."): value
+                for name, value in tensors.items()
+            },
+            facts=described["facts"],
+        )
+        _check_run(run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _FILE.error(path, f"it describes no network: {error}") from error
+    return run
+
+
+def _check_run(run: TrainedRun) -> None:
+    """Raise ValueError unless the parts of a file belong together."""
+    if not isinstance(run.index, int) or not isinstance(run.facts, dict):
+        raise ValueError("its index is no number, or its facts are no object")
+    count = run.epochs.numel()
+    if run.epochs.shape != (count,) or run.accuracies.shape != (count,):
+        raise ValueError("it has other than one accuracy per checkpoint")
+    if not bool(((run.accuracies >= 0) & (run.accuracies <= 1)).all()):
+        raise ValueError("an accuracy is not from 0 to 1")
+    expected = {
+        name: (count, *shape)
+        for name, shape in parameter_shapes(run.architecture).items()
+    }
+    found = {name: tuple(value.shape) for name, value in run.parameters.items()}
+    if found != expected:
+        raise ValueError("its parameters are not those of its architecture")
+    for name, value in run.parameters.items():
+        if value.dtype != torch.float32 or not bool(value.isfinite().all()):
+            raise ValueError(f"{name!r} holds other than finite numbers in float32")
 
 
 def read_park(directory: Path, split: Split) -> Iterator[TrainedRun]:
@@ -339,9 +416,12 @@ def read_park(directory: Path, split: Split) -> Iterator[TrainedRun]:
 
     Raises:
         FileNotFoundError: if there is no park.
+        ValueError: if a file is damaged, or not named after the network's number.
     """
     describe_park(directory)
     for path in sorted(directory.glob("*.safetensors")):
+        if not path.stem.isdecimal():
+            raise _FILE.error(path, "its name is no number")
         if int(path.stem) % _TURN in _SPLITS[split]:
             run = read_run(path)
             if len(run):
@@ -353,6 +433,7 @@ def describe_park(directory: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if it is damaged.
     """
     path = directory / "park.json"
     if not path.is_file():
@@ -360,7 +441,11 @@ def describe_park(directory: Path) -> dict[str, Any]:
             f"a wild park must lie in {directory}; found no park.json there. "
             "Run `l2o data wild-park`, or name the directory of a park."
         )
-    return json.loads(path.read_text())
+    kind = FileKind("describe_park", "a JSON object", "Restore the file.")
+    found = kind.read_json(path)
+    if not isinstance(found, dict):
+        raise kind.error(path, "it holds no JSON object")
+    return found
 
 
 def _train_epoch(
@@ -373,7 +458,8 @@ def _train_epoch(
     order = torch.randperm(len(data), generator=generator)
     is_half = config.precision == "bfloat16"
     for indices in order.split(config.batch_size):
-        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+        indices = indices.to(data.images.device)
+        with torch.autocast(indices.device.type, torch.bfloat16, enabled=is_half):
             logits = model(data.images[indices])
         loss = functional.cross_entropy(logits.float(), data.labels[indices])
         optimizer.zero_grad()
@@ -381,8 +467,8 @@ def _train_epoch(
         optimizer.step()
 
 
-def _interleaved(data: ImageData) -> ImageData:
-    """Return images whose channels lie side by side, which convolves faster."""
+def _channels_last(data: ImageData) -> ImageData:
+    """Return images in channels-last memory, which convolves faster."""
     images = data.images.contiguous(memory_format=torch.channels_last)
     return ImageData(images, data.labels, data.source)
 

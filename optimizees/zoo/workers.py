@@ -1,4 +1,4 @@
-"""Independent pieces of work, some at a time."""
+"""Independent pieces of work in several processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,12 +11,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(
+def map_unordered(
     make: Callable[[Item], Result], items: Sequence[Item], *, workers: int
 ) -> Iterator[Result]:
     """Yield `make(item)` for every item, in the order in which they are finished.
 
-    Nothing is made before the first one is asked for.
+    Nothing starts before the first result is asked for.
 
     Args:
         make: what to do; with several workers it must be picklable.
@@ -29,13 +29,13 @@ def each(
     """
     if workers < 1:
         raise ValueError(
-            f"each needs at least one worker; got workers={workers}. Choose as many as "
-            "there are cores to spare."
+            f"map_unordered needs at least one worker; got workers={workers}. Choose "
+            "as many as there are cores to spare."
         )
-    return map(make, items) if workers == 1 else _side_by_side(make, items, workers)
+    return map(make, items) if workers == 1 else _in_processes(make, items, workers)
 
 
-def _side_by_side(
+def _in_processes(
     make: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[Result]:
     with ProcessPoolExecutor(

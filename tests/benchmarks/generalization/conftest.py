@@ -3,7 +3,7 @@ import torch
 
 from benchmarks.generalization.data import load_population
 from optimizees import ImageData
-from optimizees.zoo.small_cnn_herd import ZooConfig
+from optimizees.zoo.small_cnn_group import ZooConfig
 from optimizees.zoo.small_cnn_training import generate_zoo
 from optimizees.zoo.wild_park import EMBEDDED_PARK
 

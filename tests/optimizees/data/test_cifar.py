@@ -78,17 +78,23 @@ def test_absent_data_says_how_to_get_it(tmp_path):
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (b"", "truncated or not the binary version: download it again"),
-        (bytes(3_073 + 3_000), "truncated or not the binary version: download it"),
-        (b"<!DOCTYPE html><html>404</html>", "is an HTML page.*download it again"),
-        (bytes([10]) + bytes(3_072), "Is it CIFAR-100 or a damaged file"),
+        (bytes(3_073 + 3_000), r"truncated or not the binary version: .*Download it"),
+        (b"<!DOCTYPE html><html>404</html>", r"is an HTML page.*Download it again"),
+        (bytes([10]) + bytes(3_072), "the class 10, as CIFAR-100 or a damaged file"),
     ],
-    ids=["empty", "truncated", "html", "label"],
+    ids=["truncated", "html", "label"],
 )
 def test_a_file_of_another_layout_is_refused(tmp_path, write_cifar, content, advice):
     root = write_cifar(tmp_path, rows_per_file=2)
     (root / "data_batch_4.bin").write_bytes(content)
     with pytest.raises(ValueError, match=advice):
+        load_cifar10("train+validation", root=root)
+
+
+def test_an_empty_file_does_not_count(tmp_path, write_cifar):
+    root = write_cifar(tmp_path, rows_per_file=2)
+    (root / "data_batch_4.bin").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"lacks data_batch_4\.bin \(empty\)"):
         load_cifar10("train+validation", root=root)
 
 

@@ -60,7 +60,7 @@ def test_a_missing_file_says_how_to_get_it(path):
 def test_a_truncated_file_is_refused(path, values, kept):
     write_idx(path, values)
     path.write_bytes(gzip.decompress(path.read_bytes())[:kept])
-    with pytest.raises(ValueError, match="The file is truncated: download it again"):
+    with pytest.raises(ValueError, match=r"(is truncated|is empty).*Download it again"):
         read_idx(path)
 
 
@@ -68,7 +68,7 @@ def test_a_truncated_file_is_refused(path, values, kept):
 def test_a_truncated_gzip_file_is_refused(path, values, kept):
     write_idx(path, values)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match="The file is truncated: download it again"):
+    with pytest.raises(ValueError, match=r"(is truncated|is empty).*Download it again"):
         read_idx(path)
 
 
@@ -78,39 +78,39 @@ def test_a_corrupt_gzip_file_is_refused(path, values, damaged):
     raw = bytearray(path.read_bytes())
     raw[damaged] ^= 0xFF
     path.write_bytes(raw)
-    with pytest.raises(ValueError, match="download it again"):
+    with pytest.raises(ValueError, match="Download it again"):
         read_idx(path)
 
 
 def test_garbage_after_the_gzip_data_is_refused(path, values):
     write_idx(path, values)
     path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(ValueError, match="The file is corrupt: download it again"):
+    with pytest.raises(ValueError, match=r"gzip data are damaged.*Download it again"):
         read_idx(path)
 
 
 def test_trailing_bytes_are_refused(path, values):
     write_idx(path, values)
     path.write_bytes(gzip.decompress(path.read_bytes()) + b"\0")
-    with pytest.raises(ValueError, match="has trailing bytes: download it again"):
+    with pytest.raises(ValueError, match=r"has trailing bytes.*Download it again"):
         read_idx(path)
 
 
 @pytest.mark.parametrize("magic", [b"\0\0\x0d\x03", b"\x01\0\x08\x03", b"PK\x03\x04"])
 def test_another_magic_is_refused(path, magic):
     path.write_bytes(magic + bytes(100))
-    with pytest.raises(ValueError, match="another kind of file\\? Download it again"):
+    with pytest.raises(ValueError, match=r"its magic is .*Download it again"):
         read_idx(path)
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bytes])
 def test_an_html_page_is_recognised(path, compress):
     path.write_bytes(compress(b"\n<!DOCTYPE html><html>404 Not Found</html>"))
-    with pytest.raises(ValueError, match="This is an HTML page, not data"):
+    with pytest.raises(ValueError, match="HTML page"):
         read_idx(path)
 
 
 def test_a_huge_declared_shape_is_refused_before_anything_is_allocated(path):
     path.write_bytes(b"\0\0\x08\x03" + b"\xff" * 12)
-    with pytest.raises(ValueError, match="The file is truncated"):
+    with pytest.raises(ValueError, match="it is truncated"):
         read_idx(path)

@@ -118,16 +118,16 @@ class TestWhatIsRefused:
 
     def test_files_of_two_archives(self, zoo):
         np.save(zoo / "weights.npy", np.zeros((3, 4970), np.float32))
-        with pytest.raises(ValueError, match="Take both from one archive"):
+        with pytest.raises(ValueError, match="from one archive"):
             read_small_cnn_zoo(zoo, "train")
 
     def test_a_layout_that_is_too_long(self, zoo):
         layout = (zoo / "layout.csv").read_text().replace("4970", "4980")
         (zoo / "layout.csv").write_text(layout)
-        with pytest.raises(ValueError, match="Take both from one archive"):
+        with pytest.raises(ValueError, match="from one archive"):
             read_small_cnn_zoo(zoo, "train")
 
     def test_metrics_without_a_column(self, zoo):
         (zoo / "metrics.csv.gz").write_bytes(gzip.compress(b"step\n86\n"))
-        with pytest.raises(ValueError, match="Take the file of the published zoo"):
+        with pytest.raises(ValueError, match=r"Take metrics\.csv\.gz of the published"):
             read_small_cnn_zoo(zoo, "train")

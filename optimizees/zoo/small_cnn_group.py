@@ -1,5 +1,6 @@
-"""Networks of a Small CNN Zoo that are trained side by side."""
+"""Networks of a Small CNN Zoo that are trained together, in one grouped convolution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, assert_never
@@ -46,13 +47,24 @@ class ZooConfig:
     dropout: tuple[float, float] = (0.0, 0.7)
     """Smallest and largest share of channels that a layer drops; uniform."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images per batch."""
     at_once: int = 32
-    """Networks that are trained side by side."""
+    """Networks that are trained together."""
     seed: int = 0
     """Decides everything."""
 
     def __post_init__(self) -> None:
+        if min(self.batch_size, self.at_once) < 1 or self.seed < 0:
+            raise ValueError(
+                "ZooConfig needs batch_size and at_once of at least 1 and a seed of at "
+                f"least 0; got {self.batch_size}, {self.at_once} and {self.seed}. "
+                "Raise them."
+            )
+        if not 0 < self.sgd_factor < math.inf:
+            raise ValueError(
+                "ZooConfig sgd_factor must be above zero and finite; got "
+                f"sgd_factor={self.sgd_factor}. Choose 1 for none."
+            )
         rising = sorted(set(self.checkpoints))
         if not rising or list(self.checkpoints) != rising or rising[0] < 0:
             raise ValueError(
@@ -61,10 +73,12 @@ class ZooConfig:
             )
         for name in ("learning_rate", "init_std", "l2", "dropout"):
             low, high = getattr(self, name)
-            if not 0 <= low <= high or (low == 0 and name != "dropout"):
+            most = 1.0 if name == "dropout" else math.inf
+            if not 0 <= low <= high < most or (low == 0 and name != "dropout"):
                 raise ValueError(
-                    f"ZooConfig {name} must be (lowest, highest), positive; got "
-                    f"{name}={(low, high)}. Swap or raise them."
+                    f"ZooConfig {name} must be (lowest, highest), positive, finite and "
+                    f"for dropout below 1; got {name}={(low, high)}. Swap or raise "
+                    "them, or lower the highest."
                 )
 
 
@@ -91,8 +105,8 @@ class ZooRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ZooHerd:
-    """Networks that were trained side by side."""
+class ZooGroup:
+    """Networks that were trained together."""
 
     weights: Float[Tensor, "T M 4970"]
     """Checkpoints, networks, entries in the order of the published layout."""
@@ -102,55 +116,65 @@ class ZooHerd:
     """Test loss in nats."""
 
 
-def train_herd(
-    recipes: Sequence[ZooRecipe], config: ZooConfig, train: ImageData, test: ImageData
-) -> ZooHerd:
-    """Train networks side by side, as groups of one grouped convolution.
+def train_group(
+    recipes: Sequence[ZooRecipe],
+    config: ZooConfig,
+    train: ImageData,
+    test: ImageData,
+) -> ZooGroup:
+    """Train networks together, as groups of one grouped convolution.
 
     Args:
         recipes: at least one; all of one activation and one optimizer.
         config: how they are trained.
-        train: grey training images.
-        test: grey images to test on.
+        train: grey training images, on the device to train on.
+        test: grey images to test on, on the same device.
 
     Returns:
-        Every checkpoint of every network. What is no longer finite stays as it is
-        and has accuracy as tested.
+        Every checkpoint of every network, on the CPU. What is no longer finite stays as
+        it is and has the accuracy that was measured.
     """
     assert len({(recipe.activation, recipe.optimizer) for recipe in recipes}) == 1
     generator = torch.Generator().manual_seed(recipes[0].random_seed)
-    herd = _Herd(recipes)
+    device = train.images.device
+    group = _Group(recipes, device)
     order = _Orders(recipes, len(train), config.batch_size)
     weights, scores = [], []
     updates = len(train) // config.batch_size
     epoch = 0
     for stop in config.checkpoints:
         for _ in range((stop - epoch) * updates):
-            indices = order.next()
-            herd.update(_interleaved(train, indices), train.labels[indices], generator)
+            indices = order.next().to(device)
+            group.update(_as_channels(train, indices), train.labels[indices], generator)
         epoch = stop
-        weights.append(to_rows(herd.by_name()))
-        scores.append(herd.evaluate(test))
+        weights.append(to_rows(group.by_name()).cpu())
+        scores.append([score.cpu() for score in group.evaluate(test)])
     accuracies, losses = zip(*scores, strict=True)
-    return ZooHerd(
+    return ZooGroup(
         weights=torch.stack(weights),
         accuracies=torch.stack(accuracies),
         losses=torch.stack(losses),
     )
 
 
-class _Herd:
-    """The parameters of networks side by side, and what trains them."""
+class _Group:
+    """The stacked parameters of several networks, and what trains them."""
 
-    def __init__(self, recipes: Sequence[ZooRecipe]) -> None:
+    def __init__(self, recipes: Sequence[ZooRecipe], device: torch.device) -> None:
         self.count = len(recipes)
         self.activation: ActivationName = recipes[0].activation
         self.optimizer: OptimizerName = recipes[0].optimizer
-        self.keep = 1 - torch.tensor([recipe.dropout for recipe in recipes])
-        self.rate = torch.tensor([recipe.learning_rate for recipe in recipes])
-        self.l2 = torch.tensor([recipe.l2reg for recipe in recipes])
+        self.keep = 1 - torch.tensor(
+            [recipe.dropout for recipe in recipes], device=device
+        )
+        self.rate = torch.tensor(
+            [recipe.learning_rate for recipe in recipes], device=device
+        )
+        self.l2 = torch.tensor([recipe.l2reg for recipe in recipes], device=device)
         self.params = [
-            torch.stack([values[place] for values in map(_init_network, recipes)])
+            torch.stack([values[place] for values in map(_init_network, recipes)]).to(
+                device
+            )
             for place in range(2 * len(LAYERS))
         ]
         for param in self.params:
@@ -211,10 +235,11 @@ class _Herd:
 
     def evaluate(self, data: ImageData) -> tuple[Tensor, Tensor]:
         """Return accuracy and loss of every network, `[M]` each."""
-        hits, losses = torch.zeros(self.count), torch.zeros(self.count)
+        hits, losses = (self.rate.new_zeros(self.count) for _ in range(2))
         for start in range(0, len(data), _EVALUATION_BATCH):
-            indices = torch.arange(start, min(start + _EVALUATION_BATCH, len(data)))
-            images = _interleaved(data, indices[:, None].expand(-1, self.count))
+            stop = min(start + _EVALUATION_BATCH, len(data))
+            indices = torch.arange(start, stop, device=self.rate.device)
+            images = _as_channels(data, indices[:, None].expand(-1, self.count))
             with torch.no_grad():
                 logits = self.logits(images, None)
             labels = data.labels[indices].expand(self.count, -1)
@@ -227,7 +252,7 @@ class _Herd:
     def _mask(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return zeros for dropped channels, what keeps the mean for others."""
         keep = self.keep.repeat_interleave(WIDTH)
-        drawn = torch.rand(batch, len(keep), generator=generator)
+        drawn = torch.rand(batch, len(keep), generator=generator).to(keep)
         return ((drawn < keep) / keep)[:, :, None, None]
 
     def _direction(self, place: int, grad: Tensor) -> Tensor:
@@ -289,10 +314,10 @@ def _init_network(recipe: ZooRecipe) -> Params:
     return params
 
 
-def _interleaved(
+def _as_channels(
     data: ImageData, indices: Int[Tensor, "B M"]
 ) -> Float[Tensor, "B M H W"]:
-    """Return an image for each network in channels that lie side by side."""
+    """Return images with a channel per network, in channels-last memory."""
     images = data.images[:, 0][indices]
     return images.contiguous(memory_format=torch.channels_last)
 
