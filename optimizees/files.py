@@ -151,7 +151,9 @@ class FileKind:
             raise self.error(path, f"it has {size:,} bytes or claims too long a header")
         try:
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in list(file.keys())}
+                # Copies: what is mapped from a file that shrinks ends the process.
+                names = list(file.keys())
+                tensors = {name: file.get_tensor(name).clone() for name in names}
                 return file.metadata() or {}, tensors
         except Exception as error:  # an unknown type of number is an AttributeError
             raise self.error(path, f"it cannot be read ({error})") from error

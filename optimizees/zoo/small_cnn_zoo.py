@@ -183,11 +183,11 @@ def to_rows(parameters: Mapping[str, Tensor]) -> Float[Tensor, "M entries"]:
 def _open_weights(path: Path) -> np.ndarray:
     """Return the rows of all checkpoints, not yet read."""
     try:
-        weights = np.load(path, mmap_mode="r", allow_pickle=False)
+        weights = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # NumPy does not say which errors damage causes
         raise _WEIGHTS.error(path, f"it cannot be read ({error})") from error
-    if not isinstance(weights, np.ndarray) or weights.ndim != 2:
-        raise _WEIGHTS.error(path, "it holds something else")
+    if weights.ndim != 2:
+        raise _WEIGHTS.error(path, f"it has the shape {weights.shape}")
     if weights.dtype not in (np.float32, np.float64):
         raise _WEIGHTS.error(path, f"it holds numbers of type {weights.dtype}")
     return weights

@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch.nn import functional
 
+from optimizees.zoo import small_cnn_training
 from optimizees.zoo.small_cnn_group import ZooConfig, train_group
 from optimizees.zoo.small_cnn_training import draw_zoo_recipes, generate_zoo
 from optimizees.zoo.small_cnn_zoo import LAYERS, read_small_cnn_zoo
@@ -192,3 +194,45 @@ def unpacked(row):
                 values = values.view(turned).permute(last, last - 1, *range(last - 1))
             params[f"{layer}.{kind}"] = values.contiguous()
     return params
+
+
+class TestFailures:
+    """A command that failed leaves nothing that blocks the right one."""
+
+    def test_too_few_images_for_a_batch(self, tmp_path, images):
+        config = replace(CONFIG, batch_size=500)
+        with pytest.raises(ValueError, match="Lower the batch size"):
+            generate(tmp_path, images, config=config)
+        generate(tmp_path, images)
+
+    def test_a_failure_while_the_first_ones_train(self, tmp_path, images, monkeypatch):
+        def fail(*_, **__):
+            raise MemoryError
+
+        monkeypatch.setattr(small_cnn_training, "train_group", fail)
+        with pytest.raises(MemoryError):
+            generate(tmp_path, images, config=replace(CONFIG, seed=1))
+        monkeypatch.undo()
+        generate(tmp_path, images)
+        with pytest.raises(ValueError, match="Repeat them"):
+            generate(tmp_path, images, config=replace(CONFIG, seed=1))
+
+    @pytest.mark.parametrize("size", [0, 100])
+    def test_an_empty_or_truncated_file_is_made_again(self, tmp_path, images, size):
+        generate(tmp_path, images)
+        before = (tmp_path / "weights.npy").read_bytes()
+        path = sorted((tmp_path / "groups").iterdir())[1]
+        path.write_bytes(path.read_bytes()[:size])
+        seen = []
+        generate(tmp_path, images, announce=lambda done, _: seen.append(done))
+        assert len(seen) == 1
+        assert (tmp_path / "weights.npy").read_bytes() == before
+
+    def test_a_file_of_other_networks_is_named(self, tmp_path, images):
+        generate(tmp_path, images)
+        first, second, *_ = sorted((tmp_path / "groups").iterdir())
+        content = {"weights": torch.zeros(1, 1, 4970)}
+        first.write_bytes(save(content))
+        with pytest.raises(ValueError, match=r"0000\.safetensors: it holds.*Delete it"):
+            generate(tmp_path, images)
+        assert second.is_file()

@@ -136,6 +136,27 @@ class TestGeneration:
         with pytest.raises(ValueError, match=r"for config\. Repeat them"):
             generate(tmp_path, images, config=replace(CONFIG, seed=1))
 
+    @pytest.mark.parametrize("size", [0, 100])
+    def test_an_empty_or_truncated_file_is_made_again(self, tmp_path, images, size):
+        generate(tmp_path, images, count=1)
+        (path,) = tmp_path.glob("*.safetensors")
+        before = read_run(path)
+        path.write_bytes(path.read_bytes()[:size])
+        generate(tmp_path, images, count=1)
+        assert_equal(read_run(path), before)
+
+    def test_a_failure_does_not_block_other_settings(
+        self, tmp_path, images, monkeypatch
+    ):
+        def fail(*_, **__):
+            raise MemoryError
+
+        monkeypatch.setattr(wild_park, "train_network", fail)
+        with pytest.raises(MemoryError):
+            generate(tmp_path, images, count=1)
+        monkeypatch.undo()
+        generate(tmp_path, images, count=1, config=replace(CONFIG, seed=1))
+
     def test_facts_stand_beside_the_networks(self, tmp_path, images):
         generate(tmp_path, images, count=1)
         (run,) = read_park(tmp_path, "train")
