@@ -190,7 +190,7 @@ def _activation(name: str, path: Path) -> Activation:
 
 def _find(config: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
     """Return the first list of one of these names, however deep; [] without one."""
-    waiting = [*reversed(config.items())]
+    waiting = list(config.items())[::-1]
     seen: set[int] = set()
     while waiting:
         key, value = waiting.pop()
@@ -198,5 +198,5 @@ def _find(config: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
             return list(value)
         if isinstance(value, Mapping) and id(value) not in seen:
             seen.add(id(value))  # what is pickled may contain itself
-            waiting += reversed(value.items())
+            waiting += list(value.items())[::-1]
     return []
