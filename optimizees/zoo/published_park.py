@@ -156,7 +156,7 @@ def _architecture(
             f"`residual` for each convolution; got {len(names)} and {len(residual)} "
             f"for {len(convs)} in {path}. Check the lists in its config."
         )
-    activations = [_activation(str(name), path) for name in names]
+    activations: list[Activation] = [_activation(str(name), path) for name in names]
     try:
         layers = tuple(
             WildLayer(
