@@ -12,7 +12,7 @@ from tqdm import tqdm
 from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
 from optimizees.data.cifar import MEAN, STD
-from optimizees.device import resolve_device
+from optimizees.devices import choose_device
 from optimizees.zoo.small_cnn_group import ZooConfig, ZooGroup
 from optimizees.zoo.small_cnn_training import generate_zoo
 from optimizees.zoo.wild_park import (
@@ -142,7 +142,7 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
             device is not there.
     """
     use_threads(config.threads)
-    device = resolve_device(config.device)
+    device = choose_device(config.device)
     train = pooled_images(config.images, "train", config.num_train, config.image_size)
     test = pooled_images(config.images, "test", config.num_test, config.image_size)
     indices = range(config.first, config.first + config.networks)
@@ -190,7 +190,7 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
             device is not there.
     """
     use_threads(config.threads)
-    device = resolve_device(config.device)
+    device = choose_device(config.device)
     train = pooled_images(config.images, "train", config.num_train, config.image_size)
     test = pooled_images(config.images, "test", config.num_test, config.image_size)
     announce(

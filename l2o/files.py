@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import pickle
 import stat
 import unicodedata
 from pathlib import Path
@@ -69,9 +68,24 @@ def read_state(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch does not say which errors damage causes
         raise ValueError(f"{path} cannot be read ({printable(error)})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} cannot be read (it holds a {type(state).__name__})")
+    return state
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writes left behind that a kill or a power cut ended.
+
+    Args:
+        folder: one that no other process writes into.
+    """
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from l2o.config import config_values
+from l2o.files import remove_unfinished
 from l2o.rule.build import AnyRule, build_rule
 from l2o.rule.checkpoint import load_rule, save_rule
 from optimizees import Task
@@ -108,6 +109,7 @@ class MetaTrainer:
         self.board: TensorBoard | None = None
         if self.ranks.is_first:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder)
             save_config(config, folder / "config.yaml")
             self.log = JsonLines(
                 folder / "log.jsonl", last_step=self.outer_step if resume else None

@@ -15,7 +15,7 @@ from benchmarks.runs import use_threads
 from l2o.files import write_whole
 from meta_train.provenance import provenance
 from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
-from optimizees.device import resolve_device
+from optimizees.devices import choose_device
 from optimizees.files import holds_tensors
 from optimizees.siren import render_images
 from optimizees.zoo.inr_set import (
@@ -96,7 +96,7 @@ def run_siren_fits(
     from tqdm import tqdm
 
     use_threads(config.threads)
-    device = resolve_device(config.device)
+    device = choose_device(config.device)
     images, labels = read_pixels(config.images)
     if config.count > len(images):
         raise ValueError(

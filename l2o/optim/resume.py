@@ -1,5 +1,7 @@
 """Optimizer states from checkpoints: whether they fit, and at which width."""
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +23,12 @@ from l2o.rule.step import complete_state
 from .distributed import gathered, is_sharded, spread_like
 from .names import parameters_of
 
+_FOREIGN_SETTINGS = {
+    *("eps", "amsgrad", "foreach", "fused", "capturable", "differentiable"),
+    *("momentum", "dampening", "nesterov", "alpha", "centered", "rho", "lr_decay"),
+}
+"""Settings of torch's optimizers that a group of `NeuralGraphOpt` does not have."""
+
 
 @contextmanager
 def wide_loading(
@@ -39,6 +47,7 @@ def wide_loading(
     saved: dict[str, Any] = {}
 
     def check(_: Optimizer, found: dict[str, Any]) -> None:
+        check_form(found)
         saved.update(found)
         params = parameters_of(optimizer.param_groups)
         check_saved_state(found, rule, rule_hash(rule), params)
@@ -93,6 +102,75 @@ def check_saved_state(
                 "the checkpoint of a run with this rule and model, or start without "
                 "its optimizer state."
             )
+        for name, value in item.items():
+            if not _is_sound(name, value):
+                raise ValueError(
+                    "NeuralGraphOpt needs averages that are finite, and not below zero "
+                    f"where they are of squares; got others in {name} of parameter "
+                    f"{key}. Load an earlier checkpoint."
+                )
+
+
+def check_form(saved: object) -> None:
+    """Raise ValueError unless a state dictionary has the form of `state_dict`.
+
+    Args:
+        saved: what is to be loaded.
+    """
+    problem = _form_problem(saved)
+    if problem is not None:
+        raise ValueError(
+            f"NeuralGraphOpt needs a state dictionary that it saved; got {problem}. "
+            "Load another checkpoint, or start without its optimizer state."
+        )
+
+
+def _form_problem(saved: object) -> str | None:
+    """Say what is wrong with the form of a state dictionary; None if nothing is."""
+    if not isinstance(saved, Mapping):
+        return f"a {type(saved).__name__}"
+    groups, states = saved.get("param_groups"), saved.get("state")
+    if not isinstance(groups, list) or not isinstance(states, Mapping):
+        return "one without the list param_groups and the dictionary state"
+    if not all(isinstance(group, Mapping) for group in groups):
+        return "groups that are no dictionaries"
+    for place, group in enumerate(groups):
+        keys = group.get("params")
+        if not isinstance(keys, list) or not all(
+            isinstance(k, int | str) for k in keys
+        ):
+            return f"no list params in group {place}"
+        if not all(isinstance(states.get(key, {}), Mapping) for key in keys):
+            return f"states that are no dictionaries in group {place}"
+        foreign = sorted(map(str, _FOREIGN_SETTINGS & group.keys()))
+        if foreign and "rule_hash" not in group:
+            return f"the settings {', '.join(foreign)} of another optimizer"
+        for name in ("lr", "weight_decay"):
+            if name in group and not _is_sound(name, group[name], least=0.0):
+                return f"{name}={group[name]!r} in group {place}"
+        if not isinstance(group.get("maximize", False), bool):
+            return f"maximize={group['maximize']!r} in group {place}"
+        betas = group.get("betas", (0.0, 0.0))
+        if not isinstance(betas, list | tuple) or not (
+            len(betas) == 2 and all(_is_sound("betas", beta) for beta in betas)
+        ):
+            return f"betas={betas!r} in group {place}"
+    return None
+
+
+def _is_sound(name: str, value: object, *, least: float = -math.inf) -> bool:
+    """Whether a saved value is a number, or a dense tensor of numbers, and finite."""
+    if name in ("step", "second_moment"):
+        least = 0.0
+    if isinstance(value, Tensor):
+        if is_sharded(value):
+            return True
+        if value.layout != torch.strided or value.is_complex() or value.is_meta:
+            return False
+        return bool((value.isfinite() & (value >= least)).all())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max and value >= least
 
 
 def restored_state(

@@ -1,6 +1,7 @@
 """State dictionaries: what is in them, who may load them, which hooks see them."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -109,8 +110,55 @@ class TestWhoMayLoad:
     def test_not_another_optimizer(self, model, train, fresh):
         adam = torch.optim.Adam(model.parameters())
         train(model, adam, range(1))
-        with pytest.raises(ValueError, match=r"exp_avg \[3, 1, 3, 3\].*start without"):
+        with pytest.raises(ValueError, match=r"amsgrad.* of another.*start without"):
             fresh(model).load_state_dict(adam.state_dict())
+
+    def test_not_even_an_empty_state_of_another_optimizer(self, model, fresh):
+        adam = torch.optim.Adam(model.parameters(), lr=7.0)
+        other = fresh(model)
+        lr = other.param_groups[0]["lr"]
+        with pytest.raises(ValueError, match=r"of another optimizer.*start without"):
+            other.load_state_dict(adam.state_dict())
+        assert other.param_groups[0]["lr"] == lr
+
+    @pytest.mark.parametrize(
+        ("name", "bad"),
+        [("second_moment", -1.0), ("second_moment", math.nan), ("momenta", math.inf)],
+    )
+    def test_averages_are_finite_and_squares_not_negative(
+        self, trained, fresh, name, bad
+    ):
+        saved = copy.deepcopy(trained.state_dict())
+        fresh().load_state_dict(saved)
+        saved["state"][1][name].view(-1)[0] = bad
+        other = fresh()
+        with pytest.raises(
+            ValueError, match=rf"{name} of parameter 1\. Load an earlier"
+        ):
+            other.load_state_dict(saved)
+        assert not other.state
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda saved: saved.pop("state"),
+            lambda saved: saved.update(param_groups=3),
+            lambda saved: saved["param_groups"][0].update(params=None),
+            lambda saved: saved["param_groups"][0].update(lr="fast"),
+            lambda saved: saved["param_groups"][0].update(lr=-1.0),
+            lambda saved: saved["param_groups"][0].update(betas=[0.9]),
+            lambda saved: saved["state"].update({0: [1, 2]}),
+        ],
+    )
+    def test_a_malformed_state_changes_nothing(self, trained, fresh, change):
+        saved = copy.deepcopy(trained.state_dict())
+        change(saved)
+        other = fresh()
+        lr = other.param_groups[0]["lr"]
+        with pytest.raises(ValueError, match="needs a state dictionary that it saved"):
+            other.load_state_dict(saved)
+        assert other.param_groups[0]["lr"] == lr
+        assert not other.state
 
     def test_other_groups_are_refused_by_torch(self, trained, fresh):
         other = fresh(nn.Linear(3, 2))

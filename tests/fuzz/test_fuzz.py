@@ -269,6 +269,7 @@ BUILDERS = {
     "rule-bytes": rule_bytes,
     "rule-values": rule_values,
     "card": card,
+    "optimizer-state": optimizer_state,
     "yaml-bytes": yaml_bytes,
     "yaml-values": yaml_values,
     "run-checkpoint": run_checkpoint,
