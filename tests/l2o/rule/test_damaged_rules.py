@@ -11,7 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
-from l2o import PRESETS, load_rule, read_provenance, save_rule, shipped_rules
+from l2o import (
+    PRESETS,
+    load_rule,
+    read_provenance,
+    rule_metadata,
+    save_rule,
+    shipped_rules,
+)
 from l2o.rule import checkpoint
 
 
@@ -264,7 +271,8 @@ class TestChecksum:
     ):
         whole = checkpoint.rule_path("ff").read_bytes()
         copy = tmp_path / "ff.safetensors"
-        monkeypatch.setattr(checkpoint, "_weights_folder", lambda: tmp_path)
+        for module in (checkpoint, rule_metadata):
+            monkeypatch.setattr(module, "shipped_files", lambda: {"ff": copy})
         copy.write_bytes(whole)
         assert load_rule("ff").num_weights() > 0
         copy.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
