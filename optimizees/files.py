@@ -251,7 +251,7 @@ def settle_description(
     """Write how a population is made, or check that the one there is made so.
 
     Args:
-        path: the JSON file beside the population.
+        path: the JSON file of the population.
         description: what must not differ, as JSON values.
         is_binding: whether a part of the population is there; a description alone,
             which a failed command left, is replaced.
@@ -265,7 +265,7 @@ def settle_description(
         return
     kind = FileKind(
         "settle_description",
-        "a JSON object that says how the population beside it was made",
+        "a JSON object that says how its population was made",
         "Delete the population, or restore the file.",
     )
     found = kind.read_json(path)

@@ -42,7 +42,7 @@ def model_card(
 
     Args:
         rule: the rule that the card describes.
-        repo_id: where the rule lies: a repository `owner/name` or a folder.
+        repo_id: where the rule is: a repository `owner/name` or a folder.
         filename: the rule's file there.
         provenance: as `save_rule` takes it. The keys that the meta-training writes
             (`config`, `data`, `inner_steps`, `seconds`, `validation`, ...) become a
@@ -131,7 +131,7 @@ def _training_table(known: Mapping[str, Any]) -> str:
 
 
 def _at(values: Any, *keys: str) -> Any:
-    """Return what lies below nested keys; None where one of them is missing."""
+    """Return what nested keys lead to; None where one of them is missing."""
     for key in keys:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values

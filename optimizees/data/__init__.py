@@ -1,4 +1,4 @@
-"""Image data: where it lies, how it is read, how it is fetched."""
+"""Image data: where it is, how it is read, how it is fetched."""
 
 from optimizees.data.cifar import load_cifar10
 from optimizees.data.fashion_mnist import load_fashion_mnist

@@ -46,14 +46,14 @@ def load_cifar10(split: Split, *, root: Path | None = None) -> ImageData:
     Args:
         split: "train" is the first 45,000 training images, "validation" the last
             5,000, "train+validation" both, "test" the test set.
-        root: if given, the files must lie there or in its cifar-10-batches-bin;
+        root: if given, the files must be there or in its cifar-10-batches-bin;
             else they are looked for below $L2O_DATA and in the cache of
             `l2o data download`.
 
     Returns:
         Images [N, 3, 32, 32] and labels in 0..9. `source` names the directory, and
         says whether the pixels are the official ones: they count as different when
-        a checksum is, or when a file JPEG_COPIES lies beside the data.
+        a checksum is, or when the directory holds a file JPEG_COPIES.
 
     Raises:
         FileNotFoundError: if a file is missing.

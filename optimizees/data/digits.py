@@ -30,7 +30,7 @@ def load_digits(
     Args:
         split: "train" is the first 8,000 digits, "validation" the next 1,000,
             "train+validation" both, "test" the last 1,000.
-        root: if given, the files must lie there; else they are looked for below
+        root: if given, the files must be there; else they are looked for below
             $L2O_DATA and in the cache of `l2o data download`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Fetch data sets from their official addresses, and check what lies on disk."""
+"""Fetch data sets from their official addresses, and check files on disk."""
 
 import gzip
 import hashlib
@@ -120,8 +120,8 @@ def download(
     """Fetch a data set and check every file before it gets its name.
 
     A file that is there already and whose checksum is right is not fetched again, so
-    an interrupted run continues with the first file that is missing. Nothing that
-    lay there is replaced by something unchecked.
+    an interrupted run continues with the first file that is missing. No existing file
+    is replaced by an unchecked one.
 
     Args:
         name: "fashion-mnist" (31 MB), "cifar-10" (170 MB, unpacked 184 MB) or

@@ -35,7 +35,7 @@ def load_fashion_mnist(
     Args:
         split: "train" is all training images but the last 5,000 (embedded: 1,000);
             "validation" is those; "train+validation" is both; "test" the test set.
-        root: if given, the full data must lie there.
+        root: if given, the full data must be there.
         source: "auto" takes the full data if there is any, "full" insists on it,
             "embedded" never looks for it.
 
@@ -100,7 +100,7 @@ def read_embedded_pixels(
     folder = resources.files("optimizees.data").joinpath("embedded")
     images = folder.joinpath(f"{part}-images-idx3-ubyte.gz")
     labels = folder.joinpath(f"{part}-labels-idx1-ubyte.gz")
-    with (  # a wheel may lie zipped
+    with (  # a wheel may be zipped
         resources.as_file(images) as images_path,
         resources.as_file(labels) as labels_path,
     ):

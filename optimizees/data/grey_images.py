@@ -35,7 +35,7 @@ def read_pixels(name: PixelsName, root: Path | None = None) -> Pair:
 
     Args:
         name: MNIST's test set, or a part of FashionMNIST.
-        root: if given, the files must lie there; else they are looked for as
+        root: if given, the files must be there; else they are looked for as
             `optimizees.data.layouts.locate` says.
 
     Raises:
@@ -51,12 +51,12 @@ def find_pair(directory: Path, stem: str) -> tuple[Path, Path]:
 
     Args:
         directory: where `STEM-images-idx3-ubyte.gz` and `STEM-labels-idx1-ubyte.gz`
-            lie, as `locate` or `require` found them.
+            are, as `locate` or `require` found them.
         stem: what the names begin with.
     """
     images = find_file(directory, f"{stem}-images-idx3-ubyte.gz")
     labels = find_file(directory, f"{stem}-labels-idx1-ubyte.gz")
-    assert images is not None  # whoever found the directory looked for both
+    assert images is not None  # locate and require look for both
     assert labels is not None
     return images, labels
 

@@ -18,7 +18,7 @@ class ImageData:
     labels: Int[Tensor, " N"]
     """Class of each image, int64."""
     source: str
-    """Which data this is, as a sentence that can stand beside a result."""
+    """Which data this is, as a sentence to quote with a result."""
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):

@@ -26,12 +26,12 @@ _CIFAR_FILES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How one data set lies in a directory."""
+    """The files of one data set and where to look for them."""
 
     files: tuple[str, ...]
-    """Every file that must be there; one that ends in .gz may lie unpacked."""
+    """Every file that must be there; one that ends in .gz may be unpacked."""
     subdirectories: tuple[str, ...]
-    """Where below a given directory the files may lie, first match first."""
+    """Where below a given directory the files may be, first match first."""
     system: tuple[Path, ...]
     """Where a system package puts them."""
     advice: str
@@ -76,7 +76,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def layout(name: str) -> Layout:
-    """Return how the data set lies in a directory.
+    """Return the files of a data set and where to look for them.
 
     Raises:
         ValueError: if the name is unknown.

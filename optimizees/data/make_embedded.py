@@ -53,7 +53,7 @@ def build_embedded(directory: Path) -> dict[str, UInt8[Tensor, "N ..."]]:
     part of the full split of the same name. All are balanced over the classes.
 
     Args:
-        directory: where the four files of the full data lie.
+        directory: where the four files of the full data are.
 
     Returns:
         The images and labels of the training and the test part, by file name.

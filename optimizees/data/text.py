@@ -21,14 +21,14 @@ _PARTS = {
 
 @dataclass(frozen=True, eq=False)
 class TextData:
-    """A text as numbers, one a character."""
+    """A text as numbers, one per character."""
 
     tokens: Int[Tensor, " N"]
-    """Place of each character in the vocabulary, int64."""
+    """Position of each character in the vocabulary, int64."""
     vocabulary: str
     """Every character of the whole text once, sorted."""
     source: str
-    """Which text this is, as words that can stand beside a result."""
+    """Which text this is, as words to quote with a result."""
 
     def windows(self, length: int) -> Batch:
         """Return the text cut into pieces, and each piece one character later.
@@ -63,7 +63,7 @@ class TextSampler:
 
     Args:
         data: where to draw from.
-        batch_size: pieces a batch.
+        batch_size: pieces per batch.
         length: characters of a piece.
         seed: decides every batch; the global generator is never used.
 

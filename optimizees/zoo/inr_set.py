@@ -47,7 +47,7 @@ class InrSet:
     errors: Float[Tensor, " N"] | None
     """Mean squared error of the pixels, as fractions of white, if it is known."""
     source: str
-    """Which data this is, as a sentence that can stand beside a result."""
+    """Which data this is, as a sentence to quote with a result."""
 
     def __post_init__(self) -> None:
         lengths = {len(weight) for weight in self.networks.values()}

@@ -137,7 +137,7 @@ def find_published_checkpoints(directory: Path) -> dict[str, list[Path]]:
             runs.setdefault(run, []).append(path)
     if not runs:
         raise FileNotFoundError(
-            f"the published park must lie in {directory}; found no checkpoint below "
+            f"the published park must be in {directory}; found no checkpoint below "
             "it. Unpack the archive of https://zenodo.org/records/12797219 there."
         )
     return runs

@@ -108,7 +108,7 @@ def generate_zoo(
         train: grey training images, on the device to train on.
         test: grey images that every checkpoint is tested on, on the same device.
         num_networks: how many.
-        origin: what to write beside them, as JSON values.
+        origin: facts to write with them, as JSON values.
         announce: called with the number of networks done and the group just trained.
 
     Raises:

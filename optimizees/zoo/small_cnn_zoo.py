@@ -117,7 +117,7 @@ def read_small_cnn_zoo(
     missing = [name for name in _FILES if not (directory / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"a Small CNN Zoo must lie in {directory}; it lacks {', '.join(missing)}. "
+            f"a Small CNN Zoo must be in {directory}; it lacks {', '.join(missing)}. "
             "Run `l2o data cnn-zoo`, or unpack the published archive there."
         )
     metrics = _read_metrics(directory / "metrics.csv.gz")

@@ -97,7 +97,7 @@ class ParkConfig:
             )
         if not 1 <= self.checkpoint_every <= self.epochs[0]:
             raise ValueError(
-                "ParkConfig checkpoint_every must lie between 1 and the fewest "
+                "ParkConfig checkpoint_every must be between 1 and the fewest "
                 f"epochs; got {self.checkpoint_every} for {self.epochs[0]} epochs. "
                 "Choose 1 for a checkpoint after every epoch."
             )
@@ -438,7 +438,7 @@ def describe_park(directory: Path) -> dict[str, Any]:
     path = directory / "park.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"a wild park must lie in {directory}; found no park.json there. "
+            f"a wild park must be in {directory}; found no park.json there. "
             "Run `l2o data wild-park`, or name the directory of a park."
         )
     kind = FileKind("describe_park", "a JSON object", "Restore the file.")
