@@ -7,6 +7,7 @@ from l2o.nets.message_layer import MessageLayer
 from .config import NGGNNBackboneConfig
 from .fan_states import FanStates, LastStates
 from .network_inputs import Encoded
+from .running_norm import RunningNorm
 
 
 class GraphBackbone(nn.Module):
@@ -16,9 +17,9 @@ class GraphBackbone(nn.Module):
         config: sizes.
 
     Reference:
-        Kofinas et al., 2024, Eq. 3-4, with weights shared by both directions. The norm
-        is per neuron, never over a batch, and the degrees that amplify count reversed
-        edges.
+        Kofinas et al., 2024, Eq. 3-4, with weights shared by both directions.
+        Differences: the norm has running values (`RunningNorm`) instead of those of the
+        batch, and the degrees that amplify count reversed edges.
     """
 
     def __init__(self, config: NGGNNBackboneConfig) -> None:
@@ -42,7 +43,7 @@ def _layer(config: NGGNNBackboneConfig, *, is_last: bool) -> MessageLayer:
     return MessageLayer(
         config.width,
         activation="silu",
-        norm=None if is_last else nn.LayerNorm(config.width),
+        norm=None if is_last else RunningNorm(config.width),
         residual_nodes=config.residual,
         has_edge_update=not is_last,
         dropout=0.0 if is_last else config.dropout,

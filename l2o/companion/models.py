@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+import torch
 from torch import Tensor, nn
 
 from .batch import NetworkBatch
@@ -12,8 +13,12 @@ from .network_inputs import NetworkInputs
 from .predictor import AbstractPredictor
 from .probes import Evaluate
 from .readout import EditReadout, Readout
+from .running_norm import starting
 from .transformer_backbone import TransformerBackbone
 from .union_graph import UnionGraph
+
+STARTING = 64
+"""Networks from which running norms take their first values."""
 
 
 class NetworkEncoder(nn.Module):
@@ -53,6 +58,22 @@ class NetworkEncoder(nn.Module):
             edge_width=self.edge_width,
             evaluate=evaluate,
         )
+
+    @torch.no_grad()
+    def fit_statistics(self, batch: NetworkBatch) -> None:
+        """Standardise weights, biases and states as these networks have them.
+
+        Args:
+            batch: the training set. Of its networks, 64 that are spread evenly over it
+                say where the running norms of NG-GNN start.
+        """
+        self.inputs.fit_statistics(batch)
+        rows = torch.linspace(0, len(batch) - 1, min(len(batch), STARTING)).long()
+        was_training = self.training
+        self.eval()
+        with starting(self):
+            self(batch[rows])
+        self.train(was_training)
 
     def forward(self, batch: NetworkBatch) -> tuple[UnionGraph, LastStates]:
         """Return the neurons and edges, and their last states."""
@@ -100,12 +121,12 @@ class NetworkClassifier(nn.Module):
         )
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise each layer's weights and biases as these networks have them.
+        """Standardise weights, biases and states as these networks have them.
 
         Args:
             batch: the training set.
         """
-        self.encoder.inputs.fit_statistics(batch)
+        self.encoder.fit_statistics(batch)
 
     def forward(self, batch: NetworkBatch) -> Tensor:
         """Return logits, `[network, class]`."""
@@ -154,7 +175,7 @@ class NetworkEditor(nn.Module):
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
         """Standardise as `NetworkClassifier.fit_statistics` does."""
-        self.encoder.inputs.fit_statistics(batch)
+        self.encoder.fit_statistics(batch)
 
     def forward(self, batch: NetworkBatch) -> dict[str, Tensor]:
         """Return what to add to each parameter, name to `[network, *shape]`.

@@ -21,7 +21,7 @@ class RunningNorm(nn.Module):
     In training each batch moves the running values by a tenth towards its own, without
     a gradient, after it was normalised by the earlier ones; in evaluation they are
     constants. So the answer for a network never depends on the others in its batch, and
-    unlike with a norm per neuron its states keep their lengths.
+    unlike with a norm per neuron the lengths of states stay different.
 
     Args:
         width: channels of a node state.
@@ -41,26 +41,25 @@ class RunningNorm(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
         self.waiting: list[Tensor] | None = None
-        self.momentum = MOMENTUM
+        self.is_starting = False
 
     @override
     def forward(self, nodes: Tensor) -> Tensor:
         """Return the normalised states, `[neuron, width]`."""
+        if self.is_starting:
+            self._follow(_sums(nodes.detach()), momentum=1.0)
+        scale = self.weight / (self.deviation + EPSILON)
+        found = torch.addcmul(self.bias - self.mean * scale, nodes, scale)
         if self.training:
             self._observe(nodes.detach())
-        scale = self.weight / (self.deviation + EPSILON)
-        return torch.addcmul(self.bias - self.mean * scale, nodes, scale)
+        return found
 
     def _observe(self, nodes: Tensor) -> None:
-        """Take count, sum and sum of squares of some states of a batch."""
-        wide = nodes.double()
-        found = torch.stack(
-            [wide.new_tensor(float(wide.numel())), wide.sum(), wide.square().sum()]
-        )
+        """Take some states of a batch into account."""
         if self.waiting is None:
-            self._follow(found)
+            self._follow(_sums(nodes))
         else:
-            self.waiting.append(found)
+            self.waiting.append(_sums(nodes))
 
     def begin(self) -> None:
         """Take what is observed from now on as one batch, until `end`."""
@@ -73,15 +72,20 @@ class RunningNorm(nn.Module):
             self._follow(torch.stack(found).sum(0))
 
     @torch.no_grad()
-    def _follow(self, sums: Tensor) -> None:
+    def _follow(self, sums: Tensor, momentum: float = MOMENTUM) -> None:
         count, total, square = sums
         mean = total / count
         deviation = (square / count - mean.square()).clamp_min(0).sqrt()
         # New tensors: the gradient of this batch still needs the earlier values.
-        self.mean = self.mean.lerp(mean.to(self.mean), self.momentum)
-        self.deviation = self.deviation.lerp(
-            deviation.to(self.deviation), self.momentum
-        )
+        self.mean = self.mean.lerp(mean.to(self.mean), momentum)
+        self.deviation = self.deviation.lerp(deviation.to(self.deviation), momentum)
+
+
+def _sums(nodes: Tensor) -> Tensor:
+    """Return count, sum and sum of squares of all numbers, in double precision."""
+    wide = nodes.double()
+    count = wide.new_tensor(float(wide.numel()))
+    return torch.stack([count, wide.sum(), wide.square().sum()])
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def one_batch(model: nn.Module) -> Iterator[None]:
         >>> round(float(model[0].mean), 6)
         0.1
     """
-    norms = [module for module in model.modules() if isinstance(module, RunningNorm)]
+    norms = _norms(model)
     for norm in norms:
         norm.begin()
     try:
@@ -109,3 +113,24 @@ def one_batch(model: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.end()
+
+
+@contextmanager
+def starting(model: nn.Module) -> Iterator[None]:
+    """Let each running norm take the values of the first call, layer after layer.
+
+    Args:
+        model: the network, in evaluation mode.
+    """
+    norms = _norms(model)
+    for norm in norms:
+        norm.is_starting = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.is_starting = False
+
+
+def _norms(model: nn.Module) -> list[RunningNorm]:
+    return [module for module in model.modules() if isinstance(module, RunningNorm)]

@@ -74,7 +74,7 @@ def randomise(model, seed=0):
         for weight in [*model.parameters(), *model.buffers()]:
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             fan_in = weight.shape[1] if weight.ndim > 1 else 1
-            is_flat = weight.ndim == 1
+            is_flat = weight.ndim <= 1
             weight.copy_(noise.abs() + 0.5 if is_flat else noise / fan_in**0.5)
     return model.double().eval()
 
