@@ -26,6 +26,7 @@ from .objectives import Regression as Regression
 from .objectives import Scores as Scores
 from .objectives import Shares as Shares
 from .objectives import explained_variance as explained_variance
+from .placed import placed_part as placed_part
 from .presets import PAPER_ACTIVATIONS as PAPER_ACTIVATIONS
 from .presets import inr_classifier as inr_classifier
 from .presets import inr_editor as inr_editor
@@ -33,4 +34,5 @@ from .presets import park_predictor as park_predictor
 from .presets import zoo_predictor as zoo_predictor
 from .probes import Evaluate as Evaluate
 from .running_norm import one_batch as one_batch
+from .running_statistics import fold_running_statistics as fold_running_statistics
 from .union_graph import typical_log_degree as typical_log_degree

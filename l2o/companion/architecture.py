@@ -16,6 +16,20 @@ ACTIVATIONS = (
     "sigmoid",
     "leaky_relu",
     "sin",
+    "elu",
+    "selu",
+    "celu",
+    "softplus",
+    "mish",
+    "hardswish",
+    "hardsigmoid",
+    "hardtanh",
+    "relu6",
+    "log_sigmoid",
+    "prelu",
+    "cos",
+    "exp",
+    "abs",
 )
 """Names of activations that an embedding can tell apart."""
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
+from .running_statistics import fold_running_statistics, is_running_statistic
+
 Rows: TypeAlias = int | slice | Sequence[int] | Tensor
 """Which networks: one, a slice, numbers, or a mask."""
 
@@ -181,20 +183,36 @@ def _joined(stacks: list[NetworkStack]) -> NetworkStack:
     return NetworkStack(stacks[0].graph, params, positions)
 
 
-def stack_networks(graph: NeuralGraph, params: Mapping[str, Tensor]) -> NetworkBatch:
+def stack_networks(
+    graph: NeuralGraph,
+    params: Mapping[str, Tensor],
+    *,
+    running_statistics: bool = True,
+) -> NetworkBatch:
     """Return networks of one architecture as a batch.
 
     Args:
         graph: the architecture. Keep the object: what depends on it alone is computed
             once and kept with it.
-        params: name to `[network, *shape]`, for every parameter of the graph.
+        params: name to `[network, *shape]`, for every parameter of the graph; and the
+            running statistics of batch norms, by their names in `state_dict()`.
+        running_statistics: whether running statistics are read, as part of the weights
+            and biases of their norms (`fold_running_statistics`); False leaves them
+            out.
 
     Returns:
-        The batch; it shares the memory of `params`.
+        The batch; it shares the memory of `params`, but for such weights and biases.
 
     Raises:
-        ValueError: if a parameter is missing or too many, or if a shape is wrong.
+        ValueError: if a parameter or a statistic is missing, if there are others, or if
+            a shape is wrong.
     """
+    if running_statistics:
+        others = params.keys() - graph.shapes.keys()
+        if all(map(is_running_statistic, others)):
+            params = fold_running_statistics(graph, params)
+    else:
+        params = {n: value for n, value in params.items() if n in graph.shapes}
     if params.keys() != graph.shapes.keys():
         raise ValueError(
             "stack_networks needs the parameters of the graph, by name; got "
@@ -216,7 +234,10 @@ def stack_networks(graph: NeuralGraph, params: Mapping[str, Tensor]) -> NetworkB
 
 
 def collate_networks(
-    graphs: Sequence[NeuralGraph], params: Sequence[Mapping[str, Tensor]]
+    graphs: Sequence[NeuralGraph],
+    params: Sequence[Mapping[str, Tensor]],
+    *,
+    running_statistics: bool = True,
 ) -> NetworkBatch:
     """Return networks of any architectures as a batch.
 
@@ -226,7 +247,8 @@ def collate_networks(
 
     Args:
         graphs: the architecture of each network.
-        params: for each network, name to `[*shape]`.
+        params: for each network, name to `[*shape]`, as for `stack_networks`.
+        running_statistics: as for `stack_networks`.
 
     Returns:
         The batch, in the given order; its parameters are copies.
@@ -248,14 +270,18 @@ def collate_networks(
     for members in alike.values():
         graph = graphs[members[0]]
         found = [params[position] for position in members]
-        if any(own.keys() != graph.shapes.keys() for own in found):
+        if any(
+            own.keys() != found[0].keys() or not own.keys() >= graph.shapes.keys()
+            for own in found
+        ):
             raise ValueError(
                 "collate_networks needs the parameters of each graph, by name; got "
                 f"{sorted(found[0])} for {sorted(graph.shapes)}. Pass each network's "
                 "named parameters with its own graph."
             )
         stacked = {name: torch.stack([own[name] for own in found]) for name in found[0]}
-        stack = stack_networks(graph, stacked).stacks[0]
+        batch = stack_networks(graph, stacked, running_statistics=running_statistics)
+        (stack,) = batch.stacks
         positions = torch.tensor(members, device=stack.positions.device)
         stacks.append(NetworkStack(graph, stack.params, positions))
     return NetworkBatch(tuple(stacks))

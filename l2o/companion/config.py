@@ -61,6 +61,9 @@ class InputsConfig:
     with another is an error. Empty for no embedding."""
     ties: bool = True
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
+    node_channels: int = 1
+    """Entries per neuron that are read: its bias, and others in the order of the
+    network's parameters, such as the slope of a PReLU."""
     num_probes: int = 0
     """Learned inputs whose activations every neuron sees; 0 for none."""
 
@@ -70,6 +73,7 @@ class InputsConfig:
             num_inputs=self.num_inputs,
             num_outputs=self.num_outputs,
             num_frequencies=self.num_frequencies,
+            node_channels=self.node_channels,
             kernel=min(self.kernel),
         )
         if self.num_hidden < 0 or self.num_probes < 0:

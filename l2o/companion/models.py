@@ -5,6 +5,8 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from l2o.graph import NeuralGraph
+
 from .batch import NetworkBatch
 from .config import CompanionConfig, NGGNNBackboneConfig, NGTBackboneConfig
 from .fan_states import LastStates
@@ -12,6 +14,7 @@ from .graph_backbone import GraphBackbone
 from .network_inputs import NetworkInputs
 from .predictor import AbstractPredictor
 from .probes import Evaluate
+from .reach import parameters_off_the_way
 from .readout import EditReadout, Readout
 from .running_norm import starting
 from .transformer_backbone import TransformerBackbone
@@ -119,6 +122,11 @@ class NetworkClassifier(nn.Module):
             node_width=self.encoder.node_width,
             num_answers=num_classes,
         )
+        self.reads_along_weights = (
+            isinstance(config.backbone, NGGNNBackboneConfig)
+            and not config.inputs.reversed_edges
+            and config.readout.pooling in ("outputs", "last_mean", "last_max")
+        )
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
         """Standardise weights, biases and states as these networks have them.
@@ -129,7 +137,15 @@ class NetworkClassifier(nn.Module):
         self.encoder.fit_statistics(batch)
 
     def forward(self, batch: NetworkBatch) -> Tensor:
-        """Return logits, `[network, class]`."""
+        """Return logits, `[network, class]`.
+
+        Raises:
+            ValueError: if a network does not fit the configured sizes, or has
+                parameters that no output depends on.
+        """
+        if self.reads_along_weights:
+            for stack in batch.stacks:
+                _check_reach(stack.graph, ties=self.encoder.inputs.config.ties)
         return self.readout(*self.encoder(batch))
 
 
@@ -166,6 +182,11 @@ class NetworkEditor(nn.Module):
         self, config: CompanionConfig, *, evaluate: Evaluate | None = None
     ) -> None:
         super().__init__()
+        if config.inputs.node_channels != 1:
+            raise ValueError(
+                "NetworkEditor edits one entry per neuron; got node_channels="
+                f"{config.inputs.node_channels}. Set node_channels=1."
+            )
         self.encoder = NetworkEncoder(config, evaluate=evaluate, has_last_edges=True)
         self.readout = EditReadout(
             config.inputs,
@@ -184,3 +205,15 @@ class NetworkEditor(nn.Module):
             ValueError: if the networks have several architectures.
         """
         return self.readout(batch, *self.encoder(batch))
+
+
+def _check_reach(graph: NeuralGraph, *, ties: bool) -> None:
+    """Raise if messages along the weights take some parameters to no output."""
+    lost = parameters_off_the_way(graph, ties)
+    if lost:
+        raise ValueError(
+            "InputsConfig(reversed_edges=False) reads what leads to the outputs along "
+            f"the weights; got {', '.join(lost)}, of which a part does not (queries "
+            "and keys end in attention scores). Set reversed_edges=True, or pool all "
+            "neurons by ReadoutConfig(pooling='mean')."
+        )

@@ -22,6 +22,7 @@ from .union_graph import (
     count_neurons,
     find_union_graph,
     neuron_numbers,
+    node_channel,
 )
 
 
@@ -76,7 +77,9 @@ class NetworkInputs(nn.Module):
             if config.linear_as_conv
             else Projection(1, edge_width, config, has_ways=has_ways)
         )
-        self.node_in = Projection(1, node_width, config, has_ways=False)
+        self.node_in = Projection(
+            config.node_channels, node_width, config, has_ways=False
+        )
         rows = config.num_inputs + config.num_hidden + config.num_outputs
         self.positions = _table(rows if config.positions else 0, node_width)
         self.activations = _table(len(config.activations), node_width)
@@ -85,8 +88,8 @@ class NetworkInputs(nn.Module):
             if config.num_probes
             else None
         )
-        for name in ("weight", "bias"):
-            zeros = torch.zeros(config.num_hidden + 2)
+        for name, channels in (("weight", 1), ("bias", config.node_channels)):
+            zeros = torch.zeros(channels * (config.num_hidden + 2))
             self.register_buffer(f"{name}_mean", zeros)
             self.register_buffer(f"{name}_std", zeros + 1)
 
@@ -103,17 +106,18 @@ class NetworkInputs(nn.Module):
     def _fit(
         self,
         batch: NetworkBatch,
-        pieces: Callable[[NeuralGraph, Blocks], Iterable[tuple[int, Tensor]]],
+        pieces: Callable[[NeuralGraph, Blocks], Iterable[tuple[int, int, Tensor]]],
         means: Tensor,
         deviations: Tensor,
     ) -> None:
         sums = torch.zeros(3, len(means), dtype=torch.float64)
         for stack in batch.stacks:
             rows = layer_rows(stack.graph, self.config)
-            for group, values in pieces(stack.graph, _lay(stack)):
+            for group, channel, values in pieces(stack.graph, _lay(stack)):
                 wide = values.double()
                 own = float(wide.numel()), float(wide.sum()), float(wide.square().sum())
-                sums[:, rows[group]] += torch.tensor(own, dtype=torch.float64)
+                row = self._row(rows[group], channel)
+                sums[:, row] += torch.tensor(own, dtype=torch.float64)
         count, total, square = sums
         mean = total / count.clamp_min(1)
         deviation = (square / count.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
@@ -195,11 +199,21 @@ class NetworkInputs(nn.Module):
                 nodes = nodes + wider[torch.cat(rows)]
         return nodes
 
+    def _row(self, layer: int, channel: int) -> int:
+        """Return the row of a layer in the tables of means and deviations."""
+        if channel >= self.config.node_channels:
+            raise ValueError(
+                f"InputsConfig(node_channels={self.config.node_channels}) reads so "
+                f"many entries per neuron; got {channel + 1}, such as a bias and the "
+                f"slope of a PReLU. Set node_channels={channel + 1}."
+            )
+        return layer + channel * (self.config.num_hidden + 2)
+
     def _node_values(self, stack: NetworkStack, laid: Blocks) -> Tensor:
-        """Return each neuron's standardised bias, `[neuron, 1]`; 0 for none."""
+        """Return each neuron's standardised entries, `[neuron, channel]`, or 0."""
         graph, like = stack.graph, next(iter(stack.params.values()))
-        rows = layer_rows(graph, self.config)
-        found = like.new_zeros(count_neurons(graph), len(stack))
+        rows, channels = layer_rows(graph, self.config), self.config.node_channels
+        found = like.new_zeros(count_neurons(graph) * channels, len(stack))
         for node, values in zip(graph.node_parameters, laid.nodes, strict=True):
             if node.num_cells != 1:
                 raise ValueError(
@@ -207,11 +221,12 @@ class NetworkInputs(nn.Module):
                     f"{node.num_cells} entries per neuron of {node.parameter!r}. Read "
                     "networks without position tables."
                 )
-            row = rows[node.neurons.group]
+            channel = node_channel(graph, node)
+            row = self._row(rows[node.neurons.group], channel)
             own = (values[:, 0] - self.bias_mean[row]) / self.bias_std[row]
             index = neuron_numbers(graph, node.neurons).to(like.device)
-            found = found.index_add(0, index, own)
-        return found.T.reshape(-1, 1)
+            found = found.index_add(0, index * channels + channel, own)
+        return found.unflatten(0, (-1, channels)).movedim(-1, 0).flatten(0, 1)
 
 
 def _lay(stack: NetworkStack) -> Blocks:
@@ -220,16 +235,16 @@ def _lay(stack: NetworkStack) -> Blocks:
     return to_blocks(stack.graph, params)
 
 
-def _weights(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, Tensor]]:
-    """Yield the group that weights lead to, and their values."""
+def _weights(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, int, Tensor]]:
+    """Yield the group that weights lead to, 0, and their values."""
     for block, values in zip(graph.blocks, laid.edges, strict=True):
-        yield block.target.group, values
+        yield block.target.group, 0, values
 
 
-def _biases(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, Tensor]]:
-    """Yield the group that biases belong to, and their values."""
+def _biases(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, int, Tensor]]:
+    """Yield the group that biases belong to, their channel, and their values."""
     for node, values in zip(graph.node_parameters, laid.nodes, strict=True):
-        yield node.neurons.group, values
+        yield node.neurons.group, node_channel(graph, node), values
 
 
 def _table(rows: int, width: int) -> nn.Parameter | None:

@@ -33,8 +33,8 @@ class PyGClassifier(nn.Module):
     """A `NetworkClassifier` over an edge list.
 
     Args:
-        model: NG-GNN without probes, kernels and linear layers read alike; its weights
-            are shared, not copied.
+        model: NG-GNN without probes, of one node channel, that reads kernels and linear
+            layers alike; its weights are shared, not copied.
 
     Raises:
         ValueError: if the model is another.
@@ -45,9 +45,10 @@ class PyGClassifier(nn.Module):
         self.model = model
         inputs, backbone = model.encoder.inputs, model.encoder.backbone
         is_plain = inputs.probes is None and inputs.linear_in is None
+        is_plain = is_plain and inputs.config.node_channels == 1
         if not (isinstance(backbone, GraphBackbone) and is_plain):
             raise ValueError(
-                "PyGClassifier takes NG-GNN without probes and with linear_as_conv; "
+                "PyGClassifier takes NG-GNN without probes, with linear_as_conv; "
                 f"got {type(backbone).__name__} and {inputs.config}. Use the model "
                 "itself."
             )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, derived
+from l2o.graph import NeuralGraph, NeuronGroup, Operation, derived
 
 from .architecture import ACTIVATIONS
 from .config import InputsConfig
@@ -71,23 +71,69 @@ def position_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
 def activation_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
     """Return for each neuron its row in the table of activations, one past for none.
 
-    Hidden neurons without a known activation count as "none"; inputs and outputs have
-    no row.
+    Hidden neurons without an activation count as "none"; inputs and outputs have no
+    row.
 
     Raises:
-        ValueError: if the network has an activation that `config` does not list.
+        ValueError: if the network has an activation that `config` does not list, or
+            hidden neurons with several.
     """
     names = config.activations
     rows = []
     for group in graph.groups:
-        called = [op.name for op in group.operations if op.name in ACTIVATIONS]
-        name = called[0] if called else "none"
         is_hidden = group.role == "hidden"
+        name = activation_of(group) if is_hidden else "none"
         if is_hidden and name not in names:
             raise ValueError(
                 f"InputsConfig(activations={names}) reads networks with these "
-                f"activations; got one with {name!r}. Add it to the list."
+                f"activations; got one with {name!r} in {group.name!r}. "
+                + (
+                    "Add it to the list."
+                    if name in ACTIVATIONS
+                    else f"There are embeddings for {ACTIVATIONS}; read the network "
+                    "without any, by activations=()."
+                )
             )
         row = names.index(name) if is_hidden else len(names)
         rows.append(torch.full((group.size,), row))
     return torch.cat(rows)
+
+
+def activation_of(group: NeuronGroup) -> str:
+    """Return the activation of hidden neurons: its name, "none", or several by "+"."""
+    found = dict.fromkeys(map(_activation, group.operations))
+    return "+".join(name for name in found if name) or "none"
+
+
+def _activation(call: Operation) -> str | None:
+    """Return the name of an activation; None for a call that is none."""
+    settings = dict(call.settings)
+    match call.name:
+        case "elu" if float(settings.get("scale", 1.0)) != 1.0:
+            return "selu"
+        case "hardtanh" if settings.get("max_val") == 6.0:
+            return "relu6"
+        case "prelu" | "_prelu_kernel":
+            return "prelu"
+        case "log_sigmoid_forward":
+            return "log_sigmoid"
+    if call.name in ACTIVATIONS:
+        return None if call.name == "none" else call.name
+    is_bend = call.name not in _STRAIGHT and _is_pointwise(call.name)
+    return call.name if is_bend else None
+
+
+_STRAIGHT = {
+    *("add", "sub", "rsub", "mul", "div", "neg", "positive", "clone", "copy"),
+    *("_to_copy", "to", "where", "masked_fill", "native_dropout", "lerp", "addcmul"),
+}
+"""Pointwise operators that bend nothing, or whose other operand tells what they do."""
+
+
+def _is_pointwise(name: str) -> bool:
+    """Whether torch has a pointwise operator of this name."""
+    packet = getattr(torch.ops.aten, name, None)
+    return packet is not None and any(
+        torch.Tag.pointwise in getattr(packet, overload).tags
+        for overload in packet.overloads()
+    )

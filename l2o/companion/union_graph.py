@@ -6,14 +6,13 @@ networks form one tensor `[part, receiver, sender]`, again network after network
 to a second fan, the transpose of the first.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, Neurons, derived
+from l2o.graph import NeuralGraph, Neurons, NodeParameter, derived
 
 from .batch import NetworkBatch
 
@@ -131,6 +130,18 @@ def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
     """Return the numbers of some neurons among all of their network."""
     start = sum(group.size for group in graph.groups[: neurons.group])
     return start + torch.tensor(tuple(neurons.index)).long()
+
+
+@derived
+def node_channel(graph: NeuralGraph, node: NodeParameter) -> int:
+    """Return how many earlier parameters belong to the same neurons: 0 for a bias."""
+    own = set(node.neurons.index)
+    before = graph.node_parameters[: graph.node_parameters.index(node)]
+    return sum(
+        other.neurons.group == node.neurons.group
+        and not own.isdisjoint(other.neurons.index)
+        for other in before
+    )
 
 
 def count_neurons(graph: NeuralGraph) -> int:
@@ -263,10 +274,18 @@ def output_numbers(graph: NeuralGraph) -> Tensor:
 
 
 def _check_places(graph: NeuralGraph) -> None:
-    if graph.unplaced:
-        names = Counter(item.parameter for item in graph.unplaced)
-        raise ValueError(
-            "NetworkBatch is read neuron by neuron, so every parameter needs a certain "
-            f"place; got {', '.join(sorted(names))} unplaced. Trace the network with "
-            "neural_graph(model, inputs), or describe it with layered_graph."
-        )
+    if not graph.unplaced:
+        return
+    reasons = {item.parameter: item.reason for item in graph.unplaced}
+    listed = ", ".join(f"{name!r} ({reasons[name]})" for name in sorted(reasons))
+    advice = (
+        "Leave them out with placed_part(graph), or, of a PReLU with one slope, give "
+        "each neuron its own"
+        if graph.source.startswith("trace")
+        else "Trace the network with neural_graph(model, inputs), or describe it with "
+        "layered_graph"
+    )
+    raise ValueError(
+        "NetworkBatch is read neuron by neuron, so every parameter needs a certain "
+        f"place; got {listed} unplaced. {advice}."
+    )

@@ -83,7 +83,7 @@ def test_it_is_kept():
     [
         ({"activations": ("relu",)}, "Leave the output layer out"),
         ({"skips": (None,) * 5}, "Leave the output layer out"),
-        ({"activations": ("relu", "relu", "relu", "softplus")}, "Name another"),
+        ({"activations": ("relu", "relu", "relu", "wobble")}, "Name another"),
         ({"skips": (None, None, 2, None)}, "Count hidden layers from 0"),
         ({"skips": (None, -1, None, None)}, "Count hidden layers from 0"),
     ],

@@ -294,7 +294,7 @@ class TestErrors:
             ({"num_hidden": -1}, "Use 0 for none"),
             ({"kernel": (3, 0)}, "above zero"),
             ({"fourier_scale": 0.0}, "above zero"),
-            ({"activations": ("softplus",)}, "Leave them out"),
+            ({"activations": ("wobble",)}, "Leave them out"),
         ],
     )
     def test_settings_of_the_front_end(self, settings, advice):
