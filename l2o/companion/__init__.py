@@ -5,6 +5,9 @@ from .batch import NetworkBatch as NetworkBatch
 from .batch import NetworkStack as NetworkStack
 from .batch import collate_networks as collate_networks
 from .batch import stack_networks as stack_networks
+from .checkpoint import load_companion as load_companion
+from .checkpoint import read_companion_provenance as read_companion_provenance
+from .checkpoint import save_companion as save_companion
 from .config import CompanionConfig as CompanionConfig
 from .config import InputsConfig as InputsConfig
 from .config import NGGNNBackboneConfig as NGGNNBackboneConfig
@@ -15,6 +18,7 @@ from .fit import FitConfig as FitConfig
 from .fit import Fitted as Fitted
 from .fit import evaluate as evaluate
 from .fit import fit as fit
+from .infer import infer_config as infer_config
 from .models import NetworkClassifier as NetworkClassifier
 from .models import NetworkEditor as NetworkEditor
 from .models import NetworkPredictor as NetworkPredictor

@@ -115,6 +115,8 @@ class NetworkClassifier(nn.Module):
         evaluate: Evaluate | None = None,
     ) -> None:
         super().__init__()
+        self.config = config
+        self.num_classes = num_classes
         self.encoder = NetworkEncoder(config, evaluate=evaluate)
         self.readout = Readout(
             config.readout,
@@ -164,6 +166,7 @@ class NetworkPredictor(AbstractPredictor[NetworkClassifier]):
         self, config: CompanionConfig, *, evaluate: Evaluate | None = None
     ) -> None:
         super().__init__(NetworkClassifier(config, num_classes=1, evaluate=evaluate))
+        self.config = config
 
 
 class NetworkEditor(nn.Module):
@@ -187,6 +190,7 @@ class NetworkEditor(nn.Module):
                 "NetworkEditor edits one entry per neuron; got node_channels="
                 f"{config.inputs.node_channels}. Set node_channels=1."
             )
+        self.config = config
         self.encoder = NetworkEncoder(config, evaluate=evaluate, has_last_edges=True)
         self.readout = EditReadout(
             config.inputs,

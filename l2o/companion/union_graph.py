@@ -125,6 +125,17 @@ def typical_log_degree(batch: NetworkBatch, *, reversed_edges: bool) -> float:
     return float(graph.degree.double().log1p().mean())
 
 
+def degrees(graph: NeuralGraph, *, both_ways: bool) -> Tensor:
+    """Return how many messages each neuron of an architecture receives.
+
+    Args:
+        graph: the architecture.
+        both_ways: whether messages also run against the weights.
+    """
+    cpu = torch.device("cpu")
+    return _build_for_one(graph, 1, cpu, both_ways, True, False).degree
+
+
 @derived
 def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
     """Return the numbers of some neurons among all of their network."""

@@ -108,7 +108,7 @@ def save_rule(
             f"save_rule needs a provenance of JSON values; got {error}. Convert it to "
             "text, numbers, lists and dictionaries."
         ) from error
-    metadata[HASH] = _content_hash(metadata, theta)
+    metadata[HASH] = content_hash(metadata, theta)
     write_whole(Path(path), save(theta, metadata))
 
 
@@ -210,7 +210,7 @@ def _read_theta(
         else:
             is_same = True
     else:
-        is_same = recorded == _content_hash(metadata, theta)
+        is_same = recorded == content_hash(metadata, theta)
     if not is_same:
         raise unreadable(path, "its content is not what was saved: bits have changed")
     _check_finite("load_rule", theta, str(path))
@@ -294,7 +294,7 @@ def _check_counts(config: AnyRuleConfig, shapes: Mapping[str, tuple[int, ...]]) 
                 )
 
 
-def _content_hash(metadata: Mapping[str, str], theta: Mapping[str, Tensor]) -> str:
+def content_hash(metadata: Mapping[str, str], theta: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of metadata and weights, whatever their order in the file."""
     digest = hashlib.sha256()
     for key in sorted(metadata.keys() - {HASH}):

@@ -43,7 +43,7 @@ def rewrite(path, theta=None, **metadata):
     """Write a rule file again with other weights or metadata, its checksum right."""
     theta = load_file(path) if theta is None else theta
     metadata = {**metadata_of(path), **metadata}
-    metadata["sha256"] = checkpoint._content_hash(metadata, theta)
+    metadata["sha256"] = checkpoint.content_hash(metadata, theta)
     save_file(theta, path, metadata)
     return path
 
