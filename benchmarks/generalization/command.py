@@ -42,7 +42,7 @@ class GeneralizationConfig:
 
     Each predictor is trained on some networks, the epoch is chosen on others, and the
     result is measured on yet others, once. Make the networks first, with `l2o data
-    wild-park` or `l2o data cnn-zoo`. Stop it at any time: the same command goes on.
+    wild-park` or `l2o data cnn-zoo`. Stop it at any time: the same command continues.
     """
 
     population: PopulationName = "park"

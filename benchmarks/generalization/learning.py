@@ -43,7 +43,7 @@ class LearningConfig:
     patience: int = 30
     """Epochs without improvement after which `stat-nn-long` stops."""
     batch_size: int = 32
-    """Networks a batch."""
+    """Networks per batch."""
     learning_rate: float = 1e-3
     """Of AdamW with AMSGrad."""
     weight_decay: float = 5e-4

@@ -1,4 +1,4 @@
-"""`l2o benchmark inr-classification` and `inr-editing`: one row a run."""
+"""`l2o benchmark inr-classification` and `inr-editing`: one row per run."""
 
 import base64
 import hashlib
@@ -69,7 +69,7 @@ class RunsConfig:
 class InrClassificationConfig:
     """Train networks to name the class of the image that a small network stands for.
 
-    Defaults are the paper's. Runs that are there stay, and an interrupted one goes on
+    Defaults are the paper's. Runs that are there stay, and an interrupted one continues
     where it was.
     """
 
@@ -98,7 +98,7 @@ class InrClassificationConfig:
 class InrEditingConfig:
     """Train networks to edit small ones, so that the lines of their images grow.
 
-    Defaults are the paper's. Finished runs are kept; others go on where they were.
+    Defaults are the paper's. Finished runs are kept; others continue where they were.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -132,7 +132,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
         announce: called with a line about each epoch and each run.
 
     Returns:
-        The rows, one a run.
+        The rows, one per run.
 
     Raises:
         FileNotFoundError: if the networks are not there.

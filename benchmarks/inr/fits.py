@@ -42,7 +42,7 @@ _DRAWN = 12
 class SirenFitsData:
     """Fit a small network with sines to each image; files that are there stay.
 
-    Stop it at any time: the same command goes on. More images can be added later.
+    Stop it at any time: the same command continues. More images can be added later.
     """
 
     images: PixelsName = "mnist-test"
@@ -221,7 +221,7 @@ def _summarise(
 
 
 def _picture(fits: InrSet) -> bytes:
-    """Draw the first images above what their networks make of them."""
+    """Draw the first images above the images that their networks show."""
     assert fits.images is not None
     few = {name: weight[:_DRAWN] for name, weight in fits.networks.items()}
     return draw_rows(

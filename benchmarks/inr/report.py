@@ -197,7 +197,7 @@ def _without(row: Row, column: str) -> str:
 
 
 def _panels(rows: list[Row]) -> list[Panel]:
-    """Draw losses by epoch, training beside test."""
+    """Draw losses by epoch, training next to test."""
     return [
         Panel(
             title=f"{_headline(rows[0])}\n{name} loss",

@@ -37,7 +37,7 @@ class InrSpeedConfig:
     width: int = 64
     """Channels of NG-GNN."""
     batch_size: int = 48
-    """Networks a turn, at most the 48 that come with the library."""
+    """Networks per turn, at most the 48 that come with the library."""
     parts: tuple[int, ...] = (16, 48)
     """Networks to differentiate at a time, in both forms; each must divide a batch."""
     repetitions: int = 7
@@ -61,7 +61,7 @@ CONFIG = InrSpeedConfig()
 
 
 def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
-    """Measure, write one row a form and size, and the table.
+    """Measure, write one row per form and size, and the table.
 
     Args:
         config: the benchmark.

@@ -1,4 +1,4 @@
-"""What a companion network looks like: frozen records, one `kind` a backbone."""
+"""Configurations of companion networks: frozen records, one `kind` per backbone."""
 
 from dataclasses import field
 from typing import Literal, TypeAlias
@@ -39,7 +39,7 @@ class InputsConfig:
     num_inputs: int
     """Input neurons of the networks that are read."""
     num_hidden: int
-    """Most hidden layers of a network that is read."""
+    """Largest number of hidden layers of a network that is read."""
     num_outputs: int
     """Output neurons."""
     kernel: tuple[int, int] = (1, 1)
@@ -53,9 +53,9 @@ class InputsConfig:
     """Standard deviation of the fixed frequencies that features pass through; None for
     a plain linear map."""
     num_frequencies: int = 128
-    """How many fixed frequencies."""
+    """Number of fixed frequencies."""
     positions: bool = True
-    """Whether neurons know their input or output number or their layer."""
+    """Whether neurons have an embedding of their input or output number or layer."""
     activations: tuple[str, ...] = ()
     """Activation functions that hidden neurons know by an embedding each; a network
     with another is an error. Empty for no embedding."""
@@ -133,7 +133,7 @@ BackboneConfig: TypeAlias = NGGNNBackboneConfig | NGTBackboneConfig
 
 @frozen_config
 class ReadoutConfig:
-    """From node states to numbers a network."""
+    """From node states to numbers per network."""
 
     pooling: Pooling = "outputs"
     """`outputs`: the states of the output neurons, one after another. `mean`, `max`:

@@ -1,4 +1,4 @@
-"""What predicts one number a network: the sigmoid of a classifier's only logit."""
+"""Predict one number per network: the sigmoid of a classifier's only logit."""
 
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 

@@ -31,7 +31,7 @@ def layer_rows(graph: NeuralGraph, config: InputsConfig) -> list[int]:
     if hidden > config.num_hidden:
         raise ValueError(
             f"InputsConfig(num_hidden={config.num_hidden}) reads networks of at most "
-            f"so many hidden layers; got one of {hidden}. Raise num_hidden."
+            f"that many hidden layers; got one of {hidden}. Raise num_hidden."
         )
     return rows
 
@@ -119,15 +119,15 @@ def _activation(call: Operation) -> str | None:
             return "log_sigmoid"
     if call.name in ACTIVATIONS:
         return None if call.name == "none" else call.name
-    is_bend = call.name not in _STRAIGHT and _is_pointwise(call.name)
-    return call.name if is_bend else None
+    is_unnamed = call.name not in _NO_ACTIVATIONS and _is_pointwise(call.name)
+    return call.name if is_unnamed else None
 
 
-_STRAIGHT = {
+_NO_ACTIVATIONS = {
     *("add", "sub", "rsub", "mul", "div", "neg", "positive", "clone", "copy"),
     *("_to_copy", "to", "where", "masked_fill", "native_dropout", "lerp", "addcmul"),
 }
-"""Pointwise operators that bend nothing, or whose other operand tells what they do."""
+"""Pointwise operators that are linear, or depend on their other operand."""
 
 
 def _is_pointwise(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Plain chains: one weight a layer, a bias or none, and nothing beside them.
+"""Plain chains: one weight per layer, a bias or none, and nothing else.
 
 Neural functionals and DWSNets have weights of their own for every layer, so they read
 one architecture: linear or convolutional layers, one after another.
@@ -76,7 +76,7 @@ class Chain:
         return found
 
     def collect(self, laid: "list[Tensor | None]") -> dict[str, Tensor]:
-        """Return one tensor a parameter: the inverse of `lay`.
+        """Return one tensor per parameter: the inverse of `lay`.
 
         Args:
             laid: as `lay` returns, with one channel or several.

@@ -1,4 +1,4 @@
-"""What a learned network looks like: frozen records, one `kind` each."""
+"""Configurations of learned networks: frozen records, one `kind` each."""
 
 from typing import Literal, TypeAlias
 
@@ -8,7 +8,7 @@ Activation: TypeAlias = Literal["relu", "silu"]
 
 
 def _check_width(owner: str, width: int) -> None:
-    """Raise unless a state of so many channels can hold a position."""
+    """Raise unless a state of this width can hold a position."""
     if width % 2 or width < 6:
         raise ValueError(
             f"{owner} width must be even and at least 6 (positions need the channels); "
@@ -18,7 +18,7 @@ def _check_width(owner: str, width: int) -> None:
 
 @frozen_config
 class FeedForwardConfig:
-    """The plain per-parameter network: every entry by itself, no graph."""
+    """The plain per-entry network: every entry by itself, no graph."""
 
     kind: Literal["ff"] = "ff"
     width: int = 32
@@ -37,7 +37,7 @@ class FeedForwardConfig:
 
 @frozen_config
 class NGGNNConfig:
-    """The graph network NG-GNN, ending in a per-parameter network."""
+    """The graph network NG-GNN, ending in a per-entry network."""
 
     kind: Literal["ng_gnn"] = "ng_gnn"
     width: int = 32
@@ -50,7 +50,7 @@ class NGGNNConfig:
     features and of their magnitudes, whatever the number of cells."""
     directions: Literal["own", "shared"] = "own"
     """Weights for messages along and against the edges: `own` for each direction, with
-    one state an edge; or `shared`, with a state for each direction (the paper)."""
+    one state per edge; or `shared`, with a state for each direction (the paper)."""
     residual: bool = True
     """Whether node and edge updates are added to the previous state."""
     activation: Activation = "silu"
@@ -60,7 +60,7 @@ class NGGNNConfig:
     one as many places before it as the network has inputs, which breaks the symmetry of
     the neurons. Only for measuring what that fault costs."""
     head: FeedForwardConfig = FeedForwardConfig()
-    """The per-parameter network that reads an entry's features and its edge or node
+    """The per-entry network that reads an entry's features and its edge or node
     state."""
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class NeuronGNNConfig:
 
 @frozen_config
 class NGTConfig:
-    """The relational transformer NG-T, ending in a per-parameter network."""
+    """The relational transformer NG-T, ending in a per-entry network."""
 
     kind: Literal["ng_t"] = "ng_t"
     width: int = 32
@@ -112,7 +112,7 @@ class NGTConfig:
     """Largest graph that is read, in neurons: time and memory of a step grow with their
     square."""
     head: FeedForwardConfig = FeedForwardConfig()
-    """The per-parameter network that reads an entry's features and its edge or node
+    """The per-entry network that reads an entry's features and its edge or node
     state."""
 
     def __post_init__(self) -> None:
@@ -135,13 +135,13 @@ class NGTConfig:
 
 @frozen_config
 class LSTMConfig:
-    """A recurrent network over the tensors, in order, beside a per-parameter one."""
+    """A recurrent network over the tensors, in order, next to a per-entry one."""
 
     kind: Literal["lstm"] = "lstm"
     width: int = 32
     """Channels of a tensor's state and of what its entries are averaged to."""
     head: FeedForwardConfig = FeedForwardConfig()
-    """The per-parameter network that reads an entry's features and its tensor's
+    """The per-entry network that reads an entry's features and its tensor's
     state."""
 
     def __post_init__(self) -> None:
@@ -150,7 +150,7 @@ class LSTMConfig:
 
 @frozen_config
 class NFNConfig:
-    """A neural functional for plain chains, ending in a per-parameter network."""
+    """A neural functional for plain chains, ending in a per-entry network."""
 
     kind: Literal["nfn"] = "nfn"
     width: int = 32
@@ -167,7 +167,7 @@ class NFNConfig:
     """Standard deviation of `width` fixed random frequencies that the inputs pass
     through; None for the plain inputs."""
     head: FeedForwardConfig = FeedForwardConfig()
-    """The per-parameter network that reads an entry's features and its edge or neuron
+    """The per-entry network that reads an entry's features and its edge or neuron
     state."""
 
     def __post_init__(self) -> None:

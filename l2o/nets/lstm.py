@@ -29,7 +29,7 @@ class LSTMNet(AbstractEntryNet):
     Args:
         config: sizes.
         num_features: channels per entry.
-        num_context: channels a tensor; what they say joins the entries' mean.
+        num_context: channels per tensor; they are added to the entries' mean.
         num_outputs: numbers to return per entry.
 
     Reference:

@@ -26,7 +26,7 @@ MAX_FREQUENCY = 3.0
 
 
 class NFNNet(AbstractEntryNet):
-    """A neural functional from features laid on a chain to numbers a parameter.
+    """A neural functional from features laid on a chain to numbers per entry.
 
     All neurons are exchangeable to its layers (NP), so widths may differ from chain to
     chain; inputs and outputs are told apart by sines of their place. Its weights belong

@@ -102,7 +102,7 @@ def encode_places(
 
 
 class EntryEncoder(nn.Module):
-    """Entries of a chain as random frequencies, beside where they stand.
+    """Entries of a chain as random frequencies, joined by their position.
 
     Args:
         in_channels: channels of an entry.

@@ -6,7 +6,7 @@ one axis for each exchangeable group that it joins, and everything else about an
 tensors the linear equivariant maps are these: keep some of the axes that both have,
 pool the others of the first, repeat along the others of the second. So a whole layer is
 three kinds of matrix: one for what is pooled over everything, one a group for what
-belongs to a neuron, and one a weight for what belongs to an edge.
+belongs to a neuron, and one per weight for what belongs to an edge.
 """
 
 from collections.abc import Mapping, Sequence

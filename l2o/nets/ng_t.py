@@ -16,7 +16,7 @@ from .transformer import RelationalConfig, RelationalLayer
 
 
 class NGTNet(AbstractGraphNet):
-    """A relational transformer from features laid on a graph to numbers a parameter.
+    """A relational transformer from features laid on a graph to numbers per entry.
 
     The network is read as the full graph of its neurons: from every neuron to every
     other, and to itself, there is an edge state `[from, to, width]`. A layer is a dense

@@ -145,8 +145,8 @@ class RelationalLayer(nn.Module):
 
     Args:
         config: widths and variants.
-        has_edge_update: whether the edges follow; a last layer whose edges nobody reads
-            does without the weights.
+        has_edge_update: whether the edges are updated; a last layer whose edges nobody
+            reads has no weights for it.
 
     Reference:
         Diao and Loynd, 2023; Kofinas et al., 2024, section 3. No token besides the

@@ -1,4 +1,4 @@
-"""What a baseline looks like: frozen records, one `kind` each."""
+"""Configurations of baselines: frozen records, one `kind` each."""
 
 from typing import Literal, TypeAlias
 
@@ -28,7 +28,7 @@ class SetNNConfig:
 
     kind: Literal["set_nn"] = "set_nn"
     width: int = 64
-    """Channels of an entry."""
+    """Channels per entry."""
     layers: int = 2
     """Number of layers before the entries are averaged."""
     head_width: int = 256
@@ -46,7 +46,7 @@ class DWSNetConfig:
 
     kind: Literal["dwsnet"] = "dwsnet"
     width: int = 32
-    """Channels of an entry."""
+    """Channels per entry."""
     layers: int = 5
     """Number of equivariant layers."""
     pooling: Literal["mean", "max"] = "max"

@@ -49,7 +49,7 @@ class EquivariantBody(nn.Module):
         return self.head(invariants(self.slots, laid, self.stack.pooling))
 
     def edit(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one number an entry, name to `[network, *shape]`."""
+        """Return one number per entry, name to `[network, *shape]`."""
         pairs = zip(self.slots, self._features(params), strict=True)
         return self.chain.collect(
             [None if values is None else slot.unfold(values) for slot, values in pairs]
@@ -74,7 +74,7 @@ def build_equivariant(
     Args:
         config: which, and its sizes.
         graph: the architecture, a plain chain of layers.
-        num_outputs: numbers a network; None for one a parameter entry.
+        num_outputs: numbers per network; None for one per parameter entry.
 
     Raises:
         ValueError: if the graph is no plain chain.

@@ -18,7 +18,7 @@ class MLPBody(nn.Module):
     Args:
         config: width and depth.
         graph: the architecture.
-        num_outputs: numbers a network; None for one a parameter entry.
+        num_outputs: numbers per network; None for one per parameter entry.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class MLPBody(nn.Module):
         return self.layers(flatten(params))
 
     def edit(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return one number an entry, name to `[network, *shape]`."""
+        """Return one number per entry, name to `[network, *shape]`."""
         sizes = [prod(shape) for shape in self.shapes.values()]
         pieces = self(params).split(sizes, dim=1)
         return {
@@ -47,7 +47,7 @@ class MLPBody(nn.Module):
 
 
 class SetNNBody(nn.Module):
-    """The mean over a network's entries of what a perceptron makes of each.
+    """The mean over a network's entries of a perceptron of each.
 
     Any entries may change places within their tensor, far more than the neurons
     allow, so it cannot see which weights meet.
@@ -55,7 +55,7 @@ class SetNNBody(nn.Module):
     Args:
         config: sizes.
         graph: the architecture.
-        num_outputs: numbers a network.
+        num_outputs: numbers per network.
 
     Reference:
         Zaheer et al., 2017, "Deep Sets", https://arxiv.org/abs/1703.06114.

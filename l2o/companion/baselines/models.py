@@ -32,7 +32,7 @@ class BaselineClassifier(nn.Module):
     Args:
         config: which baseline, and its sizes.
         graph: the architecture; StatNN takes its layers from each network instead.
-        num_classes: numbers a network.
+        num_classes: numbers per network.
 
     Raises:
         ValueError: if the baseline cannot read this architecture.

@@ -20,7 +20,7 @@ class StatNNBody(nn.Module):
 
     Args:
         config: sizes.
-        num_outputs: numbers a network.
+        num_outputs: numbers per network.
 
     Example:
         >>> net = StatNNBody(StatNNConfig(), 1)
@@ -85,7 +85,7 @@ def layers_of(graph: NeuralGraph) -> list[tuple[str, str | None]]:
             layers[-1] = (layers[-1][0], name)
         else:
             raise ValueError(
-                "StatNN needs a weight and at most one bias a layer, in order; got a "
+                "StatNN needs a weight and at most one bias per layer, in order; got a "
                 f"vector {name!r} with no weight before it. Give the layers in order."
             )
     return layers

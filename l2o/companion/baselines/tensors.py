@@ -9,7 +9,7 @@ from l2o.graph import NeuralGraph
 
 
 class Standardise(nn.Module):
-    """Subtracts each tensor's mean and divides by its deviation, one number a tensor.
+    """Subtracts each tensor's mean and divides by its deviation, one number per tensor.
 
     Until `fit` is called it changes nothing.
 

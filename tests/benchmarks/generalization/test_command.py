@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from benchmarks.generalization import predictors
 from benchmarks.generalization.command import (
     GeneralizationConfig,
     append_row,
@@ -7,12 +10,34 @@ from benchmarks.generalization.command import (
 )
 from benchmarks.generalization.learning import LearningConfig
 from benchmarks.generalization.report import report_generalization
+from l2o.companion import NGTBackboneConfig
+from l2o.nets.transformer import RelationalConfig
 from meta_train.log import read_json_lines
 from optimizees.zoo.wild_park import EMBEDDED_PARK
 
 
 @pytest.fixture
-def config(tmp_path):
+def small_transformers(monkeypatch):
+    """NG-T of a tenth of its width: these tests are about rows."""
+    layer = RelationalConfig(
+        node_width=8,
+        edge_width=4,
+        attention_width=8,
+        node_hidden=8,
+        edge_hidden=8,
+        heads=2,
+    )
+    backbone = NGTBackboneConfig(layers=1, layer=layer)
+    whole = predictors.park_predictor
+    monkeypatch.setattr(
+        predictors,
+        "park_predictor",
+        lambda kind: replace(whole(kind), backbone=backbone),
+    )
+
+
+@pytest.fixture
+def config(tmp_path, small_transformers):
     return GeneralizationConfig(
         directory=EMBEDDED_PARK,
         predictors=("stat-nn", "ng-t", "ng-t-no-activations"),
