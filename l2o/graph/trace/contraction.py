@@ -70,7 +70,8 @@ def product(
         first = tracer.promote(first, 2)
     if second.codes is not None:
         return _weighted(tracer, first, second.codes, operation)
-    if first.codes is not None and second.planes and second.value.stride(1) == 1:
+    is_turned = bool(second.planes) and second.value.stride(1) == 1
+    if first.codes is not None and is_turned and first.codes.affine() is not None:
         first = tracer.promote(first, 2)  # learned queries meet transposed keys
     if first.codes is not None:
         flipped = _flip(tracer, second)
@@ -116,11 +117,11 @@ def _weighted(
         for plane in data.planes:
             tracer.log.freeze(plane)
         return Labels(depends=True)
-    sources, kept = _inner(tracer, data, parts, inner)
-    rows = [None] * parts if sources is None else list(sources.reshape(parts, inner))
     key = tuple(
         (table.base, table.rows.tobytes(), table.columns.tobytes()) for table in tables
     )
+    sources, kept = _inner(tracer, data, parts, inner, key)
+    rows = [None] * parts if sources is None else list(sources.reshape(parts, inner))
     target, is_new = tracer.targets(key, weight, parts * outer, rows, operation)
     for part, table in enumerate(tables) if is_new else ():
         ids = target[part * outer : (part + 1) * outer].numpy()
@@ -168,13 +169,13 @@ def _tables(weight: Codes, parts: int) -> list[MatrixCodes] | None:
 
 
 def _inner(
-    tracer: Tracer, data: Labelled, parts: int, inner: int
+    tracer: Tracer, data: Labelled, parts: int, inner: int, reader: object
 ) -> tuple[Ids | None, list[Tensor]]:
     """Return the neurons along the contracted axis, and the planes that stay."""
     allowed = (0, 2) if parts > 1 else (2,)
     found = [plane for plane in data.planes if 2 in axes_of(plane)]
-    if inner == 1:
-        found = [plane for plane in data.planes if not axes_of(plane)][:1]
+    if inner == 1 or not data.value.stride(2):  # one neuron, perhaps repeated
+        found = found or [plane for plane in data.planes if not axes_of(plane)][:1]
     kept = [p for p in data.planes if not any(p is f for f in found) and axes_of(p)]
     for plane in found[1:]:
         tracer.log.freeze(plane)
@@ -186,7 +187,7 @@ def _inner(
         if not found and not data.labels.depends and not data.planes:
             return None, kept  # a constant, such as the first state of a recurrence
         name = "positions" if data.planes or found else "inputs"
-        plane = tracer.plain(data, allowed if parts > 1 else (2,), name)
+        plane = tracer.plain(data, allowed, name, reader)
     ids = plane.expand(parts, 1, inner).reshape(-1)
     return _complete(tracer, ids), kept
 

@@ -1,9 +1,10 @@
-"""The hooks of a module during a run that nobody asked for."""
+"""Hooks of a module while it runs for the tracer."""
 
 import contextlib
+import dis
 import functools
+import itertools
 from collections.abc import Callable, Iterator
-from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -14,10 +15,10 @@ from torch.nn.modules import module as torch_module
 def quiet_hooks(model: nn.Module) -> Iterator[None]:
     """Run a model without the hooks that only observe it.
 
-    Hooks after the forward pass, hooks of the backward pass and global hooks are off,
-    but for those of torch itself. Hooks before the forward pass stay, since they may
-    compute weights (weight normalisation, an equalised learning rate); the lists,
-    dictionaries, sets and attributes that they refer to are restored afterwards.
+    A hook after the forward pass is off if its code returns nothing, so that it cannot
+    change what the network computes. Hooks of the backward pass are off. Hooks before
+    the forward pass stay on, since they may compute weights (weight normalisation, an
+    equalised learning rate), and so do the hooks of torch itself.
 
     Args:
         model: the network; its submodules are included.
@@ -28,26 +29,17 @@ def quiet_hooks(model: nn.Module) -> Iterator[None]:
         torch_module._global_backward_pre_hooks,
         torch_module._global_backward_hooks,
     ]
-    hooks: list[Callable[..., Any]] = []
     for module in model.modules():
         observers += [
             module._forward_hooks,
             module._backward_pre_hooks,
             module._backward_hooks,
         ]
-        hooks += module._forward_pre_hooks.values()
     kept = [(found, dict(found)) for found in observers if found]
-    contents = [
-        pair
-        for hook in hooks
-        if not _is_torchs(hook)
-        for item in _referents(hook)
-        for pair in _snapshots(item)
-    ]
     try:
         for found, before in kept:
             for key, hook in before.items():
-                if not _is_torchs(hook):
+                if not _is_torchs(hook) and _returns_nothing(hook):
                     del found[key]
         yield
     finally:
@@ -56,8 +48,6 @@ def quiet_hooks(model: nn.Module) -> Iterator[None]:
             found.clear()
             found.update(before)
             found.update(added)
-        for item, before in contents:
-            _restore(item, before)
 
 
 def _is_torchs(hook: Callable[..., Any]) -> bool:
@@ -66,43 +56,20 @@ def _is_torchs(hook: Callable[..., Any]) -> bool:
     return owner.partition(".")[0] == "torch"
 
 
-def _referents(hook: Callable[..., Any]) -> Iterator[Any]:
-    """Return the objects that a function reaches: closure, globals, bound values."""
-    if isinstance(hook, functools.partial):
-        yield from (*hook.args, *hook.keywords.values())
+def _returns_nothing(hook: Callable[..., Any]) -> bool:
+    """Whether the code of a hook shows that it never returns a value."""
+    while isinstance(hook, functools.partial):
         hook = hook.func
-    yield getattr(hook, "__self__", hook)
     function = getattr(hook, "__func__", hook)
-    for cell in getattr(function, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # an empty cell
-            yield cell.cell_contents
-    code = getattr(function, "__code__", None)
-    names = code.co_names if isinstance(code, CodeType) else ()
-    known = getattr(function, "__globals__", {})
-    yield from (known[name] for name in names if name in known)
-
-
-def _snapshots(item: Any) -> Iterator[tuple[Any, Any]]:
-    """Return containers with copies of what they hold: the item, its attributes."""
-    if isinstance(item, list | dict | set):
-        yield item, item.copy()
-    elif not isinstance(item, nn.Module | type) and _is_plain_object(item):
-        yield vars(item), dict(vars(item))
-        for value in vars(item).values():
-            if isinstance(value, list | dict | set):
-                yield value, value.copy()
-
-
-def _is_plain_object(item: Any) -> bool:
-    """Whether it is an instance with attributes, not a function or a library."""
-    is_builtin = type(item).__module__ == "builtins"
-    return hasattr(item, "__dict__") and not is_builtin
-
-
-def _restore(item: Any, before: Any) -> None:
-    """Put back what a container held."""
-    if isinstance(item, list):
-        item[:] = before
-    else:
-        item.clear()
-        item.update(before)
+    if not hasattr(function, "__code__"):
+        function = type(function).__call__
+    if not hasattr(function, "__code__"):
+        return False
+    steps = itertools.pairwise(dis.get_instructions(function.__code__))
+    for before, step in steps:
+        if step.opname == "RETURN_CONST" and step.argval is not None:
+            return False
+        loads_none = before.opname == "LOAD_CONST" and before.argval is None
+        if step.opname == "RETURN_VALUE" and not loads_none:
+            return False
+    return True

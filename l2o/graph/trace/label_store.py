@@ -46,6 +46,18 @@ class _Span:
     itemsize: int
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One axis of a stored tensor."""
+
+    key: int
+    """Which storage."""
+    axis: int
+    """Which axis."""
+    number: int | None
+    """Which input of the network the tensor is, None if it is none."""
+
+
 class LabelStore:
     """Finds the labels of tensors by their place in memory."""
 
@@ -57,6 +69,7 @@ class LabelStore:
         """First code of every parameter."""
         self._spans: dict[int, list[_Span]] = {}
         self._storages: dict[int, _Storage] = {}
+        self._inputs: dict[int, int] = {}
         self._limit = 16
         self._doubt = doubt
         base = 0
@@ -87,6 +100,14 @@ class LabelStore:
         key = _key(tensor)
         if key in self._spans:
             return
+        for axis, (size, step) in enumerate(
+            zip(tensor.shape, tensor.stride(), strict=True)
+        ):
+            if size > 1 and not step:  # `expand`: one entry in many places
+                if any(plane.shape[axis] > 1 for plane in labels.planes):
+                    self._doubt(labels)
+                    labels = Labels(depends=True)
+                tensor, labels = tensor.narrow(axis, 0, 1), _narrowed(labels, axis)
         place, found = _geometry(tensor), self._storages.get(key)
         is_whole = tensor.numel() * tensor.element_size() == _nbytes(tensor)
         if found is None or place == found.home or is_whole:
@@ -102,6 +123,53 @@ class LabelStore:
             self._prune()
             return
         self._overwrite(found, tensor, labels)
+
+    def knows(self, tensor: Tensor) -> bool:
+        """Whether something is known of a tensor's memory."""
+        if tensor.layout != torch.strided:
+            return True
+        return _key(tensor) in self._storages or _key(tensor) in self._spans
+
+    def name_input(self, tensor: Tensor, number: int) -> None:
+        """Remember that a tensor is the network's input of some number."""
+        if tensor.layout == torch.strided and tensor.numel():
+            self._inputs[_key(tensor)] = number
+
+    def whole_axis(self, tensor: Tensor, axis: int) -> Home | None:
+        """Return the axis of the whole stored tensor that an axis of a view is.
+
+        Returns:
+            None if the tensor is not a piece of an unlabelled one, or holds only a part
+            of the axis.
+        """
+        found = self._storages.get(_key(tensor))
+        if found is None or not found.labels.is_plain or found.planes is not None:
+            return None
+        shape, strides, start = found.home
+        lines = [a for a, size in enumerate(shape) if size > 1]
+        size, step = tensor.shape[axis], tensor.stride(axis)
+        own = [a for a in lines if shape[a] == size and strides[a] == step]
+        if len(own) != 1 or tensor.element_size() != found.itemsize:
+            return None
+        period = size * step
+        others = zip(tensor.shape, tensor.stride(), strict=True)
+        for other, (length, stride) in enumerate(others):
+            is_outer = stride % period == 0
+            is_inner = (length - 1) * stride < step
+            if other != axis and length > 1 and not (is_outer or is_inner):
+                return None
+        if (int(tensor.storage_offset()) - start) % period >= step:
+            return None
+        number = self._inputs.get(_key(tensor))
+        return Home(_key(tensor), own[0], number)
+
+    def label_whole(self, home: "Home", ids: Tensor) -> None:
+        """Give neurons to a whole stored tensor along one axis."""
+        found = self._storages[home.key]
+        rank = len(found.home[0])
+        plane = ids.view([-1 if axis == home.axis else 1 for axis in range(rank)])
+        found.labels = dataclasses.replace(found.labels, planes=(plane,))
+        found.views = {found.home: found.labels}
 
     def is_part(self, tensor: Tensor) -> bool:
         """Whether the tensor is only a part of its storage."""
@@ -232,6 +300,18 @@ class LabelStore:
             if not found.reference.expired()
         }
         self._limit = len(self._storages) + 16
+
+
+def _narrowed(labels: Labels, axis: int) -> Labels:
+    """Return the labels of the first entry along an axis without neurons."""
+    codes = labels.codes
+    if codes is None:
+        return labels
+    shape = tuple(1 if a == axis else size for a, size in enumerate(codes.shape))
+    dense = None if codes.dense is None else codes.dense.narrow(axis, 0, 1)
+    return dataclasses.replace(
+        labels, codes=dataclasses.replace(codes, shape=shape, dense=dense)
+    )
 
 
 def _reach(shape: tuple[int, ...], strides: Sequence[int]) -> int:

@@ -31,7 +31,8 @@ def convolution(tracer: Tracer, call: Call) -> Found:
         data = tracer.promote(data, 1)
     codes = weight.codes.affine()
     kept = _spatial_free(tracer, data)
-    plane = _channels(tracer, data)
+    reader = codes and (codes.offset, codes.shape, codes.strides)
+    plane = _channels(tracer, data, ("convolution", reader))
     if codes is None or codes.is_summary:
         tracer.log.unplace(weight.codes, "its entries are used out of order")
         tracer.log.freeze(plane)
@@ -85,11 +86,11 @@ def _grouped(
         connect(tracer, table, target[part * outer : (part + 1) * outer], own, name)
 
 
-def _channels(tracer: Tracer, data: Labelled) -> Tensor:
+def _channels(tracer: Tracer, data: Labelled, reader: object) -> Tensor:
     """Return the neurons of axis 1; inputs where there are none."""
     found = [plane for plane in data.planes if 1 in axes_of(plane)]
-    if data.shape[1] == 1:
-        found = [plane for plane in data.planes if not axes_of(plane)][:1]
+    if data.shape[1] == 1 or not data.value.stride(1):  # one, perhaps repeated
+        found = found or [plane for plane in data.planes if not axes_of(plane)][:1]
     for plane in found[1:]:
         tracer.log.freeze(plane)
     plane = tracer.vector(found[0], (1,)) if len(found) == 1 else None
@@ -97,12 +98,12 @@ def _channels(tracer: Tracer, data: Labelled) -> Tensor:
         for lost in found:
             tracer.log.freeze(lost)
         name = "inputs" if not data.planes else "positions"
-        return tracer.plain(data, (1,), name)
+        plane = tracer.plain(data, (1,), name, reader)
     holes = plane < 0
     if bool(holes.any()):
         plane = plane.clone()
         plane[holes] = tracer.log.add_group("inputs", int(holes.sum()), frozen=True)
-    return plane
+    return plane.expand([data.shape[1] if a == 1 else 1 for a in range(plane.dim())])
 
 
 def _spatial_free(tracer: Tracer, data: Labelled) -> list[Tensor]:

@@ -16,6 +16,8 @@ from .labels import Codes
 from .trace_log import Ids, PairedCodes, TraceLog, Use
 
 _CONSTANT = "constants"
+NEVER_USED = "the forward pass never used it"
+PARTLY_USED = "the forward pass used only a part of it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ def settle(
         if found and number in log.shared:
             reason = log.shared[number]
         if not uses[number] and number not in log.unplaced:
-            reason = log.shared.get(number, "the forward pass never used it")
+            reason = log.shared.get(number, NEVER_USED)
         if tensor.numel() == 0:
             reason = "it has no entries"
         if reason is None:
@@ -138,7 +140,7 @@ def _owners(own: list[Location], tensor: Tensor) -> tuple[list[Location], str | 
     first = _completed(found[0], tensor)
     if first is not None and all(place.is_alias for place in found[1:]):
         return [first, *found[1:]], None
-    return own, "the forward pass used only a part of it"
+    return own, PARTLY_USED
 
 
 def _is_injective(view: View) -> bool:

@@ -1,14 +1,18 @@
 """Watching a real forward pass, operator by operator."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch._decomp import decomposition_table
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from .calls import Call, name_of, tensors_in
 from .labels import Labels
@@ -45,6 +49,8 @@ class TraceMode(TorchDispatchMode):
             return self._opaque(func, args, kwargs)
         for tensor in _written(func, args, kwargs):
             self._protect(tensor)
+        if torch._C._current_autograd_node() is not None:
+            return self._differentiate(func, args, kwargs)
         if self._is_strange(func, args, kwargs):
             with self:
                 taken_apart = _decompose(func, args, kwargs)
@@ -54,6 +60,16 @@ class TraceMode(TorchDispatchMode):
             return self._copy(func, args, kwargs)
         result = func(*args, **kwargs)
         self._label(func, args, kwargs, result)
+        return result
+
+    def _differentiate(
+        self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Run an operator of a backward pass, whose results `GradientMode` labels."""
+        result = func(*args, **kwargs)
+        for output in _flat(result):
+            if isinstance(output, Tensor) and not self._tracer.store.knows(output):
+                self._tracer.store.write(output, Labels(depends=True))
         return result
 
     def _is_strange(
@@ -132,6 +148,67 @@ class TraceMode(TorchDispatchMode):
     def _give_up(self, name: str, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             self._tracer.lose(self._tracer.store.see(tensor), name)
+
+
+class GradientMode(TorchFunctionMode):
+    """Labels the gradients that a forward pass computes.
+
+    Renumbering neurons renumbers the gradient for a tensor as it renumbers the tensor,
+    because the function that is differentiated stays the same. So a gradient gets the
+    labels of its tensor, and the operators of the backward pass need no rules.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        """Label for `tracer`."""
+        super().__init__()
+        self._tracer = tracer
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of torch, and label what it returns if that is a gradient."""
+        result = func(*args, **(kwargs or {}))
+        if func is torch.autograd.grad:
+            names = ("outputs", "inputs", "grad_outputs")
+            given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+            with _plainly():
+                self._label(given, result)
+        elif func in (Tensor.backward, torch.autograd.backward):
+            with _plainly():
+                self._tracer.label_gradients()
+        return result
+
+    def _label(self, given: Mapping[str, Any], result: Sequence[Tensor | None]) -> None:
+        outputs, inputs, factors = (
+            _flat(given.get(key)) for key in ("outputs", "inputs", "grad_outputs")
+        )
+        tracer = self._tracer
+        for number, output in enumerate(outputs):
+            factor = factors[number] if number < len(factors) else None
+            known = None if factor is None else tracer.store.see(_unwrapped(factor))
+            tracer.differentiate(tracer.store.see(_unwrapped(output)), known)
+        for tensor, gradient in zip(inputs, result, strict=True):
+            if gradient is not None:
+                known = tracer.store.see(_unwrapped(tensor))
+                tracer.label_gradient(known, _unwrapped(gradient))
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Compute with labels: outside of modes, `vmap` and `grad`."""
+    with temporarily_clear_interpreter_stack(), _disable_current_modes():
+        yield
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """Return the tensor inside the wrappers of functorch."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 def _decompose(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

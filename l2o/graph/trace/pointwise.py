@@ -175,7 +175,12 @@ def _numbered(tracer: Tracer, operands: Sequence[Labelled]) -> list[Labelled]:
     for operand in operands:
         along = operand.varies_along(sorted(lines)) if lines else ()
         if operand.codes is None and operand.labels.depends and along:
-            plane = tracer.plain(operand, along[-1:], "inputs")
+            reader = tuple(
+                (other.codes.offset, other.codes.shape, other.codes.strides)
+                for other in operands
+                if other.codes is not None
+            )
+            plane = tracer.plain(operand, along[-1:], "inputs", ("entrywise", reader))
             labels = dataclasses.replace(operand.labels, planes=(plane,))
             operand = Labelled(operand.value, labels)
         found.append(operand)

@@ -1,9 +1,9 @@
-"""One forward pass that leaves no trace in the model."""
+"""Running a module again while its operators are watched, without side effects."""
 
 import contextlib
 import dataclasses
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,65 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from .hooks import quiet_hooks
+from .isolation import isolated
 from .labels import Labels
-from .mode import TraceMode
+from .mode import GradientMode, TraceMode
+from .random_state import RandomState
 from .tracer import Tracer
 
-
-def run_isolated(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    tracer_of: Callable[[], Tracer],
-) -> Tracer:
-    """Run the model once and return what was seen.
-
-    The batch is cut to two samples where every input has the same leading size; if the
-    model does not take that, it gets the whole batch.
-
-    Args:
-        model: the network, in whatever mode it is.
-        args: its positional inputs; left unchanged.
-        kwargs: its named inputs; left unchanged.
-        tracer_of: makes an empty log.
-
-    Returns:
-        The log, the neurons of the outputs frozen.
-    """
-    leaves, form = pytree.tree_flatten((tuple(args), dict(kwargs)))
-    cut = _cut(leaves)
-    if cut is not None:
-        try:
-            return _run(model, cut, form, tracer_of())
-        except _REFUSALS:
-            pass  # the whole batch tells whether the model itself fails
-    return _run(model, leaves, form, tracer_of())
-
-
-def _run(
-    model: nn.Module, leaves: Sequence[Any], form: pytree.TreeSpec, tracer: Tracer
-) -> Tracer:
-    copies = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
-    for copy in copies:
-        if isinstance(copy, Tensor):
-            tracer.store.write(copy, _INPUT)
-    args, kwargs = pytree.tree_unflatten(copies, form)
-    with (
-        _untouched(model) as protect,
-        quiet_hooks(model),
-        _plain_kernels(model),
-        torch.no_grad(),
-        TraceMode(tracer, protect),
-    ):
-        outputs = model(*args, **kwargs)
-    for tensor in _tensors_in(outputs, set()):
-        for plane in tracer.store.see(tensor).planes:
-            tracer.end(plane)
-    return tracer
-
-
-_INPUT = Labels(depends=True)
-_REFUSALS = (
+REFUSALS = (
     RuntimeError,
     ValueError,
     IndexError,
@@ -82,74 +30,73 @@ _REFUSALS = (
 """What models raise when the batch is not the one they were built for."""
 
 
-def _cut(leaves: Sequence[Any]) -> list[Any] | None:
-    """Return the inputs with two samples, None if there is nothing to cut."""
+def replay(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    tracer: Tracer,
+    random_state: RandomState | None,
+) -> None:
+    """Run the model once; `tracer` records what its operators do.
+
+    Args:
+        model: the network, in whatever mode it is.
+        args: its positional inputs; left unchanged.
+        kwargs: its named inputs; left unchanged.
+        tracer: where the pass is recorded. The neurons of the outputs are frozen.
+        random_state: the random numbers to draw; None means those that come next.
+    """
+    leaves, form = pytree.tree_flatten((tuple(args), dict(kwargs)))
+    others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+    with contextlib.ExitStack() as stack:
+        protect = stack.enter_context(isolated(model, others))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # the first run has shown them
+        if random_state is not None:
+            random_state.restore()
+        stack.enter_context(quiet_hooks(model))
+        stack.enter_context(_plain_kernels(model))
+        stack.enter_context(torch.enable_grad())
+        copies = [_copied(leaf) for leaf in leaves]
+        inputs = [copy for copy in copies if isinstance(copy, Tensor)]
+        for number, copy in enumerate(inputs):
+            tracer.store.write(copy, Labels(depends=True))
+            tracer.store.name_input(copy, number)
+        args, kwargs = pytree.tree_unflatten(copies, form)
+        stack.enter_context(GradientMode(tracer))
+        stack.enter_context(TraceMode(tracer, protect))
+        outputs = model(*args, **kwargs)
+    for tensor in _tensors_in(outputs, set()):
+        for plane in tracer.store.see(tensor).planes:
+            tracer.end(plane)
+
+
+def cut(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """Return the inputs with two samples.
+
+    Returns:
+        None if the tensors do not share a leading size, or if that is at most two.
+    """
+    leaves, form = pytree.tree_flatten((tuple(args), dict(kwargs)))
     tensors = [x for x in leaves if isinstance(x, Tensor)]
     sizes = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
     if len(sizes) != 1 or max(sizes) <= 2:
         return None
-    return [x[:2] if isinstance(x, Tensor) else x for x in leaves]
+    kept = [x[:2] if isinstance(x, Tensor) else x for x in leaves]
+    return pytree.tree_unflatten(kept, form)
 
 
-@contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
-    """Restore buffers, attributes and random numbers afterwards.
-
-    Yields:
-        A function that saves a tensor before it is overwritten.
-    """
-    saved: dict[int, tuple[Tensor, Tensor]] = {}
-    owned = {_address(t) for t in (*model.parameters(), *model.buffers())}
-
-    def protect(tensor: Tensor) -> None:
-        key = _address(tensor)
-        if key in owned and key not in saved:
-            whole = tensor.detach().as_strided(
-                (tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0
-            )
-            saved[key] = whole, whole.clone()
-
-    with torch.no_grad():
-        for buffer in model.buffers():
-            if buffer.numel() and buffer.layout == torch.strided:
-                protect(buffer)
-    attributes = [(module, _contents(module)) for module in model.modules()]
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    python = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
-            yield protect
-    finally:
-        random.setstate(python)
-        for module, contents in attributes:
-            _restore(module, contents)
-        with torch.no_grad():
-            for whole, copy in saved.values():
-                whole.copy_(copy)
-
-
-_Contents = dict[str, Any]
-
-
-def _contents(module: nn.Module) -> _Contents:
-    """Return a module's attributes, its own dictionaries and lists copied."""
-    return {
-        key: (value, value.copy() if isinstance(value, dict | list | set) else None)
-        for key, value in vars(module).items()
-    }
-
-
-def _restore(module: nn.Module, contents: _Contents) -> None:
-    own = vars(module)
-    for key in own.keys() - contents.keys():
-        del own[key]
-    for key, (value, copy) in contents.items():
-        own[key] = value
-        if isinstance(value, dict | set):
-            value.clear()
-            value.update(copy)
-        elif isinstance(value, list):
-            value[:] = copy
+def _copied(leaf: Any) -> Any:
+    """Return a copy of an input that may be overwritten and differentiated alike."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    copy = leaf.detach()
+    if not leaf.requires_grad:
+        return copy.clone()
+    # A leaf of autograd cannot be overwritten; what was computed can.
+    if leaf.is_leaf:
+        return copy.clone().requires_grad_()
+    return copy.requires_grad_().clone()
 
 
 @contextlib.contextmanager
@@ -189,7 +136,3 @@ def _tensors_in(value: Any, known: set[int]) -> Iterator[Tensor]:
         return
     for part in parts:
         yield from _tensors_in(part, known)
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else 0

@@ -1,8 +1,9 @@
 """What a traced forward pass says about neurons: who they are and who is joined."""
 
+import copy
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -89,6 +90,18 @@ class TraceLog:
         self._known: set[object] = set()
         self._serial = 0
 
+    def copy(self) -> "TraceLog":
+        """Return a log that can go on without changing this one."""
+        other = copy.copy(self)
+        other.groups = [
+            replace(group, operations=list(group.operations)) for group in self.groups
+        ]
+        for name in ("uses", "joins", "pairs", "unplaced", "shared", "rigid", "ends"):
+            setattr(other, name, getattr(self, name).copy())
+        other.colours, other.frozen = self.colours.copy(), self.frozen.copy()
+        other._names, other._known = set(self._names), set(self._known)
+        return other
+
     def add_group(self, name: str, size: int, *, frozen: bool = False) -> Tensor:
         """Add a group; return the numbers of its neurons."""
         label = name
@@ -120,6 +133,10 @@ class TraceLog:
             numbers = numbers[numbers >= 0]
             owners = np.searchsorted(self._bases, numbers, side="right") - 1
         return np.unique(owners).tolist()
+
+    def owners_of(self, codes: Ids) -> Ids:
+        """Return the parameter that each code belongs to."""
+        return np.searchsorted(self._bases, codes, side="right") - 1
 
     def freeze(self, plane: Tensor) -> None:
         """Forbid neurons to change places."""

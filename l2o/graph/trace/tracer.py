@@ -7,6 +7,7 @@ tells neurons apart (`TraceLog.distinguish`) or forbids them to move
 (`TraceLog.freeze`).
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
@@ -28,17 +29,48 @@ class Tracer:
 
     def __init__(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
         self.names = list(names)
-        self.store = LabelStore(parameters, self._lose)
+        self.begin(parameters)
         self.log = TraceLog(self.store.bases)
         self.unknown: dict[str, None] = {}
         """Operators without a rule that met neurons or parameters."""
+        self._targets: dict[object, tuple[Tensor, set[bytes]]] = {}
+        self._joined: dict[object, Tensor] = {}
+        self._inputs: dict[object, Tensor] = {}
+        self._unions = UnionFind(self.log)
+
+    def begin(self, parameters: Sequence[Tensor]) -> None:
+        """Start a pass: nothing is known of any tensor but the parameters."""
+        self.store = LabelStore(parameters, self._lose)
+        self._parameters = list(parameters)
         self.repeats = False
         """Whether the last weight was used before (a loop)."""
         self.last = "inputs"
         """Name of the last weight used."""
-        self._targets: dict[object, tuple[Tensor, set[bytes]]] = {}
-        self._joined: dict[object, Tensor] = {}
-        self._unions = UnionFind(self.log)
+
+    def again(self, parameters: Sequence[Tensor]) -> "Tracer":
+        """Return a copy with which another pass can begin; this one stays unchanged."""
+        other = copy.copy(self)
+        other.log = self.log.copy()
+        other.unknown = dict(self.unknown)
+        other._targets = {k: (ids, set(v)) for k, (ids, v) in self._targets.items()}
+        other._joined, other._inputs = dict(self._joined), dict(self._inputs)
+        other._unions = UnionFind(other.log)
+        other.begin(parameters)
+        other.repeats = bool(self.log.uses)
+        return other
+
+    def end_pass(self) -> None:
+        """Forget tensors: only neurons and numbers stay."""
+        self._parameters = [
+            torch.empty_strided(p.shape, p.stride(), device="meta")
+            for p in self._parameters
+        ]
+        self.store = LabelStore(self._parameters, self._lose)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters; after a pass only their shapes and strides."""
+        return self._parameters
 
     # --- parameters -----------------------------------------------------------------
 
@@ -141,24 +173,18 @@ class Tracer:
             return self._give_up(plane, codes, "its neurons own unequal shares of it")
         entries = entries[torch.from_numpy(places)]
         entries = entries.reshape(len(neurons), -1, *cells)
-        found = fit(entries)
+        found = self._runs(neurons, entries)
         if found is None:
             return self._give_up(plane, codes, "its entries are used out of order")
-        kept = [0, *(a for a in range(1, entries.dim()) if found[1][a] != 0)]
-        shape = tuple(entries.shape[axis] for axis in kept)
-        steps = tuple(found[1][axis] for axis in kept)
-        whole = Codes(shape, steps, found[0])
         if not scales:
-            for places in self._alike(neurons):
-                piece = self._part(whole, places)
+            for places, piece in found:
                 self.use(piece, neurons[places], None, operation)
             return plane
-        identity = (whole.offset, whole.strides, whole.shape)
+        identity = tuple((p.offset, p.strides, p.shape) for _, p in found)
         target, is_new = self.targets(
-            identity, whole, len(neurons), [neurons], operation
+            identity, found[0][1], len(neurons), [neurons], operation
         )
-        for places in self._alike(neurons) if is_new else ():
-            piece = self._part(whole, places)
+        for places, piece in found if is_new else ():
             sizes, lines = piece.shape, piece.strides
             diagonal = Codes(
                 (sizes[0], 1, 1, *sizes[1:]), (lines[0], 0, 0, *lines[1:]), piece.offset
@@ -167,6 +193,28 @@ class Tracer:
             self.use(diagonal, goal, neurons[places], operation)
         moved = target[torch.from_numpy(rank)].reshape([plane.shape[a] for a in order])
         return moved.reshape(plane.shape)
+
+    def _runs(self, neurons: Ids, entries: Tensor) -> list[tuple[Ids, Codes]] | None:
+        """Return which neurons own which entries `[neuron, *cells]`, in affine runs.
+
+        Returns:
+            None if the entries of one parameter are not affine.
+        """
+        owners = self.log.owners_of(entries.numpy())
+        owner = owners.reshape(len(neurons), -1)[:, 0]
+        found = []
+        for number in np.unique(owner):
+            rows = np.flatnonzero(owner == number)
+            own = fit(entries[torch.from_numpy(rows)])
+            if own is None or (owners[rows] != number).any():
+                return None
+            offset, strides = own
+            kept = [0, *(a for a in range(1, entries.dim()) if strides[a] != 0)]
+            shape = (len(rows), *(entries.shape[a] for a in kept[1:]))
+            whole = Codes(shape, tuple(strides[a] for a in kept), offset)
+            runs = self._alike(neurons[rows])
+            found += [(rows[places], self._part(whole, places)) for places in runs]
+        return found
 
     def _alike(self, neurons: Ids) -> list[Ids]:
         """Split places into equally spaced ones with neurons of one group."""
@@ -362,15 +410,77 @@ class Tracer:
         if not self.repeats:
             self.log.note(planes, operation)
 
-    def plain(self, seen: Labelled, axes: Sequence[int], name: str) -> Tensor:
-        """Number the entries of a tensor without neurons along some axes: inputs."""
-        size = 1
-        for axis in axes:
-            size *= seen.shape[axis]
-        ids = self.log.add_group(name, size, frozen=True)
-        sizes = [seen.shape[a] if a in axes else 1 for a in range(len(seen.shape))]
-        plane = ids.reshape(sizes)
-        if seen.codes is None and seen.labels.depends:
+    def plain(
+        self, seen: Labelled, axes: Sequence[int], name: str, reader: object
+    ) -> Tensor:
+        """Number the entries of a tensor without neurons along some axes: inputs.
+
+        The neurons are frozen. What the same reader reads at another time, and all
+        pieces of one input of the network, get the same numbers.
+
+        Args:
+            seen: the tensor.
+            axes: the axes along which entries get numbers of their own; repetition by
+                `expand` numbers nothing.
+            name: name of the new group.
+            reader: identifies the weight that reads the tensor.
+
+        Returns:
+            Numbers that broadcast to the tensor.
+        """
+        rank = len(seen.shape)
+        wide = [a for a in axes if seen.value.stride(a) or seen.shape[a] == 1]
+        sizes = [seen.shape[a] if a in wide else 1 for a in range(rank)]
+        is_bare = seen.labels.is_plain and seen.labels.depends
+        home = None
+        if is_bare and len(wide) == 1:
+            home = self.store.whole_axis(seen.value, wide[0])
+        key = (reader, name, tuple(sizes))
+        if home is not None and home.number is not None:
+            key = (home.number, home.axis, name, tuple(sizes))
+        if key not in self._inputs:
+            size = math.prod(sizes)
+            self._inputs[key] = self.log.add_group(name, size, frozen=True)
+        plane = self._inputs[key].reshape(sizes)
+        if home is not None:
+            self.store.label_whole(home, self._inputs[key])
+        elif seen.codes is None and seen.labels.depends:
             labels = dataclasses.replace(seen.labels, planes=(*seen.planes, plane))
             self.store.write(seen.value, labels)
         return plane
+
+    # --- gradients ------------------------------------------------------------------
+
+    def differentiate(self, output: Labelled, factor: Labelled | None) -> None:
+        """Let a gradient be taken of `(factor * output).sum()`."""
+        for plane in output.planes:
+            lines = axes_of(plane)
+            if not lines or (factor is not None and factor.planes):
+                self.log.freeze(plane)
+                continue
+            if factor is not None:
+                self.admit(plane, factor.aligned(plane.dim()))
+            self.mean(plane, sorted(lines))
+        if output.codes is not None and output.codes.axes:
+            self.log.freeze_ends(output.codes)
+        if factor is not None and factor.codes is not None:
+            self.log.freeze_ends(factor.codes)
+
+    def label_gradient(self, tensor: Labelled, gradient: Tensor) -> None:
+        """Give a gradient the labels of the tensor that it is for."""
+        ids = [plane[plane >= 0].numpy() for plane in tensor.planes]
+        is_fixed = tensor.codes is None and all(self.log.frozen[i].all() for i in ids)
+        if is_fixed:
+            self.store.write(gradient, Labels(depends=True))
+        elif tensor.shape == tuple(gradient.shape):
+            labels = dataclasses.replace(tensor.labels, depends=True, noise=False)
+            self.store.write(gradient, labels)
+        else:
+            self.lose(tensor, "a gradient for several members at once")
+            self.store.write(gradient, Labels(depends=True))
+
+    def label_gradients(self) -> None:
+        """Label what `backward` has added to the parameters."""
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                self.label_gradient(self.store.see(parameter), parameter.grad)

@@ -1,6 +1,7 @@
 """What a trace says of single layers, and what it refuses."""
 
 import dataclasses
+import io
 
 import pytest
 import torch
@@ -135,15 +136,15 @@ class TestInputs:
         assert [group.role for group in graph.groups] == ["hidden", "input", "output"]
 
     def test_a_batch_is_cut_where_the_model_allows_it(self):
-        seen = []
+        seen = io.StringIO()  # a list would be put back
 
         class Watched(nn.Linear):
             def forward(self, values):
-                seen.append(len(values))
+                seen.write(f"{len(values)} ")
                 return super().forward(values)
 
         neural_graph(Watched(3, 2), torch.randn(64, 3))
-        assert seen == [2]
+        assert seen.getvalue() == "2 "
 
     def test_a_batch_stays_whole_where_it_must(self):
         class Fixed(nn.Linear):

@@ -272,6 +272,54 @@ CASES = {
             lambda s, x: torch.einsum("bi,eio->beo", x, s.w).mean(1), w=weight(3, 8, 8)
         ),
     ),
+    # members of an ensemble, and one value in many places
+    "experts of an expanded input": (
+        ROWS,
+        32,
+        lambda: Middle(
+            lambda s, x: torch.bmm(x.expand(3, -1, -1), s.w).mean(0), w=weight(3, 8, 8)
+        ),
+    ),
+    "vmap over members": (
+        ROWS,
+        16,
+        lambda: Middle(
+            lambda s, x: torch.vmap(
+                lambda w, b: torch.tanh(F.linear(x, w, b)), out_dims=0
+            )(s.w, s.b).mean(0),
+            w=weight(3, 8, 8),
+            b=weight(3, 8),
+        ),
+    ),
+    "modules stacked": (
+        ROWS,
+        16,
+        lambda: Middle(
+            lambda s, x: torch.vmap(lambda w, b: torch.tanh(F.linear(x, w, b)))(
+                torch.stack([m.weight for m in s.members]),
+                torch.stack([m.bias for m in s.members]),
+            ).mean(0),
+            members=nn.ModuleList(nn.Linear(8, 8) for _ in range(3)),
+        ),
+    ),
+    "one neuron everywhere": (
+        ROWS,
+        7,
+        lambda: Middle(lambda s, x: x * x[:, :1].expand(-1, 8)),
+    ),
+    "one neuron as every source": (
+        ROWS,
+        7,
+        lambda: Middle(lambda s, x: x + s.h(x[:, :1].expand(-1, 8)), h=nn.Linear(8, 8)),
+    ),
+    "gray to colour": (
+        ROWS,
+        8,
+        lambda: Middle(
+            lambda s, x: x + s.c(x[:, :1, None].expand(-1, 3, 4)).mean(-1),
+            c=nn.Conv1d(3, 8, 2),
+        ),
+    ),
     "maximum of pieces": (
         ROWS,
         32,
