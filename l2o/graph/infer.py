@@ -6,13 +6,17 @@ that does not fit the chain proves that the network branches somewhere, and then
 connection is in doubt: all weights become isolated blocks and say so in
 `NeuralGraph.unplaced`.
 
+So do names: two modules with several weights each that take equally many inputs may
+read the same values.
+
 Two things look like a chain and need not be one, and only a trace of the network could
-tell: parallel square layers of one width, and a vector without a name that follows a
+tell: parallel layers without such names, and a vector without a name that follows a
 weight without a bias.
 """
 
 import itertools
 import math
+from collections import Counter
 
 from .isolate import isolate
 from .neural_graph import (
@@ -33,7 +37,7 @@ Shape = tuple[int, ...]
 def graph_from_shapes(shapes: dict[str, Shape], *, source: str) -> NeuralGraph:
     """Return the neural graph of parameters given by name and shape, in layer order."""
     layers, loose = _split_layers(shapes)
-    misfit = _first_misfit(shapes, layers)
+    misfit = _first_misfit(shapes, layers) or _rivals(shapes, [w for w, _ in layers])
     if misfit is not None:
         for weight, bias in layers:
             loose[weight] = misfit
@@ -98,6 +102,36 @@ def _first_misfit(
             f"{shapes[before]}, so the network is no chain and shapes cannot tell "
             "what is joined to what"
         )
+    return None
+
+
+def _rivals(shapes: dict[str, Shape], weights: list[str]) -> str | None:
+    """Return why names speak against a chain, or None if they do not.
+
+    Two modules that hold two weights or more each, and that take equally many inputs,
+    may as well stand next to each other (the scale and the shift of a flow, twin
+    encoders, the members of an ensemble) as behind each other.
+    """
+    inputs: dict[str, dict[str, int]] = {}  # per module, what its children take
+    counts: Counter[str] = Counter()
+    for weight in weights:
+        path = weight.split(".")[:-2]  # without the layer and its tensor
+        for depth in range(len(path)):
+            module, child = ".".join(path[:depth]), ".".join(path[: depth + 1])
+            counts[child] += 1
+            inputs.setdefault(module, {}).setdefault(child, shapes[weight][1])
+    for children in inputs.values():
+        known: dict[int, str] = {}
+        for child, width in children.items():
+            if counts[child] < 2:
+                continue
+            if width in known:
+                return (
+                    f"the modules {known[width]!r} and {child!r} both take {width} "
+                    "inputs, so names and shapes do not tell whether one follows the "
+                    "other or both read the same"
+                )
+            known[width] = child
     return None
 
 

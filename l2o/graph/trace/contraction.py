@@ -56,6 +56,26 @@ def multiplied(tracer: Tracer, left: Tensor, right: Tensor) -> Labels:
     return Labels(planes=tuple(planes), codes=codes, depends=True)
 
 
+def grouped(tracer: Tracer, call: Call) -> Found:
+    """Follow a product in which runs of rows meet matrices of their own (experts).
+
+    Each expert has neurons of its own, which take turns in the rows of the result.
+    """
+    data, weight = call.see("self"), call.see("mat2")
+    is_simple = len(data.shape) == 2 and len(weight.shape) == 3
+    if weight.codes is None or not is_simple or call.given.get("bias") is not None:
+        return None
+    if data.codes is not None:
+        data = tracer.promote(data, 1)
+    rows = data.placed((1, 1, 1), (1, 2))
+    labels = _weighted(tracer, rows, weight.codes, Operation(name="linear"))
+    planes = []
+    for plane in labels.planes:
+        line = tracer.vector(plane, (1, 2))
+        planes += [] if line is None else [line[0]]
+    return Labels(planes=tuple(planes), depends=True)
+
+
 def product(
     tracer: Tracer, first: Labelled, second: Labelled, operation: Operation
 ) -> Labels:
@@ -148,6 +168,7 @@ class MatrixCodes:
 def _tables(weight: Codes, parts: int) -> list[MatrixCodes] | None:
     """Return the codes of a weight `[b, k, n]` part by part, None if irregular."""
     _, inner, outer = weight.shape
+    sizes, steps = ((weight.width,), (1,)) if weight.width > 1 else ((), ())
     if weight.dense is None:
         step, column, row = weight.strides
         return [
@@ -155,6 +176,8 @@ def _tables(weight: Codes, parts: int) -> list[MatrixCodes] | None:
                 base=weight.offset + part * step,
                 rows=np.arange(outer) * row,
                 columns=np.arange(inner) * column,
+                sizes=sizes,
+                steps=steps,
             )
             for part in range(parts)
         ]
@@ -164,7 +187,9 @@ def _tables(weight: Codes, parts: int) -> list[MatrixCodes] | None:
         rows, columns = grid[0] - base, grid[:, 0] - base
         if (grid < 0).any() or (grid != base + rows + columns[:, None]).any():
             return None
-        tables.append(MatrixCodes(base=base, rows=rows, columns=columns))
+        tables.append(
+            MatrixCodes(base=base, rows=rows, columns=columns, sizes=sizes, steps=steps)
+        )
     return tables
 
 

@@ -180,15 +180,19 @@ class LabelStore:
         self._storages.pop(_key(tensor), None)
 
     def _entries(self, tensor: Tensor, spans: list[_Span]) -> Labels:
-        start = int(tensor.storage_offset())
-        stop = start + _reach(tuple(tensor.shape), tensor.stride())
+        start, size = int(tensor.storage_offset()), tensor.element_size()
+        reach = _reach(tuple(tensor.shape), tensor.stride())
         for span in spans:
-            if span.start <= start and stop <= span.stop:
-                if span.itemsize != tensor.element_size():
-                    break
-                offset = span.base + start - span.start
-                shape = tuple(tensor.shape)
-                return Labels(codes=Codes(shape, tensor.stride(), offset), depends=True)
+            # A complex number over real entries holds two of them.
+            is_pair = tensor.is_complex() and size == 2 * span.itemsize
+            width = 2 if is_pair else 1
+            first, last = width * start, width * (start + reach)
+            fits = size == width * span.itemsize
+            if fits and span.start <= first and last <= span.stop:
+                strides = tuple(width * step for step in tensor.stride())
+                offset, shape = span.base + first - span.start, tuple(tensor.shape)
+                codes = Codes(shape, strides, offset, width=width)
+                return Labels(codes=codes, depends=True)
         for span in spans:
             everything = Codes((span.stop - span.start,), (1,), span.base)
             self._doubt(Labels(codes=everything))
@@ -213,10 +217,12 @@ class LabelStore:
             dense = compact(found.codes.as_strided(*place))
             if bool((dense >= 0).any()):
                 summary = labels.codes is not None and labels.codes.is_summary
-                codes = Codes(place[0], dense=dense, is_summary=summary)
+                width = 1 if labels.codes is None else labels.codes.width
+                codes = Codes(place[0], dense=dense, is_summary=summary, width=width)
         elif labels.codes is not None:
             shift = labels.codes.offset - found.home[2]
-            codes = Codes(place[0], place[1], shift + place[2])
+            width = labels.codes.width
+            codes = Codes(place[0], place[1], shift + place[2], width=width)
         view = dataclasses.replace(labels, planes=tuple(planes), codes=codes)
         found.views[place] = view
         return view
@@ -333,7 +339,7 @@ def _geometry(tensor: Tensor) -> Geometry:
 
 def _is_parallel(codes: Codes, home: Geometry) -> bool:
     """Whether memory and codes advance alike, so that any view has affine codes."""
-    if codes.dense is not None or codes.is_summary:
+    if codes.dense is not None or codes.is_summary or codes.width > 1:
         return False
     return all(
         size < 2 or step == own

@@ -29,6 +29,9 @@ class Codes:
     """Codes that broadcast to `shape`; -1 for no entry. None if affine."""
     is_summary: bool = False
     """Whether an entry stands for all that were reduced into it (a norm of a row)."""
+    width: int = 1
+    """How many successive codes an entry holds: 2 for a complex number over two real
+    entries of a parameter."""
 
     def tensor(self) -> Tensor:
         """Return the codes, of size one along every axis where they do not change."""

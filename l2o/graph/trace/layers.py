@@ -33,7 +33,7 @@ def convolution(tracer: Tracer, call: Call) -> Found:
     kept = _spatial_free(tracer, data)
     reader = codes and (codes.offset, codes.shape, codes.strides)
     plane = _channels(tracer, data, ("convolution", reader))
-    if codes is None or codes.is_summary:
+    if codes is None or codes.is_summary or codes.width > 1:
         tracer.log.unplace(weight.codes, "its entries are used out of order")
         tracer.log.freeze(plane)
         return Labels(depends=True)
@@ -191,7 +191,7 @@ def _looked_up(tracer: Tracer, weight: Labelled, index: Labelled, rank: int) -> 
         tracer.log.freeze(plane)
     assert weight.codes is not None
     codes = weight.codes.affine()
-    if codes is None or codes.is_summary:
+    if codes is None or codes.is_summary or codes.width > 1:
         tracer.log.unplace(weight.codes, "its entries are used out of order")
         return Labels(depends=True)
     rows, width = codes.shape
@@ -275,4 +275,17 @@ def dropout(tracer: Tracer, call: Call) -> Found:
 
 def renormalised(tracer: Tracer, call: Call) -> Found:
     """Follow a table whose rows are cut to a length in place."""
+    return call.see("self").labels
+
+
+def fake_quantised(tracer: Tracer, call: Call) -> Found:
+    """Follow rounding as in quantised inference.
+
+    The scales are statistics of the tensor, for all of it or for each of its rows, so
+    they follow its entries as running statistics follow their neurons.
+    """
+    for name in ("scale", "zero_point"):
+        value = call.given.get(name)
+        if is_tensor(value):
+            tracer.forbid(call.store.see(value), "it scales all entries of a tensor")
     return call.see("self").labels

@@ -30,6 +30,7 @@ def _same(rule: Rule, *names: str) -> dict[str, Rule]:
 
 OPERATORS: dict[str, Rule] = {
     **_same(contraction.matmul, "mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot"),
+    "_grouped_mm": contraction.grouped,
     "convolution": layers.convolution,
     "embedding": layers.embedding,
     **_same(layers.embedding_bag, "_embedding_bag", "_embedding_bag_forward_only"),
@@ -44,6 +45,16 @@ OPERATORS: dict[str, Rule] = {
         *("_batch_norm_no_update", "batch_norm_with_update"),
     ),
     "native_dropout": layers.dropout,
+    **_same(
+        layers.fake_quantised,
+        "_fused_moving_avg_obs_fq_helper",
+        "_fused_moving_avg_obs_fq_helper_functional",
+        "fake_quantize_per_tensor_affine_cachemask",
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
+        "fake_quantize_per_channel_affine_cachemask",
+        "_fake_quantize_learnable_per_tensor_affine",
+        "_fake_quantize_learnable_per_channel_affine",
+    ),
     **_same(
         attention.attention,
         "_scaled_dot_product_flash_attention_for_cpu",
@@ -93,6 +104,7 @@ OPERATORS: dict[str, Rule] = {
     **_same(reductions.softmax, "_softmax", "_log_softmax", "_safe_softmax"),
     **_same(reductions.scan, "cumsum", "cumprod", "cummax", "cummin", "logcumsumexp"),
     **_same(reductions.sort, "sort", "argsort", "topk"),
+    **_same(reductions.transform, "_fft_r2c", "_fft_c2c", "_fft_c2r"),
     **_same(
         reductions.pool,
         *("avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d"),

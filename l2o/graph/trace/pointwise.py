@@ -125,11 +125,11 @@ def _fill(
         ):
             lonely = (own >= 0) & (other < 0)
             for operand in (operands[number] for number in which):
-                if _is_nonzero(operand.value, lonely):
+                if is_nonzero(operand.value, lonely):
                     tracer.log.freeze(torch.where(lonely, own, -1))
 
 
-def _is_nonzero(value: Tensor, where: Tensor) -> bool:
+def is_nonzero(value: Tensor, where: Tensor) -> bool:
     """Whether values differ from zero somewhere; those unknown here may."""
     if value.is_meta:
         return True
@@ -226,6 +226,7 @@ def _accompany(tracer: Tracer, main: Codes, other: Codes) -> None:
     """Let `other` go where `main` goes, entry by entry."""
     left, right = main.affine(), other.affine()
     doubtful = main.is_summary or other.is_summary or left is None or right is None
+    doubtful |= main.width > 1 or other.width > 1
     if doubtful or tracer.log.parameters_of(main) == tracer.log.parameters_of(other):
         tracer.log.freeze_ends(main)
         tracer.log.unplace(other, "it is combined with another parameter")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .calls import Call, Found
 from .labels import Codes, Labelled, Labels, varying
+from .pointwise import is_nonzero
 from .reshaping import axes_from
 from .trace_log import axes_of
 from .tracer import Tracer
@@ -63,6 +64,28 @@ def sort(tracer: Tracer, call: Call) -> Found:
     return Labels(planes=planes, depends=True)
 
 
+def transform(tracer: Tracer, call: Call) -> Found:
+    """Follow a Fourier transform: sums over some axes, with fixed factors."""
+    seen = call.only_input()
+    if seen is None or seen.codes is not None:
+        return None
+    lines = set(axes_from(call.given["dim"], len(seen.shape)))
+    planes = []
+    for plane in seen.planes:
+        rest = sorted(axes_of(plane) - lines)
+        if len(rest) == len(axes_of(plane)):
+            planes.append(plane)
+            continue
+        has_zeros = not is_nonzero(seen.value, plane < 0)
+        merged = None
+        if rest:
+            merged = tracer.vector(plane, rest, "residual", has_zeros=has_zeros)
+        else:
+            tracer.log.freeze(plane)
+        planes += [] if merged is None else [merged]
+    return Labels(planes=tuple(planes), depends=True)
+
+
 def _axis(call: Call, seen: Labelled) -> int:
     axis, rank = call.given.get("dim", -1), len(seen.shape)
     return (rank - 1 if axis is None else axis) % max(rank, 1)
@@ -115,7 +138,9 @@ def reduced(
         if not keeps:
             shape = [size for a, size in enumerate(seen.shape) if a not in gone]
         is_summary = codes.is_summary or bool(set(codes.axes) & set(gone))
-        codes = Codes(tuple(shape), dense=small, is_summary=is_summary)
+        codes = Codes(
+            tuple(shape), dense=small, is_summary=is_summary, width=codes.width
+        )
         if not is_mean:
             tracer.log.freeze_ends(codes)
     depends = seen.labels.depends or not seen.labels.is_plain

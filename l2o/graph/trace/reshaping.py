@@ -152,7 +152,11 @@ def _joined_entries(tracer: Tracer, pieces: Sequence[Labelled], axis: int) -> La
             if piece.codes is not None:
                 tracer.log.freeze_ends(piece.codes)
     dense = torch.cat(parts, axis)
-    return Labels(codes=Codes(tuple(dense.shape), dense=compact(dense)), depends=True)
+    widths = {piece.codes.width for piece in pieces if piece.codes is not None}
+    codes = Codes(tuple(dense.shape), dense=compact(dense), width=max(widths))
+    if len(widths) > 1:
+        tracer.log.unplace(codes, "its entries are used out of order")
+    return Labels(codes=codes, depends=True)
 
 
 def move(tracer: Tracer, call: Call) -> Found:

@@ -160,6 +160,9 @@ class Tracer:
         ids = plane.permute(order + rest).reshape(-1)
         cells = [dense.shape[axis] for axis in rest if dense.shape[axis] > 1]
         entries = dense.permute(order + rest).reshape(len(ids), *cells)
+        if codes.width > 1:
+            entries = entries[..., None] + torch.arange(codes.width)
+            cells.append(codes.width)
         if bool((ids < 0).any()):
             fixed = self.log.add_group(f"{self.last} constants", len(ids))
             self.log.freeze(fixed)
@@ -314,12 +317,18 @@ class Tracer:
         self.log.join(kind if is_plain else None, source, target, operand)
 
     def vector(
-        self, plane: Tensor, axes: Sequence[int], kind: TieKind = "move"
+        self,
+        plane: Tensor,
+        axes: Sequence[int],
+        kind: TieKind = "move",
+        *,
+        has_zeros: bool = False,
     ) -> Tensor | None:
         """Return a plane that varies along `axes` only, None if there is none.
 
         Neurons that take turns along the other axes (the sub-pixels of a pixel
         shuffle, the tokens of two towers, the terms of a sum) move into a new group.
+        `has_zeros` says that entries without a neuron are zero.
         """
         others = sorted(axes_of(plane) - set(axes))
         if not others:
@@ -336,7 +345,8 @@ class Tracer:
         pattern = [np.searchsorted(ids, row) for ids, row in pairs]
         alike = len(sizes) == 1 and len(np.unique(everyone)) == len(everyone)
         alike = alike and all((p == pattern[0]).all() for p in pattern)
-        if not alike or (rows < 0).any():
+        holes = rows < 0
+        if not alike or (holes != (holes[0] if has_zeros else False)).any():
             self.log.freeze(plane)
             return None
         turns = np.stack(distinct, axis=1)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -153,6 +155,52 @@ class TestDoubt:
         assert all("'shortcut.weight'" in item.reason for item in graph.unplaced)
         assert {group.role for group in graph.groups} == {"isolated"}
         assert len(graph.groups) == 2 * 4 + 4
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            {"scale": (2, 32, 2), "shift": (2, 32, 2)},
+            {"policy": (4, 64, 4), "value": (4, 64, 1)},
+            {"trunk": (3, 4), "left": (4, 8, 4), "right": (4, 8, 4)},
+        ],
+        ids=["flow", "actor and critic", "twins behind a trunk"],
+    )
+    def test_modules_that_may_read_the_same_are_no_chain(self, parts):
+        model = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    *(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+                )
+                for name, sizes in parts.items()
+            }
+        )
+        graph = neural_graph(model)
+        assert graph.placed_share == 0
+        *_, first, second = parts
+        assert all(f"{first!r} and {second!r}" in u.reason for u in graph.unplaced)
+
+    def test_members_of_a_list_may_read_the_same(self):
+        members = [nn.Sequential(nn.Linear(3, 8), nn.Linear(8, 3)) for _ in range(2)]
+        assert neural_graph(nn.ModuleList(members)).placed_share == 0
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            {"encoder": (9, 6, 2), "decoder": (2, 6, 9)},
+            {"body": (4, 8, 4), "head": (4, 4)},
+        ],
+        ids=["autoencoder", "one layer behind a body"],
+    )
+    def test_modules_with_other_inputs_are_a_chain(self, parts):
+        model = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    *(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+                )
+                for name, sizes in parts.items()
+            }
+        )
+        assert neural_graph(model).placed_share == 1
 
     @pytest.mark.parametrize(
         "build",
