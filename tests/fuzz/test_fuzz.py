@@ -17,10 +17,12 @@ from torch import nn
 
 from benchmarks.runs import read_rows
 from l2o import NeuralGraphOpt, load_rule, read_provenance
-from l2o.nets import FeedForwardConfig
+from l2o.nets.config import FeedForwardConfig, NeuronGNNConfig, NGGNNConfig
 from l2o.rule import checkpoint
+from l2o.rule.build import any_rule_config_values, build_rule
 from l2o.rule.config import RuleConfig
 from l2o.rule.model_card import model_card
+from l2o.rule.neuron_config import NeuronRuleConfig
 from l2o.rule.rule import Rule
 from meta_train.config import load_config
 from meta_train.resume import load_checkpoint, save_checkpoint
@@ -35,6 +37,8 @@ from optimizees.zoo.wild_cnn import WildArchitecture, WildCNN, WildLayer
 from optimizees.zoo.wild_park import EMBEDDED_PARK, read_run
 
 SMALL = RuleConfig(net=FeedForwardConfig(width=4, layers=1))
+SMALL_GRAPH = RuleConfig(net=NGGNNConfig(width=6, layers=1, head=SMALL.net))
+SMALL_NEURONS = NeuronRuleConfig(net=NeuronGNNConfig(width=8))
 
 
 def rule_bytes(folder):
@@ -47,22 +51,25 @@ def rule_bytes(folder):
     return Target("rule file, bytes", (folder / "rule").read_bytes(), read)
 
 
-def rule_values(folder):
+def rule_values(config):
     """Other values in the configuration, under a checksum that is right."""
-    rule = Rule(SMALL)
 
-    def mutate(draw, whole):
-        return rule_file(rule, damage_json(draw, whole).decode())
+    def build(_folder):
+        rule = build_rule(config)
+        whole = json.dumps(any_rule_config_values(config)).encode()
 
-    whole = json.dumps(checkpoint.rule_config_values(SMALL)).encode()
+        def mutate(draw, whole):
+            return rule_file(rule, damage_json(draw, whole).decode())
 
-    def read(path):
-        content = path.read_bytes()
-        if content == whole:
-            path.write_bytes(rule_file(rule, content.decode()))
-        load_rule(path)
+        def read(path):
+            content = path.read_bytes()
+            if content == whole:
+                path.write_bytes(rule_file(rule, content.decode()))
+            load_rule(path)
 
-    return Target("rule file, values", whole, read, mutate=mutate)
+        return Target("rule file, values", whole, read, mutate=mutate)
+
+    return build
 
 
 def rule_file(rule, config):
@@ -267,7 +274,9 @@ def zoo(name):
 
 BUILDERS = {
     "rule-bytes": rule_bytes,
-    "rule-values": rule_values,
+    "rule-values": rule_values(SMALL),
+    "graph-rule-values": rule_values(SMALL_GRAPH),
+    "neuron-rule-values": rule_values(SMALL_NEURONS),
     "card": card,
     "optimizer-state": optimizer_state,
     "yaml-bytes": yaml_bytes,
