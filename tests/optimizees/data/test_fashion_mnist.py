@@ -39,7 +39,7 @@ def test_train_and_validation_join_to_all_training_images():
 
 
 def test_pixels_are_normalised_with_the_constants_of_mnist():
-    images = load_fashion_mnist("test", source="embedded").images
+    images = load_fashion_mnist("test", source="embedded").images[::10]
     pixels = (images * STD[0] + MEAN[0]) * 255
     torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-3)
     assert pixels.round().min() == 0
