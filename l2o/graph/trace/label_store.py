@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .labels import Codes, Labelled, Labels, compact, varying
+from .labels import Codes, LabelCache, Labelled, Labels, compact, varying
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 
@@ -70,6 +70,9 @@ class LabelStore:
         self._spans: dict[int, list[_Span]] = {}
         self._storages: dict[int, _Storage] = {}
         self._inputs: dict[int, int] = {}
+        self.cache = LabelCache()
+        """Equal labels as one object."""
+        self._views: dict[object, tuple[Labels, Labels]] = {}
         self._limit = 16
         self._doubt = doubt
         base = 0
@@ -87,7 +90,13 @@ class LabelStore:
             return Labelled(tensor, Labels(depends=True))
         spans = self._spans.get(_key(tensor))
         if spans is not None:
-            return Labelled(tensor, self._entries(tensor, spans))
+            key = _key(tensor), _geometry(tensor), tensor.dtype
+            if key not in self._views:
+                labels = self._entries(tensor, spans)
+                if labels.is_plain:  # given up, at every sight
+                    return Labelled(tensor, labels)
+                self._views[key] = labels, labels
+            return Labelled(tensor, self._views[key][1])
         found = self._storages.get(_key(tensor))
         return Labelled(
             tensor, Labels() if found is None else self._view(found, tensor)
@@ -143,7 +152,7 @@ class LabelStore:
             of the axis.
         """
         found = self._storages.get(_key(tensor))
-        if found is None or not found.labels.is_plain or found.planes is not None:
+        if found is None or not found.labels.is_plain or found.planes:
             return None
         shape, strides, start = found.home
         lines = [a for a, size in enumerate(shape) if size > 1]
@@ -169,7 +178,7 @@ class LabelStore:
         rank = len(found.home[0])
         plane = ids.view([-1 if axis == home.axis else 1 for axis in range(rank)])
         found.labels = dataclasses.replace(found.labels, planes=(plane,))
-        found.views = {found.home: found.labels}
+        found.planes, found.views = None, {found.home: found.labels}
 
     def is_part(self, tensor: Tensor) -> bool:
         """Whether the tensor is only a part of its storage."""
@@ -203,6 +212,9 @@ class LabelStore:
         if place in found.views:
             return found.views[place]
         labels = found.labels
+        key = id(labels), found.home, place, tensor.element_size() == found.itemsize
+        if key in self._views:
+            return self._views[key][1]
         if tensor.element_size() != found.itemsize:
             self._doubt(labels)
             return Labels(depends=True)
@@ -224,7 +236,8 @@ class LabelStore:
             width = labels.codes.width
             codes = Codes(place[0], place[1], shift + place[2], width=width)
         view = dataclasses.replace(labels, planes=tuple(planes), codes=codes)
-        found.views[place] = view
+        view = found.views[place] = self.cache.shared(view)
+        self._views[key] = labels, view
         return view
 
     def _lay_out(self, found: _Storage, tensor: Tensor) -> None:
@@ -256,6 +269,8 @@ class LabelStore:
     def _overwrite(self, found: _Storage, tensor: Tensor, labels: Labels) -> None:
         """Write labels through a view."""
         before = self._view(found, tensor)
+        if before is labels:
+            return
         if tensor.element_size() != found.itemsize:
             self._doubt(labels)
             return
@@ -305,7 +320,7 @@ class LabelStore:
             for key, found in self._storages.items()
             if not found.reference.expired()
         }
-        self._limit = len(self._storages) + 16
+        self._limit = 2 * len(self._storages) + 16
 
 
 def _narrowed(labels: Labels, axis: int) -> Labels:

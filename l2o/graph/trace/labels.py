@@ -99,6 +99,48 @@ class Labels:
         return not self.planes and self.codes is None
 
 
+class LabelCache:
+    """Makes equal labels one object, so that a loop can be recognised by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, Labels] = {}
+        self._has_holes: dict[int, bool] = {}
+
+    def shared(self, labels: Labels) -> Labels:
+        """Return the first labels that were equal to these; large ones as they are."""
+        codes = labels.codes
+        if codes is not None:
+            if codes.dense is not None:
+                return labels
+            codes = codes.shape, codes.strides, codes.offset, codes.width
+            codes = (*codes, labels.codes is not None and labels.codes.is_summary)
+        planes = []
+        for plane in labels.planes:
+            if plane.numel() > _LARGEST_SHARED:
+                return labels
+            planes.append((plane.shape, plane.numpy().tobytes()))
+        key = tuple(planes), codes, labels.depends, labels.noise
+        return self._known.setdefault(key, labels)
+
+    def is_recurring(self, labels: Labels) -> bool:
+        """Whether labels say all that rules read, so that no value matters.
+
+        Rules look at constants of the model, and at values where there is no neuron.
+        """
+        if labels.is_plain:
+            return labels.depends or labels.noise
+        key = id(labels)
+        if key not in self._has_holes:
+            has_holes = any(bool((plane < 0).any()) for plane in labels.planes)
+            self._has_holes[key] = has_holes
+            self._known.setdefault(("kept", key), labels)  # so that the number stays
+        return not self._has_holes[key]
+
+
+_LARGEST_SHARED = 4096
+"""Planes with more entries are not compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Labelled:
     """A tensor of the real forward pass with its labels."""

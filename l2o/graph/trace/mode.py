@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from l2o.graph.neural_graph import Operation
 
 from .calls import Call, name_of, tensors_in
 from .labels import Labels
@@ -35,6 +38,8 @@ class TraceMode(TorchDispatchMode):
         super().__init__()
         self._tracer = tracer
         self._protect = protect
+        self._known: dict[object, _Known] = {}
+        self._parts: dict[int, Tensor] = {}
 
     def __torch_dispatch__(
         self,
@@ -99,20 +104,47 @@ class TraceMode(TorchDispatchMode):
         )
         if is_view or torch.Tag.inplace_view in func.tags:
             return
-        labels = labels_of(self._tracer, Call(func, args, kwargs, store))
-        if labels is None:
-            self._give_up(str(func.overloadpacket), inputs)
-            labels = Labels(depends=True)
+        labels = self._follow(Call(func, args, kwargs, store))
         for index, output in enumerate(outputs):
-            own = (
-                labels
-                if isinstance(labels, Labels)
-                else labels[min(index, len(labels) - 1)]
-            )
+            own = labels[min(index, len(labels) - 1)]
             if _storage(output) in written and store.is_part(output):
-                for plane in own.planes:
-                    self._tracer.log.distinguish(plane)
+                self._tell_apart(own.planes)
             store.write(output, _fitting(own, output))
+
+    def _tell_apart(self, planes: Sequence[Tensor]) -> None:
+        """Tell the neurons of a part of a tensor from others, once."""
+        for plane in planes:
+            if id(plane) not in self._parts:
+                self._parts[id(plane)] = plane
+                self._tracer.log.distinguish(plane)
+
+    def _follow(self, call: Call) -> tuple[Labels, ...]:
+        """Return the labels of an operator's results.
+
+        What an operator did on tensors with the same labels, as in every step of a
+        loop, is remembered instead of done again: it adds nothing to the log.
+        """
+        tracer, cache = self._tracer, self._tracer.store.cache
+        seen = [tracer.store.see(tensor).labels for tensor in call.tensors]
+        key = None
+        if all(cache.is_recurring(labels) for labels in seen):
+            key = _signature(call, seen)
+        if key is not None and key in self._known:
+            known = self._known[key]
+            tracer.repeat_call(known.weight, known.notes)
+            return known.labels
+        tracer.start_call()
+        size = tracer.log.size
+        found = labels_of(tracer, call)
+        if found is None:
+            self._give_up(str(call.func.overloadpacket), call.tensors)
+            return (Labels(depends=True),)
+        found = (found,) if isinstance(found, Labels) else found
+        found = tuple(cache.shared(labels) for labels in found)
+        if key is not None and size == tracer.log.size and not tracer.has_numbered:
+            notes = tuple(tracer.notes)
+            self._known[key] = _Known(found, tuple(seen), tracer.weight, notes)
+        return found
 
     def _copy(
         self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -126,12 +158,8 @@ class TraceMode(TorchDispatchMode):
             for plane in target.planes:
                 self._tracer.admit(plane, source)
             return result
-        for plane in source.planes:
-            if store.is_part(args[0]):
-                self._tracer.log.distinguish(plane)
-        for plane in target.planes:
-            if store.is_part(args[0]):
-                self._tracer.log.distinguish(plane)
+        if store.is_part(args[0]):
+            self._tell_apart((*source.planes, *target.planes))
         store.write(args[0], _fitting(source.labels, args[0]))
         return result
 
@@ -148,6 +176,43 @@ class TraceMode(TorchDispatchMode):
     def _give_up(self, name: str, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:
             self._tracer.lose(self._tracer.store.see(tensor), name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What an operator did."""
+
+    labels: tuple[Labels, ...]
+    """Of its results."""
+    seen: tuple[Labels, ...]
+    """Of its arguments."""
+    weight: str | None
+    """Name of the weight that it used."""
+    notes: tuple[tuple[tuple[Tensor, ...], Operation], ...]
+    """What it recorded on neurons."""
+
+
+def _signature(call: Call, seen: Sequence[Labels]) -> object | None:
+    """Return a key that is equal for calls that do the same, None if there is none."""
+    tensors = iter(
+        [
+            (x.shape, x.stride(), x.dtype, id(labels))
+            for x, labels in zip(call.tensors, seen, strict=True)
+        ]
+    )
+
+    def part(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return next(tensors)
+        return tuple(map(part, value)) if isinstance(value, list | tuple) else value
+
+    named = [(name, part(value)) for name, value in call.kwargs.items()]
+    key = (call.func, tuple(map(part, call.args)), tuple(named))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 class GradientMode(TorchFunctionMode):

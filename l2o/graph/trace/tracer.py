@@ -46,6 +46,7 @@ class Tracer:
         """Whether the last weight was used before (a loop)."""
         self.last = "inputs"
         """Name of the last weight used."""
+        self.start_call()
 
     def again(self, parameters: Sequence[Tensor]) -> "Tracer":
         """Return a copy with which another pass can begin; this one stays unchanged."""
@@ -66,6 +67,24 @@ class Tracer:
             for p in self._parameters
         ]
         self.store = LabelStore(self._parameters, self._lose)
+
+    def start_call(self) -> None:
+        """Forget what the last operator did."""
+        self.weight: str | None = None
+        """Name of the weight that the operator used."""
+        self.notes: list[tuple[tuple[Tensor, ...], Operation]] = []
+        """What it recorded on neurons."""
+        self.has_numbered = False
+        """Whether it gave numbers to a tensor without neurons."""
+
+    def repeat_call(
+        self, weight: str | None, notes: Sequence[tuple[tuple[Tensor, ...], Operation]]
+    ) -> None:
+        """Do again what an operator did on tensors with the same labels."""
+        if weight is not None:
+            self.repeats, self.last = True, weight
+        for planes, operation in notes:
+            self.note_once(planes, operation)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -108,6 +127,7 @@ class Tracer:
             self._targets[key] = self.log.add_group(self.label(codes), size), set()
         else:
             self.repeats = True
+        self.weight = self.last
         target, known = self._targets[key]
         is_new = wires not in known
         known.add(wires)
@@ -417,6 +437,7 @@ class Tracer:
 
     def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
         """TraceLog an operation on neurons, but not again in every turn of a loop."""
+        self.notes.append((tuple(planes), operation))
         if not self.repeats:
             self.log.note(planes, operation)
 
@@ -438,7 +459,7 @@ class Tracer:
         Returns:
             Numbers that broadcast to the tensor.
         """
-        rank = len(seen.shape)
+        self.has_numbered, rank = True, len(seen.shape)
         wide = [a for a in axes if seen.value.stride(a) or seen.shape[a] == 1]
         sizes = [seen.shape[a] if a in wide else 1 for a in range(rank)]
         is_bare = seen.labels.is_plain and seen.labels.depends
