@@ -149,9 +149,10 @@ class MatrixStacks:
         flat = None
         if self.padded:
             rows: list[Tensor] = []
+            padding = fields[0][self.padded[0]].new_zeros(1)
             for field in fields:
                 rows += [field[name].reshape(-1) for name in self.padded]
-                rows.append(rows[0].new_zeros(1))
+                rows.append(padding)
             flat = torch.cat(rows).view(len(fields), -1)
         found: list[Tensor | list[Tensor]] = []
         for stack in self.stacks:

@@ -102,12 +102,17 @@ class NeuronGNNLayer(nn.Module):
         said = self.say(nodes).view(len(nodes), 2, self.num_channels, -1)
         heard = exchange(said.permute(1, 2, 0, 3)).movedim(0, 1).flatten(1)
         weighted = mean_at(heard, wiring.neuron_place, wiring.per_neuron)
-        tied = self.say_to_ties(nodes).view(-1, self.message_width)
-        tied = mean_at(
-            tied.index_select(0, wiring.senders), wiring.receivers, wiring.per_receiver
-        )
+        tied = self._tied(nodes, wiring)
         inbox = torch.cat([nodes, weighted.view(len(nodes), -1), tied], dim=-1)
         return nodes + self.change(F.silu(self.hear(inbox)))
+
+    def _tied(self, nodes: Tensor, wiring: NeuronWiring) -> Tensor:
+        """Return what arrives along ties, `[neuron + 1, message]`."""
+        if not len(wiring.senders):
+            return nodes.new_zeros(1, 1).expand(len(nodes), self.message_width)
+        said = self.say_to_ties(nodes).view(-1, self.message_width)
+        said = said.index_select(0, wiring.senders)
+        return mean_at(said, wiring.receivers, wiring.per_receiver)
 
 
 class NeuronGNN(nn.Module):

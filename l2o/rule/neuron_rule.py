@@ -147,8 +147,9 @@ class NeuronRule(AbstractRule):
         )
         exchange = WeightExchange(values, wired)
         outputs = self.net(wired.wiring, features, exchange)
-        directions = self._directions(wired, values, clock, statistics, outputs)
-        factors = self._factors(wired, statistics, outputs, directions)
+        powers = outputs.matrices[:, 1:].clamp(0, 1)
+        directions = self._directions(wired, values, clock, statistics, powers)
+        factors = self._factors(wired, statistics, outputs, powers, directions)
         found = self._scaled(wired, directions, factors * self._units(graph, wired))
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
@@ -174,8 +175,9 @@ class NeuronRule(AbstractRule):
             torch.zeros_like(lines),
             matrices.new_zeros(len(matrices), self.num_outputs),
         )
-        directions = self._directions(wired, values, clock, statistics, silent)
-        factors = self._factors(wired, statistics, silent, directions)
+        powers = silent.matrices[:, 1:]
+        directions = self._directions(wired, values, clock, statistics, powers)
+        factors = self._factors(wired, statistics, silent, powers, directions)
         return self._scaled(wired, directions, factors)
 
     def _scaled(
@@ -217,7 +219,7 @@ class NeuronRule(AbstractRule):
         values: Sequence[StackValues],
         clock: Clock,
         statistics: Statistics,
-        outputs: NeuronOutputs,
+        powers: Tensor,
     ) -> "_Directions":
         """Return the direction of each stack, before it is scaled.
 
@@ -226,10 +228,10 @@ class NeuronRule(AbstractRule):
             values: of each stack.
             clock: ages of the averages.
             statistics: of all entries.
-            outputs: what the network says.
+            powers: what the network says of matrices, but for the scale, from 0 to 1.
         """
         config = self.config
-        shares = outputs.matrices[:, 4:].clamp(0, 1)
+        shares = powers[:, 3:]
         *averages, second = clock.ages[1:].unbind()
         # Where gradients have ended, slower averages would go on for long.
         moving = statistics.logs[2] - statistics.logs[-1]
@@ -240,8 +242,7 @@ class NeuronRule(AbstractRule):
         age = averages[0] + (1 - averages[0]) * newest
         mean = statistics.means[-2, statistics.num_lines :]
         size = age * (mean / second + TINY).sqrt()
-        entries = wired.heights * wired.widths
-        floor = config.signal_floor * size * entries.sqrt()
+        floor = config.signal_floor * size * wired.roots
         columns = [newest, age, second, size, _FULL_SIGNAL * floor]
         for place in range(1, len(averages)):
             columns += [shares[:, place] * lasting, averages[0] / averages[place]]
@@ -258,7 +259,9 @@ class NeuronRule(AbstractRule):
             norms.append(norm)
         norms = torch.cat([*norms, table[4:5, -1]]).flatten()
         signal = ((norms.to(floor.dtype) + TINY) / (floor + TINY)).clamp(max=1)
-        is_whitened = wired.is_map * (config.map_direction == "whitened")
+        is_whitened = wired.is_map
+        if config.map_direction != "whitened":
+            is_whitened = torch.zeros_like(is_whitened)
         return _Directions(stacks, is_whitened * signal.log(), is_whitened)
 
     def _direction(
@@ -313,6 +316,7 @@ class NeuronRule(AbstractRule):
         wired: Wired,
         statistics: Statistics,
         outputs: NeuronOutputs,
+        powers: Tensor,
         directions: "_Directions",
     ) -> Tensor:
         """Return what the network makes of every line, `[line]`.
@@ -325,6 +329,7 @@ class NeuronRule(AbstractRule):
             wired: the graph.
             statistics: of all entries.
             outputs: what the network says.
+            powers: what it says of matrices, but for the scale, from 0 to 1.
             directions: of each stack.
         """
         config, num_rows = self.config, wired.num_rows
@@ -332,8 +337,8 @@ class NeuronRule(AbstractRule):
         squares = torch.cat(squares).to(wired.static.dtype)
         matrix = wired.wiring.matrix[:num_rows]
         totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
-        raw = 0.5 * (totals / (wired.heights * wired.widths) + TINY).log()
-        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log() - raw[matrix]
+        raw = 0.5 * (totals * wired.per_matrix + TINY).log()
+        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log()
         if config.whitening_scale == "unit":
             change = directions.log_signal - directions.is_whitened * raw
         else:
@@ -341,20 +346,21 @@ class NeuronRule(AbstractRule):
             change = directions.log_signal + directions.is_whitened * longer
         weight, root = statistics.logs[0], statistics.logs[-1]
         weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
-        row_power, factored_power, trust_power = outputs.matrices[:, 1:4].T.clamp(0, 1)
+        row_power, factored_power, trust_power = powers[:, :3].unbind(1)
         # What dies out is not to be lifted again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
         trust = weight.clamp_min(-2 * LIMIT) - (raw + change).clamp_min(lowest)
         scale = bounded(outputs.matrices[:, 0], config.max_log_scale) + change
         scale = scale + trust_power * trust
         factored_power = factored_power * wired.has_columns
-        shared = torch.stack([scale, row_power, factored_power, whole])
+        shared = torch.stack([scale, row_power, factored_power, whole, raw])
         shared = shared.index_select(1, wired.wiring.matrix)
-        scale, row_power, factored_power, whole = shared.unbind()
+        scale, row_power, factored_power, whole, raw = shared.unbind()
         beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
         lines = bounded(outputs.lines, config.max_log_line) - factored_power * beside
         rows = lines[:num_rows] + scale[:num_rows]
-        rows = rows - row_power[:num_rows] * in_rows.clamp_min(lowest)
+        beside = (in_rows - raw[:num_rows]).clamp_min(lowest)
+        rows = rows - row_power[:num_rows] * beside
         return torch.cat([rows, lines[num_rows:]]).exp()
 
     def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:

@@ -78,12 +78,18 @@ class Wired:
     """`[matrix + 1]`: 1 for linear maps, else 0."""
     has_columns: Tensor
     """`[matrix + 1]`: 1 where columns belong to neurons, else 0."""
+    per_matrix: Tensor
+    """`[matrix + 1]`: one over the number of entries."""
+    roots: Tensor
+    """`[matrix + 1]`: root of the number of entries."""
     num_rows: int
     """Number of lines that are rows; columns follow."""
     all_matrices: Tensor
     """`[line + matrix + 1]`: the matrix of each line, then of each matrix."""
-    speaks: Tensor
-    """`[neuron + 1, 1]`: 1, but 0 for the padding."""
+    one: Tensor
+    """`[1]`: 1."""
+    zero: Tensor
+    """`[1]`: 0."""
 
     def row_slice(self, number: int) -> slice:
         """Return which lines are the rows of a stack."""
@@ -171,7 +177,7 @@ def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:
     steps = torch.stack([state[name]["step"] for name in names]).to(wired.static.dtype)
     steps = steps.index_select(0, wired.owner)
     ages = averages.ages(steps)
-    return Clock(steps, torch.cat([torch.ones_like(ages[:1]), ages]))
+    return Clock(steps, torch.cat([wired.one.expand(1, len(steps)), ages]))
 
 
 def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statistics:
@@ -197,7 +203,7 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
     means = torch.cat([lines, totals / wired.heights], dim=1)
     halves = 0.5 * (means[:-1] + TINY).log()
     ages = clock.ages.log()
-    ages = torch.cat([torch.zeros_like(ages[:1]), ages[:-1], 0.5 * ages[-1:]])
+    ages = torch.cat([ages[:1], ages[:-1], 0.5 * ages[-1:]])  # weights have none
     logs = halves - ages.index_select(1, wired.all_matrices)
     return Statistics(means, logs, len(wired.wiring.neuron))
 
@@ -257,7 +263,7 @@ def features_of(
     steps = clock.steps
     scales = constant(time_scales, steps)[:, None]
     ticks = torch.tanh((steps - 1) / scales - 1)
-    known = torch.zeros_like(ticks[:2])
+    known = wired.zero.expand(2, len(steps))
     if horizon is not None:
         share = (steps / horizon).clamp(max=1)
         known = torch.stack([torch.ones_like(share), share])
@@ -293,22 +299,35 @@ class WeightExchange:
         Args:
             said: `[side, channel, neuron + 1, message]`.
         """
-        # Behind each message stands a one, so that weights are summed, too.
-        ones = torch.ones_like(said[..., :1])
-        speaking = torch.cat([said, ones], dim=-1) * self.wired.speaks
-        to_rows, to_columns = speaking.unbind()
+        # Behind each message stands a one, so that weights are summed, too. What
+        # padding says does not matter: its weights are zero.
+        ones = self.wired.one.expand(*said.shape[:-1], 1)
+        to_rows, to_columns = torch.cat([said, ones], dim=-1).unbind()
         at_rows, at_columns = [], []
         for number, stack in enumerate(self.wired.stacks.stacks):
             if not stack.has_columns:
                 lead, size, _ = stack.shape
-                at_rows.append(to_rows.new_zeros(len(to_rows), lead * size, 1))
-                at_rows[-1] = at_rows[-1].expand(-1, -1, to_rows.shape[-1])
+                silence = len(to_rows), lead * size, to_rows.shape[-1]
+                at_rows.append(self.wired.zero.expand(silence))
                 continue
             edges = self._edges(number)
             at_rows.append(_sent(edges, to_rows, stack.column_neurons))
             at_columns.append(_sent(edges.mT, to_columns, stack.row_neurons))
         heard = torch.cat([*at_rows, *at_columns], dim=1)
         return heard[..., :-1] / (heard[..., -1:] + TINY)
+
+    def matrices(self) -> list[tuple[Tensor, int, int]]:
+        """Return, of each stack with columns, its edges and where its lines start.
+
+        Edges are `[channel, matrix, row, column]`; then the number of the first row
+        among all lines, and of the first column.
+        """
+        wired = self.wired
+        return [
+            (self._edges(k), wired.row_slice(k).start, wired.column_slice(k).start)
+            for k, stack in enumerate(wired.stacks.stacks)
+            if stack.has_columns
+        ]
 
     def _edges(self, number: int) -> Tensor:
         """Return `[channel, matrix, row, column]`; of padded stacks they are kept."""
@@ -384,8 +403,6 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         receivers=whole(receivers),
         per_receiver=real(_shares(receivers, num_nodes + 1)),
     )
-    speaks = torch.ones(num_nodes + 1, 1)
-    speaks[-1] = 0
     everything = torch.cat([matrix, torch.arange(len(matrices) + 1)])
     return Wired(
         stacks=find_matrices(graph, device),
@@ -399,9 +416,12 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         has_columns=real(
             torch.tensor([*(bool(m.column_neurons) for m in matrices), False])
         ),
+        per_matrix=real(1 / shapes.double().prod(1)),
+        roots=real(shapes.double().prod(1).sqrt()),
         num_rows=num_rows,
         all_matrices=whole(everything),
-        speaks=real(speaks),
+        one=real(torch.ones(1)),
+        zero=real(torch.zeros(1)),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
-from l2o.nets.fast_ops import in_plain_eager, new_empty, product, sum_of_squares
+from l2o.nets.fast_ops import in_plain_eager, new_empty, product
 
 from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, widened
 
@@ -81,7 +81,10 @@ def orthogonalize(
     Returns:
         As `matrix`; and `[matrix, 1, 1]`, their norms before.
     """
-    norm = (sum_of_squares(matrix).sum(-1) + TINY).sqrt()[..., None, None]
+    if in_plain_eager():
+        norm = torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
+    else:  # with a second derivative at zero
+        norm = (matrix.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
     is_tall = matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if is_tall else matrix
     num_groups = -(-wide.shape[-2] // group_rows)

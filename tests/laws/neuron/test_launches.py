@@ -1,0 +1,90 @@
+"""How many operations a step launches on an accelerator does not creep up."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import l2o
+from l2o.rule.neuron_rule import NeuronRule
+from optimizees import MLP, fashion_cnn
+from optimizees.resnet import ResNet18
+from optimizees.transformer import GPT
+
+VIEWS = {
+    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze"),
+    *("squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "detach"),
+    *("alias", "as_strided", "_reshape_alias", "unflatten", "narrow"),
+    *("lift_fresh", "empty", "empty_strided", "new_empty", "promote_types"),
+    *("_record_function_enter_new", "_record_function_exit"),
+}
+"""What launches nothing: views, uninitialised memory, questions."""
+
+
+class Launches(TorchDispatchMode):
+    """Counts operators; one on a list of tensors is one launch."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name not in VIEWS:
+            self.names[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def launches(model, *inputs, rule=None):
+    """Return how many a step takes, on tensors without values.
+
+    The guard is left out: it asks about each parameter by itself.
+    """
+    graph = l2o.neural_graph(model, *inputs)
+    params = []
+    for name, param in model.named_parameters():
+        shadow = nn.Parameter(torch.empty_like(param, device="meta"))
+        shadow.grad = torch.empty_like(shadow)
+        params.append((name, shadow))
+    rule = (NeuronRule() if rule is None else rule).to("meta")
+    optimizer = l2o.NeuralGraphOpt(params, rule=rule, graph=graph, safety=None)
+    optimizer.step()
+    with Launches() as counted:
+        optimizer.step()
+    return counted.names.total()
+
+
+def test_fashion_cnn():
+    assert launches(fashion_cnn(), torch.zeros(2, 1, 28, 28)) <= 250
+
+
+@pytest.mark.slow
+def test_resnet_18():
+    model = ResNet18(10, "cifar")
+    assert launches(model, torch.zeros(2, 3, 32, 32)) <= 1200
+
+
+@pytest.mark.slow
+def test_gpt_2():
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    assert launches(GPT(), tokens) <= 1000
+
+
+class TestDepth:
+    """Only the addition to each of two tensors per layer grows with depth."""
+
+    def test_stacks_do_not_grow_with_it(self):
+        shallow, deep = (
+            launches(MLP((8, *[300] * depth, 4)), torch.zeros(2, 8)) for depth in (3, 9)
+        )
+        assert deep - shallow <= 2 * 6
+
+    def test_the_law_can_fail(self):
+        rules = l2o.Rule(), l2o.Rule()
+        shallow, deep = (
+            launches(MLP((8, *[300] * depth, 4)), torch.zeros(2, 8), rule=rule)
+            for depth, rule in zip((3, 9), rules, strict=True)
+        )
+        assert deep - shallow > 2 * 6
