@@ -5,7 +5,7 @@ import tempfile
 
 import torch
 from accelerate import Accelerator
-from side_by_side import ends_of
+from compare import ends_of
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -16,7 +16,7 @@ from optimizees import load_fashion_mnist
 
 
 def main() -> None:
-    """Train half of the steps, save, spoil everything, resume, train the rest."""
+    """Train half of the steps, save, overwrite the weights, resume, train the rest."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=100)
     steps = parser.parse_args().steps

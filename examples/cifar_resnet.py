@@ -1,12 +1,12 @@
 """A residual network with normalisation layers on CIFAR-10, with a cosine schedule.
 
-Where CIFAR-10 is not found it says so and trains on FashionMNIST, which always is.
+Without CIFAR-10 it says so and trains on the FashionMNIST subset of the library.
 """
 
 from functools import cache
 
 import torch
-from side_by_side import side_by_side
+from compare import compare
 from torch import nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -76,4 +76,4 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
 
 
 if __name__ == "__main__":
-    side_by_side(train, steps=300)
+    compare(train, steps=300)

@@ -1,13 +1,13 @@
-"""A rule of one's own in the optimizer's place: momentum at one speed a neuron.
+"""A custom rule: momentum with one step length per neuron.
 
-Each neuron's incoming weights move by one length, `exp(log_size)`. That number is
-theta, and `learned_step` can be differentiated by it: see `functional.py`.
+The incoming weights of each neuron move by the length `exp(log_size)`. That number is
+theta, and `learned_step` is differentiable with respect to it: see `functional.py`.
 """
 
 from collections.abc import Mapping
 
 import torch
-from side_by_side import side_by_side
+from compare import compare
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -76,4 +76,4 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
 
 
 if __name__ == "__main__":
-    side_by_side(train, steps=100)
+    compare(train, steps=100)

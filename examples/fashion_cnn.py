@@ -1,7 +1,7 @@
 """A small CNN on FashionMNIST: Adam, and NeuralGraphOpt in its place."""
 
 import torch
-from side_by_side import side_by_side
+from compare import compare
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -57,4 +57,4 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
 
 
 if __name__ == "__main__":
-    side_by_side(train, steps=500)
+    compare(train, steps=500)

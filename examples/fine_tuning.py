@@ -1,10 +1,11 @@
 """Fine-tuning: a backbone that knows five classes, a new head for the other five.
 
-The first convolution is frozen, the second trains gently, the head at full rate.
+The first convolution is frozen, the second trains at a low rate, the head at the full
+rate.
 """
 
 import torch
-from side_by_side import side_by_side
+from compare import compare
 from torch import nn
 from torch.nn import functional
 
@@ -70,4 +71,4 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
 
 
 if __name__ == "__main__":
-    side_by_side(train, steps=200)
+    compare(train, steps=200)

@@ -1,7 +1,7 @@
 """The step as a pure function: many networks at once, and gradients through training.
 
-Eight networks learn XOR-like labels side by side under `vmap`. Then theta, the weights
-of the rule itself, improves by differentiating through twenty of their steps.
+Eight networks learn XOR-like labels at once under `vmap`. Then theta, the weights of
+the rule, improves by differentiating through twenty of their steps.
 """
 
 import argparse

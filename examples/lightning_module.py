@@ -6,8 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from compare import ends_of
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from side_by_side import ends_of
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset

@@ -6,7 +6,7 @@ The text is the source of one module of Python's own standard library.
 import inspect
 
 import torch
-from side_by_side import side_by_side
+from compare import compare
 from torch import nn
 from torch.nn import functional
 
@@ -76,4 +76,4 @@ def train(optimizer_name: str, steps: int) -> tuple[list[float], str]:
 
 
 if __name__ == "__main__":
-    side_by_side(train, steps=300)
+    compare(train, steps=300)

@@ -1,8 +1,8 @@
-"""What the examples share: two optimizers side by side, and how to print losses.
+"""Shared by the examples: compare two optimizers and print their losses.
 
 In each example Adam has about the best of four learning rates (1e-3, 3e-3, 1e-2, 3e-2;
 groups scaled alike) over the example's own number of steps, tried once with one seed.
-`benchmarks/` compares with care.
+The careful comparison is in `benchmarks/`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from statistics import fmean
 OPTIMIZERS = ("Adam", "NeuralGraphOpt")
 
 
-def side_by_side(
+def compare(
     train: Callable[[str, int], tuple[list[float], str]], *, steps: int
 ) -> None:
     """Train with each optimizer; print the loss at both ends and the final score.
