@@ -7,7 +7,7 @@ BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 8 --dist loadscope
 INSTALLED := .venv/.installed
 
-.PHONY: setup zoo demo test test-slow lint format
+.PHONY: setup zoo demo test test-types test-slow lint format
 
 setup: $(INSTALLED)
 
@@ -26,6 +26,12 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
+
+# Checks types and array shapes at every call, which triples the time of small steps.
+test-types: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) \
+	    --jaxtyping-packages=l2o,optimizees,beartype.beartype \
+	    tests/l2o tests/optimizees tests/laws/test_step.py tests/laws/estimators
 
 test-slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -o addopts= --import-mode=importlib \
