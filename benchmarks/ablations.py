@@ -7,11 +7,11 @@ from typing import Any
 
 from l2o.rule.config import rule_config_from_values, rule_config_values
 
-from .curves import Panel, save_curves
 from .meta_runs import MetaRun, read_meta_runs
+from .pictures import Panel, save_curves
 from .report import github_table, origin_of, require_rows, write_report
 from .runs import RESULTS, Row, read_rows
-from .summary import Group, groups, settings, spread, task_of
+from .summary import Group, comparable, groups, spread, task_of
 
 COMMAND = "l2o benchmark transfer"
 BASE = "ablations-base"
@@ -56,7 +56,7 @@ def report(results: Path) -> str:
             f"{results.with_name(RUNS)}, too."
         )
     parts, panels = ["# What a recipe owes to its parts"], []
-    for part in settings(rows):
+    for part in comparable(rows):
         found = _rules(part, runs)
         parts += [f"## {task_of(part[0])}", _table(found, runs)]
         panels.append(_panel(part, found))

@@ -75,7 +75,14 @@ def report(arguments: Sequence[str]) -> int:
         args=arguments[1:],
     )
     results = module.ROWS if options.results is None else options.results
-    print(module.report(results))
+    try:
+        text = module.report(results)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"l2o report {name} needs rows that its benchmark made; got {results}, "
+            f"which lacks {error}. Name another file with --results."
+        ) from error
+    print(text)
     files = [results.with_suffix(end) for end in (".md", ".png")]
     print("Written:", ", ".join(str(file) for file in files if file.is_file()))
     return 0

@@ -11,8 +11,8 @@ from l2o import NeuralGraphOpt
 from optimizees import Task, TaskLoader
 from optimizees.named_tasks import DataChoice
 
-from .curves import Panel, save_curves
 from .optimizers import ADAM_LR
+from .pictures import Panel, save_curves
 from .protocol import BuildOptimizer, TrainingCurve, train
 from .report import github_table
 from .runs import use_threads

@@ -1,86 +1,70 @@
-"""Five times the paper's length: does a rule stay stable after its 1,000 steps?"""
+"""Train for 5,000 steps, five times the length that the rules are selected on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from optimizees.named_tasks import DataChoice
+from .contest import Contest, run
+from .contest_report import milliseconds, report_contest
+from .optimizers import ADAM_LR
+from .report import github_table
+from .runs import RESULTS, Row
+from .summary import groups, spread
 
-from .baselines import Adam
-from .fashion import SEEDS
-from .optimizers import ADAM_LR, Contender, learned
-from .report import report_long
-from .runs import RESULTS, Trial, config_values, run_trials, use_threads
+__all__ = ["CONFIG", "ROWS", "report", "run"]
 
 ROWS = RESULTS / "long.jsonl"
 
+CONFIG = Contest(
+    tasks=("fashion-cnn",),
+    with_teacher=False,
+    untuned_lrs=(ADAM_LR,),
+    steps=5000,
+    evaluate_at=(0.2,),
+    results=ROWS,
+)
 
-@dataclass(frozen=True, kw_only=True)
-class LongConfig:
-    """Train for 5,000 steps, five times the length that the rules are selected on."""
-
-    rules: tuple[str, ...] = ("ng-gnn", "ff")
-    """Shipped rules, or paths of rule files."""
-    adam_lrs: tuple[float, ...] = (ADAM_LR,)
-    """Learning rates of Adam, for reference."""
-    seeds: tuple[int, ...] = SEEDS
-    """Seeds of initial weights and batches."""
-    evaluate_at: int = 1000
-    """Step after which to evaluate first."""
-    steps: int = 5000
-    """Steps of each run; the second evaluation follows the last."""
-    batch_size: int = 128
-    """Images a batch."""
-    data: DataChoice = "auto"
-    """Which copy of FashionMNIST; `full` fails where it is absent."""
-    threads: int | None = None
-    """CPU threads; by default all cores."""
-    results: Path = ROWS
-    """JSON lines file that rows are appended to; rows that are there are kept."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.evaluate_at < self.steps:
-            raise ValueError(
-                "LongConfig evaluate_at must lie before the last step; got "
-                f"{self.evaluate_at} of {self.steps} steps. Lower it."
-            )
+_NOTES = """\
+Mean ± sample standard deviation over n seeds. Training loss: mean of the 50 steps
+before, in nats. Diverged: runs that ended above the loss of their first batch, or whose
+loss or weights stopped being finite; such a run counts in the accuracy if its weights
+are finite. Behind a rule stands the beginning of its file's SHA-256."""
 
 
-CONFIG = LongConfig()
-report = report_long
+def report(results: Path) -> str:
+    """Write tables and curves beside the results; return the text."""
+    return report_contest(
+        results,
+        command="l2o benchmark long",
+        heading="# Five times the paper's length",
+        notes=_NOTES,
+        build_table=_table,
+    )
 
 
-def run(config: LongConfig, announce: Callable[[str], object]) -> None:
-    """Run what is not in the results yet.
-
-    Args:
-        config: the benchmark.
-        announce: called with one line for each run.
-
-    Raises:
-        FileNotFoundError: if a rule or the full data is asked for and not there.
-        OSError: if the results cannot be written.
-    """
-    use_threads(config.threads)
-    contenders: list[Contender] = [learned(rule) for rule in config.rules]
-    contenders += [Adam(lr=lr) for lr in config.adam_lrs]
-    trials = [
-        Trial(
-            contender=contender,
-            seed=seed,
-            steps=config.steps,
-            evaluate_at=(config.evaluate_at,),
-            batch_size=config.batch_size,
-            train_split="train+validation",
-            held_out_split="test",
+def _table(rows: list[Row]) -> str:
+    first, last = (score["step"] for score in rows[0]["scores"])
+    lines = [
+        (
+            group.label,
+            len(group.rows),
+            spread(group.values("accuracy", 0), 2, scale=100),
+            spread(group.values("accuracy"), 2, scale=100),
+            spread(group.values("train_loss", 0), 4),
+            spread(group.values("train_loss"), 4),
+            group.num_diverged,
+            milliseconds(group),
         )
-        for contender in contenders
-        for seed in config.seeds
+        for group in groups(rows, "test")
     ]
-    run_trials(
-        trials,
-        config.results,
-        data=config.data,
-        config=config_values(config),
-        announce=announce,
+    return github_table(
+        lines,
+        (
+            "optimizer",
+            "n",
+            f"test accuracy % at {first:,}",
+            f"at {last:,}",
+            f"training loss at {first:,}",
+            f"at {last:,}",
+            "diverged",
+            "optimizer ms a step",
+        ),
     )

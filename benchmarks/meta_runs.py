@@ -6,7 +6,7 @@ from typing import Any
 
 from meta_train.log import read_json_lines
 
-from .curves import save_figure, smooth
+from .pictures import save_figure, smooth
 from .report import github_table, write_report
 from .runs import RESULTS
 

@@ -19,12 +19,13 @@ from meta_train.estimator_config import (
     TBPTTConfig,
 )
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
+from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
 from optimizees import FunctionalTask, TaskName, load_task
 
 from .report import github_table, report_rows
-from .runs import RESULTS, Row, config_values, use_threads, write_rows
+from .runs import RESULTS, Row, config_values, use_threads
 from .step_cost import Subject, time_in_turns
 
 _STEPS = 20
@@ -132,7 +133,7 @@ def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
                     **origin,
                 }
             )
-    write_rows(config.results, rows)
+    write_json_lines(config.results, rows)
 
 
 def report(results: Path) -> str:

@@ -13,11 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from l2o import NeuralGraphOpt
+from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
 from .report import github_table, origin_of, report_rows
-from .runs import RESULTS, Row, config_values, use_threads, write_rows
+from .runs import RESULTS, Row, config_values, use_threads
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "FashionMNIST CNN": fashion_cnn,
@@ -119,7 +120,7 @@ def run(config: OptimizerCostConfig, announce: Callable[[str], object]) -> None:
             row[f"{part} ms"] = round(middle, 3)
             row[f"{part} quartiles_ms"] = [round(low, 3), round(high, 3)]
         rows.append({**row, "repetitions": config.repetitions, **origin})
-    write_rows(config.results, rows)
+    write_json_lines(config.results, rows)
     announce(report(config.results))
 
 

@@ -1,13 +1,14 @@
-"""The optimizers under comparison: hand-designed ones, and rules as they are."""
+"""What competes in a contest: opponents at a learning rate, rules, their teacher."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal, TypeAlias, assert_never
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from typing_extensions import override
 
 from l2o import NeuralGraphOpt, Rule, load_rule, read_provenance
 from l2o.rule.build import AnyRule
@@ -15,26 +16,111 @@ from l2o.rule.config import NominalHeadConfig, with_group_rows
 from l2o.rule.neuron_rule import NeuronRule
 from l2o.rule_metadata import rule_path
 
-from .baselines import SGD, Adam, AdamW, Baseline, Muon, ScheduleFree, build_baseline
+from .opponents import build_opponent, find_opponent
 
 ADAM_LR = 1e-2
 """Adam's learning rate with the best validation accuracy in the fashion benchmark."""
 
+StateType = Literal["float32", "bfloat16"]
+
+
+class OptimizerSpec(Protocol):
+    """An optimizer of a contest, complete but for the network it trains."""
+
+    @property
+    def label(self) -> str:
+        """A short name for one run."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a row says of it, as JSON values.
+
+        Keys: `optimizer`, `lr`, `settings`, `rule_sha256`, `rule`.
+        """
+        ...
+
+    def build(self, model: nn.Module, steps: int) -> Optimizer:
+        """Build the optimizer of one network.
+
+        Args:
+            model: the network.
+            steps: length of the run, for schedules that end with it.
+
+        Raises:
+            ModuleNotFoundError: if it needs a package that is not installed.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """The hand-designed optimizer that the shipped rules imitated."""
+class OpponentSpec(OptimizerSpec):
+    """An opponent at a learning rate."""
+
+    name: str
+    """A key of `OPPONENTS`."""
+    lr: float
+    """Learning rate."""
+
+    @property
+    @override
+    def label(self) -> str:
+        return f"{find_opponent(self.name).title}, lr {self.lr:g}"
+
+    @override
+    def identity(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.name,
+            "lr": self.lr,
+            "settings": dict(find_opponent(self.name).settings),
+            "rule_sha256": None,
+            "rule": None,
+        }
+
+    @override
+    def build(self, model: nn.Module, steps: int) -> Optimizer:
+        return build_opponent(self.name, self.lr, model, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSpec(OptimizerSpec):
+    """The hand-designed optimizer that the shipped rules imitated, as a rule."""
 
     name: ClassVar = "teacher"
     matrix_rate: float = 0.65
-    """Rate of linear maps, as the shipped rules' configurations have it."""
+    """Rate of linear maps, as in the shipped rules' configurations."""
     unit: Literal["one", "fan_in"] = "fan_in"
-    """What it is a multiple of."""
+    """What the rate is a multiple of."""
+
+    @property
+    @override
+    def label(self) -> str:
+        return self.name
+
+    @override
+    def identity(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.name,
+            "lr": None,
+            "settings": asdict(self),
+            "rule_sha256": None,
+            "rule": None,
+        }
+
+    @override
+    def build(self, model: nn.Module, steps: int) -> Optimizer:
+        from meta_train.estimator_config import ImitationConfig  # extra [train]
+        from meta_train.teacher import Teacher
+
+        rule = Teacher(
+            ImitationConfig(matrix_rate=self.matrix_rate),
+            units=NominalHeadConfig(unit=self.unit).units,
+        )
+        return NeuralGraphOpt(model.parameters(), rule=rule)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
-    """A rule as it was meta-trained; `learned` builds the record."""
+class RuleSpec(OptimizerSpec):
+    """A rule as it was meta-trained; `rule_spec` reads it from the rule's file."""
 
     name: str
     """A shipped rule's name, or the path of a rule file."""
@@ -50,32 +136,67 @@ class Learned:
     """Seed of that run."""
     chosen_on: str | None = None
     """Images that chose it among the rules of its run; None for the last of them."""
-    state: Literal["float32", "bfloat16"] = "float32"
-    """In what type its averages are kept."""
+    state: StateType = "float32"
+    """Type of its averages."""
     structure_every: int = 1
-    """How many steps its network's outputs serve."""
+    """Number of steps that its network's outputs serve."""
     whitening_rows: int | None = None
     """Most rows of a linear map that are whitened together; None for the rule's own."""
 
+    @property
+    @override
+    def label(self) -> str:
+        return self.name + in_words(self._settings())
 
-_PLAIN = {"state": "float32", "structure_every": 1, "whitening_rows": None}
+    @override
+    def identity(self) -> dict[str, Any]:
+        values = asdict(self)
+        rule = {key: values[key] for key in values if key not in ("name", *_DEFAULTS)}
+        return {
+            "optimizer": self.name,
+            "lr": None,
+            "settings": self._settings(),
+            "rule_sha256": self.sha256,
+            "rule": rule,
+        }
+
+    @override
+    def build(self, model: nn.Module, steps: int) -> Optimizer:
+        rows = self.whitening_rows
+        rule = self.name if rows is None else _with_rows(load_rule(self.name), rows)
+        return NeuralGraphOpt(
+            model.parameters(),
+            rule=rule,
+            state_dtype=torch.bfloat16 if self.state == "bfloat16" else None,
+            structure_every=self.structure_every,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings that differ from the rule's own."""
+        return {
+            key: getattr(self, key)
+            for key, default in _DEFAULTS.items()
+            if getattr(self, key) != default
+        }
+
+
+_DEFAULTS = {"state": "float32", "structure_every": 1, "whitening_rows": None}
 """Settings of a rule as it is, which rows do not mention."""
 
-Contender: TypeAlias = Baseline | Teacher | Learned
 
-
-def learned(
+def rule_spec(
     name_or_path: str,
-    state: Literal["float32", "bfloat16"] = "float32",
+    *,
+    state: StateType = "float32",
     structure_every: int = 1,
     whitening_rows: int | None = None,
-) -> Learned:
+) -> RuleSpec:
     """Return a shipped rule by its name, or a rule from a file.
 
     Args:
         name_or_path: which.
-        state: in what type its averages are kept.
-        structure_every: how many steps its network's outputs serve.
+        state: type of its averages.
+        structure_every: number of steps that its network's outputs serve.
         whitening_rows: most rows of a linear map that are whitened together; None for
             what the rule's configuration says.
 
@@ -85,7 +206,7 @@ def learned(
     """
     origin = read_provenance(name_or_path)
     run = origin.get("config", {})
-    return Learned(
+    return RuleSpec(
         name=name_or_path,
         sha256=hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
         kind=load_rule(name_or_path).config.net.kind,
@@ -99,53 +220,8 @@ def learned(
     )
 
 
-def build_optimizer(contender: Contender, model: nn.Module, steps: int) -> Optimizer:
-    """Build the optimizer of one network.
-
-    Args:
-        contender: which.
-        model: the network.
-        steps: length of the run; rules are not told.
-
-    Raises:
-        ModuleNotFoundError: if the contender needs a package that is not installed.
-    """
-    match contender:
-        case Learned(name=name, state=state, structure_every=every):
-            return NeuralGraphOpt(
-                model.parameters(),
-                rule=_rule_of(name, contender.whitening_rows),
-                state_dtype=torch.bfloat16 if state == "bfloat16" else None,
-                structure_every=every,
-            )
-        case Teacher(matrix_rate=rate, unit=unit):
-            from meta_train.estimator_config import ImitationConfig  # extra [train]
-            from meta_train.teacher import Teacher as TeacherRule
-
-            rule = TeacherRule(
-                ImitationConfig(matrix_rate=rate),
-                units=NominalHeadConfig(unit=unit).units,
-            )
-            return NeuralGraphOpt(model.parameters(), rule=rule)
-        case Adam() | AdamW() | SGD() | Muon() | ScheduleFree():
-            return build_baseline(contender, model, steps)
-        case _:
-            assert_never(contender)
-
-
-def label(contender: Contender) -> str:
-    """Return a short name for one run."""
-    match contender:
-        case Learned(name=name):
-            return name + in_words(identify(contender)["settings"])
-        case Teacher():
-            return contender.name
-        case _:
-            return f"{contender.title}, lr {contender.lr:g}"
-
-
 def in_words(settings: Mapping[str, Any]) -> str:
-    """Return what follows a rule's name where it does not run as it is."""
+    """Return what follows a rule's name where its settings are not its own."""
     words = ""
     if "state" in settings:
         words += f", {settings['state']} state"
@@ -156,38 +232,11 @@ def in_words(settings: Mapping[str, Any]) -> str:
     return words
 
 
-def identify(contender: Contender) -> dict[str, Any]:
-    """Return what a row says of its optimizer, as JSON values."""
-    values = asdict(contender)
-    match contender:
-        case Learned(name=name, sha256=sha256):
-            values.pop("name")
-            settings = {key: values.pop(key) for key in _PLAIN}
-            return {
-                "optimizer": name,
-                "lr": None,
-                "settings": {k: v for k, v in settings.items() if v != _PLAIN[k]},
-                "rule_sha256": sha256,
-                "rule": values,
-            }
-        case _:
-            return {
-                "optimizer": contender.name,
-                "lr": values.pop("lr", None),
-                "settings": values,
-                "rule_sha256": None,
-                "rule": None,
-            }
-
-
-def _rule_of(name: str, whitening_rows: int | None) -> str | AnyRule:
-    """Return a rule by its name, or one that whitens by other groups."""
-    if whitening_rows is None:
-        return name
-    known = load_rule(name)
+def _with_rows(known: AnyRule, rows: int) -> AnyRule:
+    """Return a rule with the same weights that whitens at most `rows` rows together."""
     if isinstance(known, NeuronRule):
-        rule = NeuronRule(replace(known.config, whitening_rows=whitening_rows))
+        rule = NeuronRule(replace(known.config, whitening_rows=rows))
     else:
-        rule = Rule(with_group_rows(known.config, whitening_rows))
+        rule = Rule(with_group_rows(known.config, rows))
     rule.load_state_dict(known.state_dict())
     return rule

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .baselines import Adam
-from .curves import Panel, save_curves
+from .contest_report import PAPER_ACCURACY
 from .meta_runs import MetaRun, read_meta_runs
+from .pictures import Panel, save_curves
 from .report import (
-    PAPER_ACCURACY,
     github_table,
     origin_of,
     require_rows,
     write_report,
 )
 from .runs import RESULTS, Row, read_rows
-from .summary import Group, groups, is_chosen, settings, spread, task_of
+from .summary import Group, comparable, groups, is_chosen, spread, task_of
 
 COMMAND = "l2o benchmark transfer"
 TITLES = {
@@ -62,7 +61,7 @@ def report(results: Path) -> str:
         FileNotFoundError: if there are no rows.
     """
     rows = read_rows(require_rows(results, COMMAND))
-    tasks = settings(rows)
+    tasks = comparable(rows)
     parts = ["# The paper's learned optimizers, made again", _main_table(tasks)]
     for title, cell in (
         ("Meta-seeds", _each_seed),
@@ -134,7 +133,7 @@ def _adam_lines(tasks: Sequence[list[Row]]) -> list[list[str]]:
     for place, rows in enumerate(tasks):
         validated = groups(rows, "validation")
         for group in groups(rows, "test"):
-            if group.optimizer != Adam.name or group.lr is None:
+            if group.optimizer != "adam" or group.lr is None:
                 continue
             untuned.setdefault(group.lr, {})[place] = _accuracy([group])
             if is_chosen(group, validated):
@@ -146,7 +145,7 @@ def _adam_lines(tasks: Sequence[list[Row]]) -> list[list[str]]:
     for label, cells in {**found, "Adam, *tuned*": tuned}.items():
         line = [label]
         for place, rows in enumerate(tasks):
-            paper = _paper(rows, Adam.name) if cells is tuned else ""
+            paper = _paper(rows, "adam") if cells is tuned else ""
             line += [paper, cells.get(place, ""), ""]
         lines.append(line)
     return lines
@@ -259,7 +258,7 @@ def _panels(rows: list[Row]) -> list[Panel]:
     adam = [
         group
         for group in groups(rows, "test")
-        if group.optimizer == Adam.name and is_chosen(group, validated)
+        if group.optimizer == "adam" and is_chosen(group, validated)
     ]
     panels = []
     for recipe, title in RECIPES.items():

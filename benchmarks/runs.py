@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from l2o.files import write_whole
-from meta_train.log import read_json_lines
+from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 from optimizees import TaskLoader, TaskName
 from optimizees.named_tasks import (
@@ -20,7 +19,7 @@ from optimizees.named_tasks import (
     data_identity,
 )
 
-from .optimizers import Contender, build_optimizer, identify, label
+from .optimizers import OptimizerSpec
 from .protocol import TrainingCurve, train
 
 Row: TypeAlias = dict[str, Any]
@@ -47,11 +46,13 @@ _KEY: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrainingRun:
     """One training run that a benchmark asks for."""
 
-    contender: Contender
-    """The optimizer."""
+    task: TaskName
+    """What is trained."""
+    optimizer: OptimizerSpec
+    """What trains it."""
     seed: int
     """Decides initial weights and batches."""
     steps: int
@@ -59,17 +60,15 @@ class Trial:
     evaluate_at: tuple[int, ...] = ()
     """Steps after which to evaluate, besides the last one."""
     batch_size: int
-    """Images a batch."""
+    """Examples per batch."""
     train_split: TrainSplit
     """What to train on."""
     held_out_split: HeldOutSplit
     """What to evaluate on."""
-    task: TaskName = "fashion-cnn"
-    """What is trained."""
 
 
-def run_trials(
-    trials: Iterable[Trial],
+def complete_runs(
+    runs: Iterable[TrainingRun],
     results: Path,
     *,
     data: DataChoice,
@@ -77,35 +76,35 @@ def run_trials(
     announce: Callable[[str], object],
     known: Iterable[Path] = (),
 ) -> list[Row]:
-    """Train a network in each trial and append a row for it.
+    """Train a network in each run and append a row for it.
 
-    Trials whose row is there already are left out, so an interrupted benchmark
-    continues where it stopped.
+    Runs whose row is there already are left out, so an interrupted benchmark continues
+    where it stopped.
 
     Args:
-        trials: the runs, in order.
+        runs: the runs, in order.
         results: the JSON lines file.
         data: which copy of FashionMNIST; "auto" takes the full one if there is any.
         config: the benchmark's configuration as JSON values, written into each row.
         announce: called with one line for each run.
-        known: results of other benchmarks; a row that answers a trial is copied.
+        known: results of other benchmarks; a row that answers a run is copied.
 
     Returns:
-        The rows of the trials, in their order.
+        The rows of the runs, in their order.
 
     Raises:
         FileNotFoundError: if data is asked for and not there.
+        ValueError: if a line of a results file is damaged; nothing is written then.
         OSError: if the file cannot be written.
     """
     load = cache(TaskLoader(data=data).load)
-    todo = list(trials)
+    todo = list(runs)
     done = {_key(row): row for row in read_rows(results)}
     elsewhere = {_key(row): row for path in known for row in read_rows(path)}
-    _mend(results)
     rows: list[Row] = []
-    for index, trial in enumerate(todo, start=1):
-        name = f"[{index}/{len(todo)}] {_describe(trial)}"
-        identity = _identity(trial, data)
+    for index, run in enumerate(todo, start=1):
+        name = f"[{index}/{len(todo)}] {_describe(run)}"
+        identity = _identity(run, data)
         key = _key(identity)
         if key in done:
             rows.append(done[key])
@@ -116,18 +115,18 @@ def run_trials(
             announce(f"{name}: copied")
         else:
             task = load(
-                trial.task,
-                batch_size=trial.batch_size,
-                train_split=trial.train_split,
-                held_out=(trial.held_out_split,),
+                run.task,
+                batch_size=run.batch_size,
+                train_split=run.train_split,
+                held_out=(run.held_out_split,),
             )
             curve = train(
                 task,
-                partial(build_optimizer, trial.contender, steps=trial.steps),
-                seed=trial.seed,
-                steps=trial.steps,
-                split=trial.held_out_split,
-                evaluate_at=trial.evaluate_at,
+                partial(run.optimizer.build, steps=run.steps),
+                seed=run.seed,
+                steps=run.steps,
+                split=run.held_out_split,
+                evaluate_at=run.evaluate_at,
                 label=name,
             )
             row = {
@@ -138,19 +137,18 @@ def run_trials(
                 "provenance": provenance(),
             }
             rows.append(row)
-            announce(f"{name}: {_summary(curve, trial)}")
-        _append_row(results, rows[-1])
+            announce(f"{name}: {_summary(curve, run)}")
+        append_json_line(results, rows[-1])
     return rows
 
 
 def read_rows(results: Path) -> list[Row]:
-    """Return the rows of trials in a file, one for each; the last one counts."""
+    """Return the rows of training runs in a file, one per run; the last one counts.
+
+    Raises:
+        ValueError: if a line is damaged.
+    """
     return list({_key(row): row for row in read_json_lines(results)}.values())
-
-
-def write_rows(results: Path, rows: Iterable[Row]) -> None:
-    """Write a results file whole."""
-    write_whole(results, "".join(_line(row) for row in rows).encode())
 
 
 def config_values(config: Any) -> dict[str, Any]:
@@ -174,39 +172,23 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def _append_row(results: Path, row: Row) -> None:
-    with results.open("a") as file:
-        file.write(_line(row))
-
-
-def _mend(results: Path) -> None:
-    """Cut off a last line that an interrupt left unfinished; make the folder."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    if results.is_file() and not results.read_text().endswith("\n"):
-        write_rows(results, read_json_lines(results))
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, allow_nan=False) + "\n"
-
-
-def _describe(trial: Trial) -> str:
+def _describe(run: TrainingRun) -> str:
     """Name a run in one line."""
-    return f"{trial.task}, {label(trial.contender)}, seed {trial.seed}"
+    return f"{run.task}, {run.optimizer.label}, seed {run.seed}"
 
 
-def _identity(trial: Trial, data: DataChoice) -> Row:
+def _identity(run: TrainingRun, data: DataChoice) -> Row:
     """Return what tells one row from another, and the whole record of a rule."""
     return {
-        "task": trial.task,
-        **identify(trial.contender),
-        "seed": trial.seed,
-        "steps": trial.steps,
-        "evaluate_at": list(trial.evaluate_at),
-        "batch_size": trial.batch_size,
-        "train_split": trial.train_split,
-        "held_out_split": trial.held_out_split,
-        "data": data_identity(trial.task, data),
+        "task": run.task,
+        **run.optimizer.identity(),
+        "seed": run.seed,
+        "steps": run.steps,
+        "evaluate_at": list(run.evaluate_at),
+        "batch_size": run.batch_size,
+        "train_split": run.train_split,
+        "held_out_split": run.held_out_split,
+        "data": data_identity(run.task, data),
     }
 
 
@@ -226,7 +208,7 @@ def _outcome(curve: TrainingCurve) -> Row:
     }
 
 
-def _summary(curve: TrainingCurve, trial: Trial) -> str:
+def _summary(curve: TrainingCurve, run: TrainingRun) -> str:
     """Say in one line how a run went."""
     last = curve.scores[-1]
     loss = "none" if last.loss is None else f"{last.loss:.4f}"
@@ -236,6 +218,6 @@ def _summary(curve: TrainingCurve, trial: Trial) -> str:
     train_loss = "none" if last.train_loss is None else f"{last.train_loss:.4f}"
     ending = f", diverged at step {len(curve.losses)}" if curve.diverged else ""
     return (
-        f"{trial.held_out_split} {held_out}, training loss {train_loss}, "
+        f"{run.held_out_split} {held_out}, training loss {train_loss}, "
         f"{curve.optimizer_ms:.1f} + {curve.loss_ms:.1f} ms a step{ending}"
     )

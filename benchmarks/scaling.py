@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from .curves import save_figure
+from .pictures import save_figure
 from .report import github_table, origin_of, report_rows
 from .runs import RESULTS, Row
 from .step_cost import Measurement

@@ -1,4 +1,4 @@
-"""Rows of many seeds as one record for each optimizer."""
+"""Rows of many seeds as one record per optimizer."""
 
 import json
 import math
@@ -7,13 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .baselines import SGD, Adam, AdamW, Muon, ScheduleFree
+from .opponents import find_opponent
 from .optimizers import in_words
 from .runs import Row
-
-_TITLES = {
-    config.name: config.title for config in (Adam, AdamW, Muon, ScheduleFree, SGD)
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +29,7 @@ class Group:
     def label(self) -> str:
         """A short name; of a rule also the beginning of its file's checksum."""
         if self.lr is not None:
-            return f"{_TITLES[self.optimizer]}, lr {self.lr:g}"
+            return f"{find_opponent(self.optimizer).title}, lr {self.lr:g}"
         if self.rule is None:
             return self.optimizer
         name = f"{self.optimizer} ({self.rule['sha256'][:8]})"
@@ -66,8 +62,8 @@ def _has_diverged(row: Row) -> bool:
     return row["diverged"] or start is None or end is None or end > start
 
 
-def settings(rows: Iterable[Row]) -> list[list[Row]]:
-    """Split rows that are not comparable: other tasks, data, lengths, batch sizes."""
+def comparable(rows: Iterable[Row]) -> list[list[Row]]:
+    """Split rows into lists that share task, data, length and batch size."""
     parts: dict[str, list[Row]] = {}
     for row in rows:
         names = ("data", "steps", "evaluate_at", "batch_size")

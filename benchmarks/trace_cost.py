@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from l2o import neural_graph
+from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
 from .report import github_table, origin_of, report_rows
-from .runs import RESULTS, Row, config_values, use_threads, write_rows
+from .runs import RESULTS, Row, config_values, use_threads
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "ResNet-18": lambda: (ResNet18(), torch.randn(2, 3, 224, 224)),
@@ -82,7 +83,7 @@ def run(config: TraceCostConfig, announce: Callable[[str], object]) -> None:
             row[key] = round(statistics.median(values), 3)
             row[f"{key} range"] = [round(min(values), 3), round(max(values), 3)]
         rows.append({**row, "repetitions": config.repetitions, **origin})
-    write_rows(config.results, rows)
+    write_json_lines(config.results, rows)
     announce(report(config.results))
 
 

@@ -1,13 +1,10 @@
 """Choose a learning rate on a grid that grows until the best one has neighbours."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
+from .opponents import Grid
 from .runs import Row
 from .summary import merit
-
-Grid: TypeAlias = tuple[float, ...]
-"""Learning rates in rising order."""
 
 _GROWTH = 2.0
 
@@ -23,17 +20,13 @@ def tune(
 
     Args:
         grid: learning rates to begin with, in rising order.
-        measure: returns one row a seed for a learning rate.
+        measure: returns one row per seed for a learning rate.
         extensions: how often the grid may grow.
 
     Raises:
         ValueError: unless the grid rises and has two learning rates or more.
     """
-    if len(grid) < 2 or list(grid) != sorted(set(grid)):
-        raise ValueError(
-            "tune needs two or more learning rates in rising order; got "
-            f"{grid}. Sort them and leave out repetitions."
-        )
+    check_grid(grid, "tune")
     scores = {lr: merit(measure(lr)) for lr in grid}
     for _ in range(extensions):
         best = max(scores, key=lambda lr: scores[lr])
@@ -45,3 +38,20 @@ def tune(
             break
         scores[wider] = merit(measure(wider))
     return max(scores, key=lambda lr: scores[lr])
+
+
+def check_grid(grid: Grid, name: str) -> None:
+    """Raise unless a grid has two positive learning rates or more, in rising order.
+
+    Args:
+        grid: learning rates.
+        name: whose grid it is, for the message.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    if len(grid) < 2 or list(grid) != sorted(set(grid)) or not grid[0] > 0:
+        raise ValueError(
+            f"{name} needs two or more positive learning rates in rising order; got "
+            f"{grid}. Sort them and leave out repetitions."
+        )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.runs import RESULTS, Row, use_threads, write_rows
-from meta_train.log import read_json_lines
+from benchmarks.runs import RESULTS, Row, use_threads
+from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 
 from .data import PopulationName, load_population
@@ -114,7 +114,7 @@ def run_generalization(
                 "cpu_seconds": round(time.process_time() - start, 1),
                 "provenance": provenance(),
             }
-            append_row(config.results, row)
+            append_json_line(config.results, row)
             checkpoint.unlink(missing_ok=True)
             announce(
                 f"{title}: Kendall's tau {row['tau']:.3f}, R^2 {row['r2']:.3f} on "
@@ -167,12 +167,3 @@ def _outcome(learned: Learned, *, with_predictions: bool) -> Row:
     values |= {"tau": round(learned.tau, 4), "r2": round(learned.r2, 4)}
     values |= {"num_tested": len(pairs), "history": history}
     return values | ({"pairs": pairs} if with_predictions else {})
-
-
-def append_row(results: Path, row: Row) -> None:
-    """Append a row; several processes may do so, and one may have been cut short."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    if results.is_file() and not results.read_text().endswith("\n"):
-        write_rows(results, read_json_lines(results))
-    with results.open("a") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")

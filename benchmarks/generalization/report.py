@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.curves import save_figure
+from benchmarks.pictures import save_figure
 from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.runs import Row
 from benchmarks.summary import spread

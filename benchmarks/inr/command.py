@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from benchmarks.runs import RESULTS, Row, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, use_threads
 from l2o.companion import (
     FitConfig,
     Fitted,
@@ -22,7 +22,7 @@ from l2o.companion import (
     fit,
     stack_networks,
 )
-from meta_train.log import read_json_lines
+from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 from optimizees.siren import render_images
 from optimizees.zoo.inr_augmentations import AugmentationConfig, augment
@@ -142,11 +142,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
     splits = load_splits(config.data)
     contest = variants(config.models, config.runs.probes, config.runs.positions)
     trials = [(variant, seed) for seed in config.runs.seeds for variant in contest]
-    config.runs.results.parent.mkdir(parents=True, exist_ok=True)
-    known = read_json_lines(config.runs.results)
-    if config.runs.results.is_file():
-        write_rows(config.runs.results, known)  # without a line that was cut short
-    done = {row["key"]: row for row in known}
+    done = {row["key"]: row for row in read_json_lines(config.runs.results)}
     rows = []
     for number, (variant, seed) in enumerate(trials, start=1):
         identity = _identity(config, variant, seed)
@@ -159,8 +155,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
             continue
         row = {"key": key, **identity}
         row |= _run_trial(config, variant, seed, splits, key, name, announce)
-        with config.runs.results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_json_line(config.runs.results, row, allow_nan=True)
         rows.append(row)
     return rows
 

@@ -6,7 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.report import github_table, origin_of, report_rows
-from benchmarks.runs import RESULTS, Row, config_values, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, config_values, use_threads
+from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
 from optimizees.siren import LastLayer
@@ -85,7 +86,7 @@ def run(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
                 }
             )
             announce(f"{name}, {last_layer}, lr {lr:g}, {steps} steps: {psnr:.2f} dB")
-    write_rows(config.results, rows)
+    write_json_lines(config.results, rows)
     announce(report(config.results))
 
 

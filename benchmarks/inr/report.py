@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from benchmarks.curves import Panel, save_curves
+from benchmarks.pictures import Panel, save_curves
 from benchmarks.report import github_table, origin_of, require_rows, write_report
 from benchmarks.runs import Row
 from benchmarks.summary import spread

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks.report import github_table, origin_of, report_rows
-from benchmarks.runs import RESULTS, Row, config_values, use_threads, write_rows
+from benchmarks.runs import RESULTS, Row, config_values, use_threads
 from benchmarks.step_cost.turns import Subject, time_in_turns
 from l2o.companion import NetworkClassifier, inr_classifier, stack_networks
+from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees.zoo.inr_set import load_embedded_fits
 
@@ -91,7 +92,7 @@ def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
                 **origin,
             }
         )
-    write_rows(config.results, rows)
+    write_json_lines(config.results, rows)
     announce(report(config.results))
 
 

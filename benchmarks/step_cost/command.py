@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.runs import RESULTS, Row, write_rows
-from meta_train.log import read_json_lines
+from benchmarks.runs import RESULTS, Row
+from meta_train.log import read_json_lines, write_json_lines
 from meta_train.provenance import provenance
 
 from .cell import Cell, MatmulPrecision, run_cell
@@ -185,7 +185,7 @@ def measure_pairs(
             }
         rows[network, subject] = row
         results.parent.mkdir(parents=True, exist_ok=True)
-        write_rows(results, rows.values())
+        write_json_lines(results, rows.values())
     return [rows[pair] for pair in todo]
 
 

@@ -47,7 +47,7 @@ def small_optimizers(monkeypatch, rule_file):
 
 @pytest.fixture
 def make_row():
-    """Build a row as `run_trials` writes it."""
+    """Build a row as `complete_runs` writes it."""
 
     def build(**values):
         row = {

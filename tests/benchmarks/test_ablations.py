@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from benchmarks.ablations import changes, report
-from benchmarks.runs import write_rows
+from meta_train.log import write_json_lines
 
 BASE = {
     "name": "ablations-base",
@@ -100,7 +100,7 @@ def results(tmp_path, make_row):
             for place in range(2)
         ]
     path = tmp_path / "ablations.jsonl"
-    write_rows(path, rows)
+    write_json_lines(path, rows)
     return path
 
 

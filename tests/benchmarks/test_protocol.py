@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, Optimizer
 
-from benchmarks.baselines import ScheduleFree, build_baseline
+from benchmarks.opponents import build_opponent
 from benchmarks.protocol import train
 from l2o import NeuralGraphOpt
 from optimizees import FunctionalTask, image_task
@@ -75,7 +75,7 @@ def test_the_averaged_weights_are_evaluated_and_the_others_trained(task):
     evaluated, optimizers = [], []
 
     def build(model):
-        optimizer = build_baseline(ScheduleFree(lr=0.1), model, steps=6)
+        optimizer = build_opponent("schedule-free", 0.1, model, steps=6)
         optimizers.append((optimizer, model))
         return optimizer
 

@@ -1,8 +1,9 @@
 import pytest
 
-from benchmarks.report import report_fashion, report_long
-from benchmarks.runs import write_rows
+from benchmarks import fashion as fashion_benchmark
+from benchmarks import long as long_benchmark
 from benchmarks.step_cost.report import report_step_cost
+from meta_train.log import write_json_lines
 
 
 def scored(accuracy, step=1000):
@@ -34,12 +35,12 @@ def fashion(tmp_path, make_row):
         make_row(lr=lr, held_out_split="validation", scores=[scored(accuracy)])
         for lr, accuracy in ((0.01, 0.83), (0.02, 0.81), (0.04, 0.1))
     ]
-    write_rows(path, rows)
+    write_json_lines(path, rows)
     return path
 
 
 def test_fashion_has_a_line_for_each_optimizer(fashion):
-    text = report_fashion(fashion)
+    text = fashion_benchmark.report(fashion)
     learned_cells = cells(text, "ng_gnn (abcdef01)")
     assert learned_cells[1:4] == ["2", "87.00 ± 1.41", "85.91 ± 0.37"]
     chosen = cells(text, "Adam, lr 0.01 *(chosen)*")
@@ -53,30 +54,30 @@ def test_fashion_has_a_line_for_each_optimizer(fashion):
 
 
 def test_fashion_is_written_beside_its_rows(fashion):
-    text = report_fashion(fashion)
+    text = fashion_benchmark.report(fashion)
     assert fashion.with_suffix(".md").read_text() == text
     assert fashion.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_other_settings_get_a_table_without_the_papers_figures(tmp_path, make_row):
     path = tmp_path / "fashion.jsonl"
-    write_rows(path, [make_row(), make_row(data="embedded", **learned("ff"))])
-    text = report_fashion(path)
+    write_json_lines(path, [make_row(), make_row(data="embedded", **learned("ff"))])
+    text = fashion_benchmark.report(path)
     assert text.count("test accuracy %") == 2
     assert cells(text, "ff (abcdef01)")[3] == ""
 
 
 def test_fashion_without_tests_yet_has_an_empty_table(tmp_path, make_row):
     path = tmp_path / "fashion.jsonl"
-    write_rows(path, [make_row(held_out_split="validation")])
-    assert "1 rows" in report_fashion(path)
+    write_json_lines(path, [make_row(held_out_split="validation")])
+    assert "1 rows" in fashion_benchmark.report(path)
 
 
 def test_long_shows_both_evaluations(tmp_path, make_row):
     path = tmp_path / "long.jsonl"
     scores = [scored(0.8), scored(0.9, step=5000)]
-    write_rows(path, [make_row(steps=5000, evaluate_at=[1000], scores=scores)])
-    text = report_long(path)
+    write_json_lines(path, [make_row(steps=5000, evaluate_at=[1000], scores=scores)])
+    text = long_benchmark.report(path)
     assert cells(text, "Adam, lr 0.01")[1:6] == ["1", "80.00", "90.00", *["0.5000"] * 2]
     assert "test accuracy % at 1,000" in text
     assert path.with_suffix(".png").is_file()
@@ -85,8 +86,8 @@ def test_long_shows_both_evaluations(tmp_path, make_row):
 @pytest.mark.parametrize(
     ("report", "command"),
     [
-        (report_fashion, "l2o benchmark fashion"),
-        (report_long, "l2o benchmark long"),
+        (fashion_benchmark.report, "l2o benchmark fashion"),
+        (long_benchmark.report, "l2o benchmark long"),
         (report_step_cost, "l2o benchmark step-cost"),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from benchmarks.reproduction import learned_by, report
-from benchmarks.runs import read_rows, write_rows
+from benchmarks.runs import read_rows
+from meta_train.log import write_json_lines
 
 
 def scored(accuracy):
@@ -61,7 +62,7 @@ def results(tmp_path, make_row, make_learned):
         *make_learned("ours-ff", 0, 0.60, task="cifar-cnn", diverged=True),
     ]
     path = tmp_path / "reproduction.jsonl"
-    write_rows(path, rows)
+    write_json_lines(path, rows)
     return path
 
 

@@ -1,7 +1,6 @@
 import pytest
 
 from benchmarks import scaling
-from benchmarks.runs import write_rows
 from benchmarks.scaling import (
     FAMILIES,
     Fit,
@@ -11,6 +10,7 @@ from benchmarks.scaling import (
     report,
     run,
 )
+from meta_train.log import write_json_lines
 
 ORIGIN = {
     "settings": {"seconds": 10.0},
@@ -97,7 +97,7 @@ def test_slopes_are_fitted_where_fixed_costs_do_not_rule(tmp_path):
             **ORIGIN,
         },
     ]
-    write_rows(path, rows)
+    write_json_lines(path, rows)
     text = report(path)
     line = next(line for line in text.splitlines() if line.startswith("| NG-GNN  "))
     cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.summary import best_rate, groups, merit, settings, spread
+from benchmarks.summary import best_rate, comparable, groups, merit, spread
 
 
 def scored(accuracy):
@@ -36,13 +36,13 @@ def test_another_file_of_the_same_name_is_another_optimizer(make_row):
 def test_what_cannot_be_compared_is_kept_apart(make_row):
     rows = [make_row(), make_row(steps=5), make_row(data="embedded"), make_row(seed=7)]
     rows.append(make_row(task="cifar-cnn"))
-    assert [len(part) for part in settings(rows)] == [2, 1, 1, 1]
+    assert [len(part) for part in comparable(rows)] == [2, 1, 1, 1]
 
 
 def test_old_rows_without_task_and_settings_are_comparable(make_row):
     old = make_row(seed=1)
     del old["task"], old["settings"]
-    (part,) = settings([old, make_row(seed=2)])
+    (part,) = comparable([old, make_row(seed=2)])
     assert [len(group.rows) for group in groups(part, "test")] == [2]
 
 

@@ -5,7 +5,6 @@ import pytest
 from benchmarks.generalization import predictors
 from benchmarks.generalization.command import (
     GeneralizationConfig,
-    append_row,
     run_generalization,
 )
 from benchmarks.generalization.learning import LearningConfig
@@ -73,15 +72,6 @@ def test_a_row_a_run_and_a_report(config):
     said.clear()
     assert run_generalization(config, said.append) == rows
     assert all(line.endswith("already there") for line in said)
-
-
-def test_rows_survive_a_line_that_was_cut_short(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    append_row(path, {"a": 1})
-    with path.open("a") as file:
-        file.write('{"b": ')
-    append_row(path, {"c": 3})
-    assert read_json_lines(path) == [{"a": 1}, {"c": 3}]
 
 
 def test_a_report_needs_rows(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks.runs import write_rows
 from benchmarks.step_cost.report import report_step_cost
+from meta_train.log import write_json_lines
 
 ROW = {
     "network": "fashion-cnn",
@@ -36,7 +36,7 @@ def write(tmp_path):
 
     def write(*rows):
         path = tmp_path / "step-cost.jsonl"
-        write_rows(path, rows)
+        write_json_lines(path, rows)
         text = report_step_cost(path)
         assert path.with_suffix(".md").read_text() == text
         return text

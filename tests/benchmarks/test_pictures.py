@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.curves import Panel, band, save_curves, smooth
+from benchmarks.pictures import Panel, band, save_curves, smooth
 
 
 def test_smoothing_averages_five_points():

@@ -1,20 +1,50 @@
-"""Tables and curves of rules against tuned opponents."""
+"""Tables and curves of a contest: what was tested, and how rates were chosen."""
 
 import math
 import statistics
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Literal, assert_never
 
-from .baselines import Adam
-from .curves import Panel
-from .report import PAPER_ACCURACY, github_table, loss_panel, report_trials
-from .runs import Row
-from .summary import Group, best_rate, groups, is_chosen, merit, spread, task_of
+from .pictures import Panel, save_curves
+from .report import github_table, origin_of, require_rows, write_report
+from .runs import Row, read_rows
+from .summary import (
+    Group,
+    best_rate,
+    comparable,
+    groups,
+    is_chosen,
+    merit,
+    spread,
+    task_of,
+)
 
 _WINDOW = 50
 """Steps over which a training loss is averaged before it counts as reached."""
 
-_NOTES = """\
+PAPER_ACCURACY = {
+    "fashion-cnn": {
+        "adam": "80.97 ± 0.66",
+        "ff": "85.08 ± 0.14",
+        "lstm": "85.69 ± 0.23",
+        "nfn": "83.78 ± 0.58",
+        "ng_gnn": "85.91 ± 0.37",
+        "ng_t": "86.52 ± 0.19",
+    },
+    "cifar-cnn": {
+        "adam": "54.76 ± 2.82",
+        "ff": "57.55 ± 1.06",
+        "lstm": "59.10 ± 0.66",
+        "nfn": "57.95 ± 0.64",
+        "ng_gnn": "64.37 ± 0.34",
+        "ng_t": "60.79 ± 0.51",
+    },
+}
+"""Test accuracy in percent after 1,000 steps, Table 2 of the paper, by task and kind of
+network: recalled, not verified against its text."""
+
+NOTES = """\
 Mean ± sample standard deviation over n seeds. An opponent's learning rate is the one
 that did best on validation data (the second table), where networks train without that
 data; rules and teacher have nothing to choose. Training loss: mean of the last 50
@@ -25,52 +55,74 @@ stopped being finite; such a run counts in the accuracy if its weights are finit
 Behind a rule stands the beginning of its file's SHA-256. Times are not reported: other
 programs ran beside these."""
 
-_TRANSFER_HEADING = "# Rules without tuning, against tuned opponents"
-_TRANSFER_NOTES = f"""\
-{_NOTES}
 
-Losses are in nats. The training loss of schedule-free AdamW is taken where its
-gradients are; its average, which is tested, is better.
-
-The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
-not know, and its CIFAR-10 were the official pixels."""
-
-_HELD_OUT_HEADING = "# Rules on networks that they never saw"
-_HELD_OUT_NOTES = f"""\
-{_NOTES}
-
-Losses are in nats; the autoencoder's are mean squares.
-
-No rule was trained on these networks. `digits-mlp`: perceptron 784-128-64-10.
-`fashion-autoencoder`: 784-128-32-128-784. `text-gpt`: three blocks, 64 wide, four
-heads, 64 characters of context; accuracy is the share of characters foreseen.
-`cifar-resnet`: eight layers, 16 to 64 channels, batch norm with running statistics.
-`cifar-vit`: three blocks, 48 wide, three heads, patches of 4 x 4."""
-
-
-def report_contest(name: Literal["transfer", "held-out"], results: Path) -> str:
-    """Write the tables and curves of a benchmark by `report_trials`.
+def report_contest(
+    results: Path,
+    *,
+    command: str,
+    heading: str,
+    notes: str,
+    build_table: Callable[[list[Row]], str],
+    build_panels: Callable[[str, list[Row]], list[Panel]] | None = None,
+) -> str:
+    """Write a table and a row of panels for each setting in the results.
 
     Args:
-        name: the benchmark.
-        results: as there.
+        results: the JSON lines file; `.md` and `.png` are written with its name.
+        command: what made the rows.
+        heading: the first line.
+        notes: the paragraphs at the end.
+        build_table: returns the tables of comparable rows.
+        build_panels: returns the panels of comparable rows under a title, equally many
+            for each setting; by default the training losses of rules, teacher and tuned
+            opponents.
+
+    Returns:
+        The text that was written.
+
+    Raises:
+        FileNotFoundError: if there are no rows.
     """
-    match name:
-        case "transfer":
-            heading, notes = _TRANSFER_HEADING, _TRANSFER_NOTES
-            build_panels = _loss_panels
-        case "held-out":
-            heading, notes = _HELD_OUT_HEADING, _HELD_OUT_NOTES
-            build_panels = _loss_and_test_panels
-        case _:
-            assert_never(name)
-    return report_trials(
-        results,
-        command=f"l2o benchmark {name}",
-        heading=heading,
-        build_table=_tables,
-        notes=notes,
-        build_panels=build_panels,
+    build_panels = loss_panels if build_panels is None else build_panels
+    rows = read_rows(require_rows(results, command))
+    parts, panels = [heading], []
+    for part in comparable(rows):
+        parts += [headline(part), build_table(part), origin_of(part)]
+        panels.append(build_panels(headline(part), part))
+    picture = results.with_suffix(".png")
+    save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
+    return write_report(results, [*parts, notes, f"Made by `{command}`."])
+
+
+def headline(rows: list[Row]) -> str:
+    """Say what was trained on what."""
+    row = next((row for row in rows if row["held_out_split"] == "test"), rows[0])
+    task = "".join({f"{row['task']}: " for row in rows if "task" in row})
+    return (
+        f"{task}{row['data_source']}; {row['steps']:,} steps, "
+        f"batches of {row['batch_size']}"
+    )
+
+
+def milliseconds(group: Group) -> str:
+    """Return the mean time of a step of the optimizer."""
+    times = [row["optimizer_ms"] for row in group.rows]
+    return f"{sum(times) / len(times):.1f}"
+
+
+def loss_panel(title: str, drawn: list[Group], measure: str = "nats") -> Panel:
+    """Return the training losses of some optimizers.
+
+    Args:
+        title: stands above.
+        drawn: the optimizers.
+        measure: unit of the loss.
+    """
+    return Panel(
+        title=title,
+        curves={group.label: [row["curve"] for row in group.rows] for group in drawn},
+        every=drawn[0].rows[0]["curve_every"] if drawn else 1,
+        measure=f"training loss ({measure})",
     )
 
 
@@ -92,7 +144,7 @@ def steps_to(row: Row, target: float) -> int | None:
     return None
 
 
-def _tables(rows: list[Row]) -> str:
+def contest_tables(rows: list[Row]) -> str:
     """Return what was tested, then how learning rates were chosen."""
     tested = groups(rows, "test")
     validated = groups(rows, "validation")
@@ -165,29 +217,30 @@ def _adam_loss(tested: list[Group], validated: list[Group]) -> float | None:
     """Return the training loss that the tuned Adam ends with, if it was tested."""
     for group in tested:
         losses = group.values("train_loss")
-        if group.optimizer == Adam.name and is_chosen(group, validated) and losses:
+        if group.optimizer == "adam" and is_chosen(group, validated) and losses:
             return statistics.fmean(losses)
     return None
 
 
-def _drawn(rows: list[Row]) -> list[Group]:
-    """Return what the curves show: all but what was neither tuned nor learned."""
+def compared(rows: list[Row]) -> list[Group]:
+    """Return what the curves show: all but opponents at rates that were not chosen."""
     validated = groups(rows, "validation")
+    tuned = {group.optimizer for group in validated}
     return [
         group
         for group in groups(rows, "test")
-        if group.lr is None or is_chosen(group, validated)
+        if group.optimizer not in tuned or is_chosen(group, validated)
     ]
 
 
-def _loss_panels(title: str, rows: list[Row]) -> list[Panel]:
+def loss_panels(title: str, rows: list[Row]) -> list[Panel]:
     """Draw training losses."""
-    return [loss_panel(title, _drawn(rows))]
+    return [loss_panel(title, compared(rows))]
 
 
-def _loss_and_test_panels(title: str, rows: list[Row]) -> list[Panel]:
+def loss_and_test_panels(title: str, rows: list[Row]) -> list[Panel]:
     """Draw training losses, and beside them what the evaluations found."""
-    drawn = _drawn(rows)
+    drawn = compared(rows)
     has_classes = any(group.values("accuracy") for group in drawn)
     name, scale = ("accuracy", 100.0) if has_classes else ("loss", 1.0)
     evaluated = {

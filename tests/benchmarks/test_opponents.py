@@ -1,25 +1,18 @@
 import math
-from typing import get_args
 
 import pytest
 import schedulefree
 import torch
 from torch import nn
 
-from benchmarks.baselines import (
-    Adam,
-    AdamW,
-    BaselineName,
-    Muon,
+from benchmarks.opponents import (
+    OPPONENTS,
     MuonAndAdamW,
-    ScheduleFree,
-    baseline,
-    build_baseline,
+    build_opponent,
     cosine,
+    find_opponent,
     linear,
 )
-
-NAMES = get_args(BaselineName)
 
 
 def small_model():
@@ -35,12 +28,12 @@ def give_grads(model, seed=0):
         param.grad = torch.randn(param.shape, generator=generator, dtype=param.dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_baseline_lowers_a_loss(name):
+@pytest.mark.parametrize("name", OPPONENTS)
+def test_every_opponent_lowers_a_loss(name):
     model = small_model()
     inputs = torch.randn(16, 2, 4, 4, dtype=torch.float64)
     targets = torch.arange(16) % 4
-    optimizer = build_baseline(baseline(name, 0.02), model, steps=30)
+    optimizer = build_opponent(name, 0.02, model, steps=30)
     if isinstance(optimizer, schedulefree.AdamWScheduleFree):
         optimizer.train()
     losses = []
@@ -53,16 +46,16 @@ def test_every_baseline_lowers_a_loss(name):
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPPONENTS)
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("inf"), float("nan")])
-def test_every_baseline_needs_a_learning_rate(name, lr):
-    with pytest.raises(ValueError, match=r"Try 0\.01"):
-        baseline(name, lr)
+def test_every_opponent_needs_a_learning_rate(name, lr):
+    with pytest.raises(ValueError, match=rf"got lr={lr} for {name}\. Try 0"):
+        build_opponent(name, lr, small_model(), steps=3)
 
 
 def test_adam_is_that_of_torch_and_stays_constant():
     model = small_model()
-    optimizer = build_baseline(Adam(lr=0.03), model, steps=2)
+    optimizer = build_opponent("adam", 0.03, model, steps=2)
     assert type(optimizer) is torch.optim.Adam
     for _ in range(3):
         give_grads(model)
@@ -71,16 +64,12 @@ def test_adam_is_that_of_torch_and_stays_constant():
 
 
 @pytest.mark.parametrize(
-    ("config", "factor"),
-    [
-        (AdamW(lr=0.5, warmup=0.2), cosine(10, 0.2)),
-        (Muon(lr=0.5), linear(10)),
-    ],
-    ids=["cosine", "linear"],
+    ("name", "factor"),
+    [("adamw-cosine", cosine(10, 0.05)), ("muon", linear(10))],
 )
-def test_every_step_moves_the_schedule_on(config, factor):
+def test_every_step_moves_the_schedule_on(name, factor):
     model = small_model()
-    optimizer = build_baseline(config, model, steps=10)
+    optimizer = build_opponent(name, 0.5, model, steps=10)
     for step in range(10):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * factor(step))
         give_grads(model)
@@ -101,14 +90,14 @@ def test_a_linear_decay_falls_to_zero():
 
 
 def test_schedule_free_warms_up_for_a_share_of_the_run():
-    optimizer = build_baseline(ScheduleFree(lr=0.1), small_model(), steps=100)
+    optimizer = build_opponent("schedule-free", 0.1, small_model(), steps=100)
     assert optimizer.param_groups[0]["warmup_steps"] == 5
 
 
 def test_muon_orthogonalises_hidden_weights_and_adamw_moves_the_rest():
     model = small_model()
     before = {name: param.clone() for name, param in model.named_parameters()}
-    optimizer = MuonAndAdamW(model, Muon(lr=0.1, weight_decay=0.0))
+    optimizer = MuonAndAdamW(model, 0.1, weight_decay=0.0, momentum=0.95)
     give_grads(model)
     optimizer.step()
     moved = {
@@ -132,7 +121,7 @@ def test_muon_orthogonalises_hidden_weights_and_adamw_moves_the_rest():
 def test_muon_leaves_a_weight_without_a_gradient_alone():
     model = small_model()
     before = [param.clone() for param in model.parameters()]
-    optimizer = MuonAndAdamW(model, Muon(lr=0.1))
+    optimizer = MuonAndAdamW(model, 0.1, weight_decay=0.01, momentum=0.95)
     assert optimizer.step(lambda: 3.0) == 3.0
     for param, old in zip(model.parameters(), before, strict=True):
         assert torch.equal(param, old)
@@ -142,10 +131,15 @@ def test_muon_of_one_layer_is_adamw():
     models = [nn.Linear(3, 2), nn.Linear(3, 2)]
     models[1].load_state_dict(models[0].state_dict())
     optimizers = [
-        MuonAndAdamW(models[0], Muon(lr=0.1)),
+        MuonAndAdamW(models[0], 0.1, weight_decay=0.01, momentum=0.95),
         torch.optim.AdamW(models[1].parameters(), lr=0.1, weight_decay=0.01),
     ]
     for model, optimizer in zip(models, optimizers, strict=True):
         give_grads(model)
         optimizer.step()
     assert torch.equal(models[0].weight, models[1].weight)
+
+
+def test_an_unknown_opponent_is_answered_with_the_list():
+    with pytest.raises(ValueError, match=r"got 'adamm'\. Check the spelling"):
+        find_opponent("adamm")

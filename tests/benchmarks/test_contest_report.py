@@ -1,7 +1,8 @@
 import pytest
 
-from benchmarks.report_contest import report_contest, steps_to
-from benchmarks.runs import write_rows
+from benchmarks import held_out, transfer
+from benchmarks.contest_report import steps_to
+from meta_train.log import write_json_lines
 
 
 def scored(accuracy, train_loss=0.5):
@@ -29,7 +30,7 @@ def results(tmp_path, make_row):
         make_row(task="cifar-cnn", scores=scored(0.6), **LEARNED),
     ]
     path = tmp_path / "transfer.jsonl"
-    write_rows(path, rows)
+    write_json_lines(path, rows)
     return path
 
 
@@ -40,7 +41,7 @@ def line(text, start, index=0):
 
 
 def test_every_optimizer_has_a_line_with_the_papers_figure(results):
-    text = report_contest("transfer", results)
+    text = transfer.report(results)
     rule = line(text, "ng-gnn (abcdef01)")
     assert rule[1:4] == ["2", "87.00 ± 1.41", "85.91 ± 0.37"]
     assert rule[6:] == ["70 (1 of 2)", "0"]
@@ -55,7 +56,7 @@ def test_every_optimizer_has_a_line_with_the_papers_figure(results):
 
 
 def test_the_choice_of_learning_rates_is_shown_in_order(results):
-    text = report_contest("transfer", results)
+    text = transfer.report(results)
     grid = line(text, "Adam")
     assert grid == ["Adam", "2", "**0.01: 82.00**, 0.02: 81.00, 0.04: 70.00"]
 
@@ -64,14 +65,14 @@ def test_a_rate_at_which_all_diverged_says_so(tmp_path, make_row):
     nothing = {"step": 1000, "train_loss": None, "loss": None, "accuracy": None}
     row = make_row(held_out_split="validation", lr=0.8, scores=[nothing])
     good = make_row(held_out_split="validation", lr=0.1, scores=scored(0.8))
-    write_rows(tmp_path / "rows.jsonl", [row, good])
-    text = report_contest("transfer", tmp_path / "rows.jsonl")
+    write_json_lines(tmp_path / "rows.jsonl", [row, good])
+    text = transfer.report(tmp_path / "rows.jsonl")
     assert "**0.1: 80.00**, 0.8: diverged" in text
 
 
 def test_without_tests_there_is_the_choice_alone(tmp_path, make_row):
-    write_rows(tmp_path / "rows.jsonl", [make_row(held_out_split="validation")])
-    text = report_contest("transfer", tmp_path / "rows.jsonl")
+    write_json_lines(tmp_path / "rows.jsonl", [make_row(held_out_split="validation")])
+    text = transfer.report(tmp_path / "rows.jsonl")
     assert "paper %" not in text
     assert "**0.01: 80.00**" in text
 
@@ -101,8 +102,8 @@ def test_without_classes_the_lowest_loss_comes_first(tmp_path, make_row):
         make_row(seed=2, scores=scores(0.4, None), diverged=True, **LEARNED),
     ]
     path = tmp_path / "held-out.jsonl"
-    write_rows(path, [row | {"task": "fashion-autoencoder"} for row in rows])
-    text = report_contest("held-out", path)
+    write_json_lines(path, [row | {"task": "fashion-autoencoder"} for row in rows])
+    text = held_out.report(path)
     assert "accuracy %" not in text
     assert "0.1: 0.5000, **0.2: 0.3000**" in text
     assert line(text, "ng-gnn (abcdef01)")[1:3] == ["2", "0.1000"]
