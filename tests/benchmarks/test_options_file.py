@@ -73,11 +73,14 @@ def test_unknown_options_are_refused(tmp_path, capsys):
     assert "stepz" in capsys.readouterr().err
 
 
-def test_the_reproduction_names_every_rule_that_is_there():
+def test_the_reproduction_names_the_rules_of_every_logged_run():
     found = with_options_of_file(
         ["--config", str(ROOT / "benchmarks/configs/reproduction.yaml")]
     )
-    named = {item for item in found if item.endswith(".safetensors")}
-    folder = "benchmarks/results/reproduction-runs"
-    there = {f"{folder}/{path.name}" for path in (ROOT / folder).glob("*.safetensors")}
-    assert named == there
+    named = {Path(item) for item in found if item.endswith(".safetensors")}
+    assert {path.name for path in named} == {
+        "best.safetensors",
+        "best-on-test.safetensors",
+    }
+    logs = (ROOT / "benchmarks/results/reproduction-runs").glob("*.jsonl")
+    assert {path.parent.name for path in named} == {log.stem for log in logs}
