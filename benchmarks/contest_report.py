@@ -1,9 +1,9 @@
 """Tables and curves of a contest: what was tested, and how rates were chosen."""
 
 import math
+import re
 import statistics
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 from .pictures import Panel, save_curves
@@ -19,6 +19,9 @@ from .summary import (
     spread,
     task_of,
 )
+
+_FEW = 4
+"""Most panels that a picture shows two per row; four stand in a row of more."""
 
 _WINDOW = 50
 """Steps over which a training loss is averaged before it counts as reached."""
@@ -63,7 +66,7 @@ def report_contest(
     heading: str,
     notes: str,
     build_table: Callable[[list[Row]], str],
-    build_panels: Callable[[str, list[Row]], list[Panel]] | None = None,
+    build_panels: Callable[[list[Row]], list[Panel]] | None = None,
 ) -> str:
     """Write a table and a row of panels for each setting in the results.
 
@@ -73,9 +76,8 @@ def report_contest(
         heading: the first line.
         notes: the paragraphs at the end.
         build_table: returns the tables of comparable rows.
-        build_panels: returns the panels of comparable rows under a title, equally many
-            for each setting; by default the training losses of rules, teacher and tuned
-            opponents.
+        build_panels: returns the panels of comparable rows; by default one with the
+            training losses of rules, teacher and tuned opponents.
 
     Returns:
         The text that was written.
@@ -85,12 +87,13 @@ def report_contest(
     """
     build_panels = loss_panels if build_panels is None else build_panels
     rows = read_rows(require_rows(results, command))
-    parts, panels = [heading], []
+    parts: list[str] = [heading]
+    panels: list[Panel] = []
     for part in comparable(rows):
         parts += [headline(part), build_table(part), origin_of(part)]
-        panels.append(build_panels(headline(part), part))
-    picture = results.with_suffix(".png")
-    save_curves(picture, [*chain.from_iterable(panels)], columns=len(panels[0]))
+        panels += build_panels(part)
+    columns = min(len(panels), 2 if len(panels) <= _FEW else 4)
+    save_curves(results.with_suffix(".png"), panels, columns)
     return write_report(results, [*parts, notes, f"Made by `{command}`."])
 
 
@@ -110,20 +113,52 @@ def milliseconds(group: Group) -> str:
     return f"{sum(times) / len(times):.1f}"
 
 
-def loss_panel(title: str, drawn: list[Group], measure: str = "nats") -> Panel:
+def loss_panel(drawn: list[Group], measure: str = "nats") -> Panel:
     """Return the training losses of some optimizers.
 
     Args:
-        title: stands above.
         drawn: the optimizers.
         measure: unit of the loss.
     """
     return Panel(
-        title=title,
-        curves={group.label: [row["curve"] for row in group.rows] for group in drawn},
+        title=picture_title(drawn),
+        curves=curves_of(drawn, lambda row: row["curve"]),
         every=drawn[0].rows[0]["curve_every"] if drawn else 1,
         measure=f"training loss ({measure})",
     )
+
+
+def picture_title(drawn: list[Group]) -> str:
+    """Say what was trained and how many runs a curve averages."""
+    if not drawn:
+        return "no runs"
+    row = drawn[0].rows[0]
+    counts = sorted({len(group.rows) for group in drawn})
+    runs = " to ".join(map(str, counts[:1] + counts[1:][-1:]))
+    return (
+        f"{task_of(row)}, {row['steps']:,} steps, batches of {row['batch_size']}\n"
+        f"mean and range of n = {runs}"
+    )
+
+
+def curves_of(
+    drawn: list[Group], curve_of: Callable[[Row], list[float | None]]
+) -> dict[str, list[list[float | None]]]:
+    """Return the curves of some optimizers by a short label.
+
+    The checksum of a rule's file is part of it only where two rules share a name.
+
+    Args:
+        drawn: the optimizers.
+        curve_of: returns the curve of a row.
+    """
+    found: dict[str, list[list[float | None]]] = {}
+    for group in drawn:
+        short = re.sub(r" \([0-9a-f]{8}\)", "", group.label)
+        label = group.label if short in found else short
+        diverged = f", {group.num_diverged} diverged" * bool(group.num_diverged)
+        found[label + diverged] = [curve_of(row) for row in group.rows]
+    return found
 
 
 def steps_to(row: Row, target: float) -> int | None:
@@ -233,26 +268,22 @@ def compared(rows: list[Row]) -> list[Group]:
     ]
 
 
-def loss_panels(title: str, rows: list[Row]) -> list[Panel]:
+def loss_panels(rows: list[Row]) -> list[Panel]:
     """Draw training losses."""
-    return [loss_panel(title, compared(rows))]
+    return [loss_panel(compared(rows))]
 
 
-def loss_and_test_panels(title: str, rows: list[Row]) -> list[Panel]:
-    """Draw training losses, and beside them what the evaluations found."""
+def loss_and_test_panels(rows: list[Row]) -> list[Panel]:
+    """Draw training losses, and next to them what the evaluations found."""
     drawn = compared(rows)
     has_classes = any(group.values("accuracy") for group in drawn)
     name, scale = ("accuracy", 100.0) if has_classes else ("loss", 1.0)
-    evaluated = {
-        group.label: [_scores(row, name, scale) for row in group.rows]
-        for group in drawn
-    }
     measure = "test accuracy (%)" if has_classes else "test loss (mean square)"
     return [
-        loss_panel(title, drawn, "nats" if has_classes else "mean square"),
+        loss_panel(drawn, "nats" if has_classes else "mean square"),
         Panel(
-            title=title,
-            curves=evaluated,
+            title=picture_title(drawn),
+            curves=curves_of(drawn, lambda row: _scores(row, name, scale)),
             every=rows[0]["scores"][0]["step"],
             measure=measure,
             is_loss=False,

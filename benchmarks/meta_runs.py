@@ -97,30 +97,33 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
     """
     from matplotlib.figure import Figure  # without pyplot: needs no display
 
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    losses, accuracies = figure.subplots(2, 1)
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    losses, accuracies = figure.subplots(2, 1, sharex=True)
     for index, run in enumerate(runs):
-        style = ("-", "--", ":")[index // 10 % 3]  # colours repeat after ten
+        color, style = f"C{index % 10}", ("-", "--", ":")[index // 10 % 3]
         steps = [record["outer_step"] for record in run.steps]
         smoothed = smooth([record["loss"] for record in run.steps])
-        (line,) = losses.plot(
-            steps[: len(smoothed)], smoothed, label=run.name, linestyle=style
+        losses.plot(
+            *(steps[: len(smoothed)], smoothed),
+            color=color,
+            linestyle=style,
+            label=run.name,
         )
         accuracies.plot(
             [record["outer_step"] for record in run.validations],
             [100 * _accuracy(record) for record in run.validations],
-            color=line.get_color(),
+            color=color,
             linestyle=style,
             marker="os^"[index // 10 % 3],
-            label=run.name,
+            markersize=4,
         )
     losses.set_ylabel("mean loss of the inner steps (nats)")
     accuracies.set_ylabel("validation accuracy (%)")
+    accuracies.set_xlabel("outer step")
     for axis in (losses, accuracies):
-        axis.set_xlabel("outer step")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small", ncols=2)
-    save_figure(path, figure, dpi=120)
+    figure.legend(loc="outside right upper", fontsize=8)
+    save_figure(path, figure)
 
 
 def _read(log: Path, config: Path) -> MetaRun:

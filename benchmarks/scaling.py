@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from .pictures import save_figure
+from .pictures import label_ends, save_figure, styles, write_title
 from .report import github_table, origin_of, report_rows
 from .runs import RESULTS, Row
 from .step_cost import Measurement
@@ -218,10 +218,12 @@ def _draw(rows: Sequence[Row], file: Path) -> None:
         for family, networks in FAMILIES.items()
     ]
     drawn = [(title, found) for title, found in drawn if found]
-    figure = Figure(figsize=(6 * len(drawn), 4.5), layout="constrained")
+    figure = Figure(figsize=(6.4 * len(drawn), 4), layout="constrained")
     panels = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
     for panel, (title, found) in zip(panels, drawn, strict=True):
-        for color, subject in enumerate(dict.fromkeys(row["subject"] for row in rows)):
+        panel.set(xlabel="parameters", ylabel="ms per step", xscale="log", yscale="log")
+        ends = {}
+        for subject in dict.fromkeys(row["subject"] for row in rows):
             own = [
                 row for row in found if row["subject"] == subject and _is_measured(row)
             ]
@@ -231,11 +233,13 @@ def _draw(rows: Sequence[Row], file: Path) -> None:
             name = LABELS[subject] + ("" if law is None else f", slope {law.slope:.2f}")
             sizes = [row["num_parameters"] for row in own]
             times = [row["median_ms"] for row in own]
-            panel.loglog(sizes, times, "o", color=f"C{color}", label=name)
+            color = styles([name])[name][0]
+            panel.plot(sizes, times, "o", color=color)
             if law is not None:
                 fitted = [size for size, _ in _points(own)]
-                panel.loglog(fitted, list(map(law.at, fitted)), color=f"C{color}")
-        panel.set(title=title, xlabel="parameters", ylabel="ms a step")
-        panel.legend(fontsize="small")
+                panel.plot(fitted, list(map(law.at, fitted)), color=color)
+            ends[name] = (sizes[-1], times[-1])
         panel.grid(alpha=0.3)
-    save_figure(file, figure, dpi=150)
+        write_title(panel, title)
+        label_ends(panel, ends)
+    save_figure(file, figure)

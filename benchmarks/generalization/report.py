@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.pictures import save_figure
+from benchmarks.pictures import color_of, save_figure, write_title
 from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.runs import Row
 from benchmarks.summary import spread
@@ -222,16 +222,16 @@ def save_scatter(rows: Sequence[Row], path: Path) -> None:
     axes = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
     for axis, row in zip(axes, drawn, strict=False):
         predicted, true = zip(*row["pairs"], strict=True)
-        axis.scatter(true, predicted, s=4, alpha=0.4, linewidths=0)
+        title = _TITLES[row["predictor"]]
+        color = color_of(title) or "#CCA300"
+        axis.scatter(true, predicted, s=4, alpha=0.4, linewidths=0, color=color)
         top = max(*predicted, *true)
         axis.plot([0, top], [0, top], color="grey", linewidth=0.8)
-        axis.set_title(
-            f"{_TITLES[row['predictor']]}\n"
-            f"{_where(row)}, seed {row['seed']}, tau {row['tau']:.3f}",
-            fontsize="small",
-        )
+        where = f"{_where(row)}, seed {row['seed']}, tau {row['tau']:.3f}"
+        axis.set_ylim(top=1.3 * top)
+        write_title(axis, f"{title}\n{where}")
         axis.set_xlabel("true test accuracy", fontsize="small")
         axis.set_ylabel("predicted", fontsize="small")
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
-    save_figure(path, figure, dpi=110)
+    save_figure(path, figure)
