@@ -55,6 +55,9 @@ _SPACING = 0.075
 """Least distance between the labels of two curves, as a share of a panel's height; less
 if there are too many for that."""
 
+_LONGEST = 52
+"""Characters of the longest label that is written in full."""
+
 _ROOM = 0.08
 """Height of a line of the title, as a share of a panel's."""
 
@@ -193,7 +196,7 @@ def label_ends(axis: "Axes", ends: dict[str, tuple[float, float]]) -> None:
     for label, place in zip(order, places, strict=True):
         color = look[label][0]
         axis.annotate(
-            f"{label}  {ends[label][1]:.3g}",
+            f"{_shortened(label)}  {ends[label][1]:.3g}",
             xy=drawn[label],
             xytext=(1.03, place),
             textcoords="axes fraction",
@@ -245,6 +248,12 @@ def write_title(axis: "Axes", title: str) -> None:
         fontsize=8.5,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
     )
+
+
+def _shortened(label: str) -> str:
+    """Return a label without folders, of at most as many characters as have room."""
+    name = re.sub(r"\S*/", "", label)
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def _draw(panel: Panel, axis: "Axes") -> None:
