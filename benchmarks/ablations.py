@@ -97,7 +97,7 @@ def changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
 def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's configuration with what settings mean that its file lacks.
 
-    They are of a later day, and stand for what every run did before there was a choice.
+    Such settings were added later; their defaults are what earlier runs did.
     """
     from meta_train.config import MetaTrainConfig  # extra [train]
 
@@ -111,7 +111,7 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_name(runs: Iterable[MetaRun]) -> dict[str, list[MetaRun]]:
-    """Return the runs of each configuration, one a meta-seed."""
+    """Return the runs of each configuration, one per meta-seed."""
     found: dict[str, list[MetaRun]] = {}
     for run in runs:
         found.setdefault(run.config["name"], []).append(run)

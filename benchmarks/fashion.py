@@ -5,7 +5,7 @@ the test images. Adam's learning rate is chosen beforehand, on the validation im
 every rate of its grid is tested, too.
 """
 
-from pathlib import Path
+from functools import partial
 
 from .contest import Contest, run
 from .contest_report import PAPER_ACCURACY, milliseconds, report_contest
@@ -40,17 +40,6 @@ Behind a rule stands the beginning of its file's SHA-256.
 
 The paper's figures are recalled, not verified; its Adam was tuned on a grid that we do
 not know."""
-
-
-def report(results: Path) -> str:
-    """Write tables and curves beside the results; return the text."""
-    return report_contest(
-        results,
-        command="l2o benchmark fashion",
-        heading="# The paper's FashionMNIST task",
-        notes=_NOTES,
-        build_table=_table,
-    )
 
 
 def _table(rows: list[Row]) -> str:
@@ -95,3 +84,13 @@ def _table(rows: list[Row]) -> str:
             "optimizer ms a step",
         ),
     )
+
+
+report = partial(
+    report_contest,
+    command="l2o benchmark fashion",
+    heading="# The paper's FashionMNIST task",
+    notes=_NOTES,
+    build_table=_table,
+)
+"""Writes tables and curves beside a results file; returns the text."""

@@ -6,7 +6,7 @@ vision transformer. Adam's learning rate is chosen on validation data at the sam
 length; rules have nothing to choose. `--steps 10000` shows whether they stay stable.
 """
 
-from pathlib import Path
+from functools import partial
 
 from .contest import Contest, run
 from .contest_report import (
@@ -50,13 +50,12 @@ heads, 64 characters of context; accuracy is the share of characters foreseen.
 `cifar-vit`: three blocks, 48 wide, three heads, patches of 4 x 4."""
 
 
-def report(results: Path) -> str:
-    """Write tables and curves beside the results; return the text."""
-    return report_contest(
-        results,
-        command="l2o benchmark held-out",
-        heading="# Rules on networks that they never saw",
-        notes=_NOTES,
-        build_table=contest_tables,
-        build_panels=loss_and_test_panels,
-    )
+report = partial(
+    report_contest,
+    command="l2o benchmark held-out",
+    heading="# Rules on networks that they never saw",
+    notes=_NOTES,
+    build_table=contest_tables,
+    build_panels=loss_and_test_panels,
+)
+"""Writes tables and curves beside a results file; returns the text."""

@@ -1,6 +1,6 @@
 """Train for 5,000 steps, five times the length that the rules are selected on."""
 
-from pathlib import Path
+from functools import partial
 
 from .contest import Contest, run
 from .contest_report import milliseconds, report_contest
@@ -27,17 +27,6 @@ Mean ± sample standard deviation over n seeds. Training loss: mean of the 50 st
 before, in nats. Diverged: runs that ended above the loss of their first batch, or whose
 loss or weights stopped being finite; such a run counts in the accuracy if its weights
 are finite. Behind a rule stands the beginning of its file's SHA-256."""
-
-
-def report(results: Path) -> str:
-    """Write tables and curves beside the results; return the text."""
-    return report_contest(
-        results,
-        command="l2o benchmark long",
-        heading="# Five times the paper's length",
-        notes=_NOTES,
-        build_table=_table,
-    )
 
 
 def _table(rows: list[Row]) -> str:
@@ -68,3 +57,13 @@ def _table(rows: list[Row]) -> str:
             "optimizer ms a step",
         ),
     )
+
+
+report = partial(
+    report_contest,
+    command="l2o benchmark long",
+    heading="# Five times the paper's length",
+    notes=_NOTES,
+    build_table=_table,
+)
+"""Writes tables and curves beside a results file; returns the text."""

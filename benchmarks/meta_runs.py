@@ -29,9 +29,9 @@ class MetaRun:
     config: dict[str, Any]
     """As resolved when it ran."""
     steps: list[dict[str, Any]]
-    """One record an outer step."""
+    """One record per outer step."""
     validations: list[dict[str, Any]]
-    """One record a validation."""
+    """One record per validation."""
 
     @property
     def best(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def save_meta_curves(path: Path, runs: list[MetaRun]) -> None:
 
     Args:
         path: the PNG file to write.
-        runs: a curve each; the meta-loss is smoothed by a running mean over five.
+        runs: one curve each; the meta-loss is smoothed by a running mean over five.
     """
     from matplotlib.figure import Figure  # without pyplot: needs no display
 

@@ -1,4 +1,8 @@
-"""How many inner steps a second meta-training makes, choice by choice."""
+"""Count the inner steps per second of meta-training, estimator by estimator.
+
+Everything is timed in turns, so that other load on the machine affects all alike.
+Compiling takes minutes.
+"""
 
 import statistics
 from collections.abc import Callable
@@ -45,7 +49,7 @@ ESTIMATORS: dict[str, EstimatorConfig] = {
 """What is timed, by the name in the table."""
 
 NETWORKS: dict[TaskName, int] = {"fashion-mlp": 7, "fashion-cnn": 14}
-"""Pixels a side of the images of each inner problem."""
+"""Side of the images of each inner problem, in pixels."""
 
 
 ROWS = RESULTS / "meta-speed.jsonl"
@@ -53,18 +57,14 @@ ROWS = RESULTS / "meta-speed.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class MetaSpeedConfig:
-    """Time the inner steps of meta-training, estimator by estimator.
-
-    Everything is timed in turns, so that whatever else the machine does hits all
-    alike. Compiling takes minutes.
-    """
+    """What is timed, how often and where."""
 
     rules: tuple[str, ...] = ("default-ff", "default")
     """Presets, untrained."""
     compile: tuple[bool, ...] = (False, True)
     """Whether the rule is compiled."""
     batch_size: int = 64
-    """Images a batch."""
+    """Images per batch."""
     repetitions: int = 7
     """Times that each is timed, 20 inner steps each time."""
     threads: int = 1
@@ -88,15 +88,7 @@ CONFIG = MetaSpeedConfig()
 
 
 def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
-    """Time everything and write one row each.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line about what is going on.
-
-    Raises:
-        OSError: if the results cannot be written.
-    """
+    """Time every estimator on every network and write one row each."""
     use_threads(config.threads)
     rows: list[Row] = []
     origin = {"config": config_values(config), "provenance": provenance()}

@@ -1,4 +1,8 @@
-"""What an optimizer costs beside its steps: memory, construction, the first step."""
+"""Measure state, construction and first step of an optimizer, compared with Adam's.
+
+Optimizers are built anew each time, in turns and in random order, so that other load on
+the machine affects all alike.
+"""
 
 import os
 import random
@@ -17,7 +21,7 @@ from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
-from .report import github_table, origin_of, report_rows
+from .report import origin_of, report_rows, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -33,11 +37,7 @@ ROWS = RESULTS / "optimizer-cost.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerCostConfig:
-    """Measure state, construction and first step beside Adam's.
-
-    Optimizers are built anew each time, in turns and in random order, so that whatever
-    else the machine does hits all alike.
-    """
+    """What is built, how often and where."""
 
     rules: tuple[str, ...] = ("ff", "ng-gnn")
     """Shipped rules, or paths of rule files."""
@@ -61,29 +61,20 @@ CONFIG = OptimizerCostConfig()
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """The first moments of one optimizer."""
+    """Construction and first steps of one optimizer."""
 
     num_parameters: int
     """Entries of the network."""
     state_floats: float
-    """Floating-point numbers of state an entry, step counts apart."""
+    """Floating-point numbers of state per parameter entry, without step counts."""
     state_bytes: float
-    """Bytes of state an entry, step counts included."""
+    """Bytes of state per parameter entry, with step counts."""
     seconds: dict[str, float]
     """Of `construction`, `first step` and `second step`."""
 
 
 def run(config: OptimizerCostConfig, announce: Callable[[str], object]) -> None:
-    """Measure everything, write one row each, and the table.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line about what is going on.
-
-    Raises:
-        FileNotFoundError: if a rule does not exist.
-        OSError: if the results cannot be written.
-    """
+    """Measure state, construction and first steps; write one row each."""
     use_threads(config.threads)
     subjects = [
         (network, dtype, optimizer)
@@ -164,30 +155,21 @@ def report(results: Path) -> str:
 
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
-    headers = (
-        *("network", "parameters", "dtype", "optimizer", "floats", "bytes"),
-        *("construction ms", "first step ms", "second step ms"),
-    )
-    lines = [
-        (
-            row["network"],
-            f"{row['num_parameters']:,}",
-            row["dtype"],
-            row["optimizer"],
-            f"{row['state_floats']:.2f}",
-            f"{row['state_bytes']:.2f}",
-            *(
-                f"{row[f'{part} ms']:.1f}"
-                for part in ("construction", "first step", "second step")
-            ),
-        )
-        for row in rows
-    ]
+    columns = {
+        "network": "{network}",
+        "parameters": "{num_parameters:,}",
+        "dtype": "{dtype}",
+        "optimizer": "{optimizer}",
+        "floats": "{state_floats:.2f}",
+        "bytes": "{state_bytes:.2f}",
+    }
+    parts = ("construction", "first step", "second step")
+    columns |= {f"{part} ms": f"{{{part} ms:.1f}}" for part in parts}
     return [
         "# What an optimizer costs beside its steps",
         "Floats and bytes of state a parameter, and medians of "
         f"{rows[0]['repetitions']} times in turns.",
-        github_table(lines, headers),
+        table_of(rows, columns),
         f"{origin_of(rows)} Load average at the end: "
         f"{rows[0]['load_average']}; with more than the cores can serve, times compare "
         "with one another and with nothing else.",

@@ -1,4 +1,4 @@
-"""Options of a benchmark from a YAML file: the command of a table, committed."""
+"""Options of a benchmark from a YAML file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ FLAG = "--config"
 
 
 def with_options_of_file(arguments: Sequence[str]) -> list[str]:
-    """Put the options that a file holds in the place of `--config FILE`.
+    """Replace `--config FILE` by the options in the file.
 
     Keys are the names of options, with dots or as mappings for those of a group; an
     option that also stands on the command line is taken from there.
@@ -27,7 +27,7 @@ def with_options_of_file(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     place = list(arguments).index(FLAG)
     if place + 1 == len(arguments):
-        raise ValueError(f"{FLAG} needs a YAML file behind it; got none. Name one.")
+        raise ValueError(f"{FLAG} needs the path of a YAML file; got none. Name one.")
     path = Path(arguments[place + 1])
     before, after = arguments[:place], arguments[place + 2 :]
     given = {
@@ -66,7 +66,7 @@ def _flat(values: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any
 
 
 def _written(name: str, value: Any) -> list[str]:
-    """Return an option as it stands on a command line."""
+    """Return an option in the form of a command line."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     values = value if isinstance(value, list) else [value]

@@ -1,4 +1,4 @@
-"""Train one network with any `torch.optim` optimizer, and keep what happened."""
+"""Train one network with any `torch.optim` optimizer and record how it went."""
 
 import math
 import statistics
@@ -70,11 +70,11 @@ class HasModes(Protocol):
     """An optimizer that swaps the weights it trains for those to be evaluated."""
 
     def train(self) -> object:
-        """Put the weights in place that training goes on with."""
+        """Load the weights that training continues with."""
         ...
 
     def eval(self) -> object:
-        """Put the weights in place that count."""
+        """Load the weights to be evaluated."""
         ...
 
 
@@ -103,7 +103,7 @@ def train(
         split: key of the held-out data to evaluate on.
         curve_every: steps that one point of the curve averages.
         evaluate_at: steps after which to evaluate, besides the last one.
-        label: shown beside a progress bar if stderr is a terminal; None for no bar.
+        label: shown next to a progress bar if stderr is a terminal; None for no bar.
 
     Raises:
         ValueError: unless steps and curve_every are positive and every step of
@@ -188,7 +188,7 @@ def _enter_training(optimizer: Optimizer) -> None:
 
 @contextmanager
 def _progress(label: str | None, steps: int) -> Iterator[Callable[[], object]]:
-    """Give a function that moves a progress bar on, if there is one."""
+    """Yield a function that advances a progress bar, if there is one."""
     if label is None:
         yield lambda: None
         return

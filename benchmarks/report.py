@@ -1,6 +1,6 @@
 """Pages of results: tables, where rows come from, the files they are written to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from l2o.files import write_whole
@@ -14,6 +14,18 @@ def github_table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> st
     from tabulate import tabulate
 
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def table_of(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """Return a table with one line per row.
+
+    Args:
+        rows: the lines.
+        columns: header to the format of its cells, such as `{seconds:.2f}`, in order;
+            names are those of a row.
+    """
+    lines = [[cell.format(**row) for cell in columns.values()] for row in rows]
+    return github_table(lines, list(columns))
 
 
 def report_rows(

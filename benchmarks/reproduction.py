@@ -1,4 +1,4 @@
-"""`l2o report reproduction`: the paper's table of learned optimizers beside ours."""
+"""`l2o report reproduction`: the paper's learned optimizers, trained again."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -84,7 +84,7 @@ def report(results: Path) -> str:
 def learned_by(
     rows: Iterable[Row], recipe: str, chosen_on: str = "validation"
 ) -> list[Group]:
-    """Return the rules that a configuration made, one a meta-seed, in their order.
+    """Return the rules that a configuration made, one per meta-seed, in their order.
 
     Args:
         rows: of one setting.
@@ -253,7 +253,7 @@ def _name(recipe: str, kind: str) -> str:
 
 
 def _panels(rows: list[Row]) -> list[Panel]:
-    """Draw the training losses of each recipe's rules beside the tuned Adam's."""
+    """Draw the training losses of each recipe's rules next to the tuned Adam's."""
     validated = groups(rows, "validation")
     adam = [
         group

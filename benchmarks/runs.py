@@ -219,5 +219,5 @@ def _summary(curve: TrainingCurve, run: TrainingRun) -> str:
     ending = f", diverged at step {len(curve.losses)}" if curve.diverged else ""
     return (
         f"{run.held_out_split} {held_out}, training loss {train_loss}, "
-        f"{curve.optimizer_ms:.1f} + {curve.loss_ms:.1f} ms a step{ending}"
+        f"{curve.optimizer_ms:.1f} + {curve.loss_ms:.1f} ms per step{ending}"
     )

@@ -1,4 +1,8 @@
-"""`l2o benchmark scaling`: how the cost of a step grows with the network."""
+"""Measure the cost of a step against the number of parameters.
+
+From ten thousand to a hundred million, each in a process of its own. Rows of the same
+commit and settings are kept, and taken from step-cost where it has them.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,11 +38,7 @@ ROWS = RESULTS / "scaling.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
-    """Measure the cost of a step against the number of parameters.
-
-    From ten thousand to a hundred million, in a process of its own each. Rows of the
-    same commit and settings are kept, and taken from step-cost where it has them.
-    """
+    """Which networks are measured, and how."""
 
     families: tuple[Family, ...] = ("mlp", "gpt")
     """Networks of one kind and growing width."""
@@ -79,15 +79,7 @@ class Fit:
 
 
 def run(config: ScalingConfig, announce: Callable[[str], object]) -> None:
-    """Measure every subject on every size and write one row each.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line about what is going on.
-
-    Raises:
-        OSError: if the results cannot be written.
-    """
+    """Measure every subject on every size; write one row each."""
     there = known_pairs(config.measure, (*config.known, config.results))
     pairs: list[tuple[NetworkName, SubjectName]] = [
         (network, subject)

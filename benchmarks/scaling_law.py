@@ -1,4 +1,4 @@
-"""What a step must cost at a billion parameters and more: on paper.
+"""What a step must cost at a billion parameters and more, by counting.
 
 Formulas count matrix products, bytes kept and bytes sent. `tables` returns the tables
 of SCALING.md; tests hold those against the page, and the formulas against what torch
@@ -13,9 +13,9 @@ from l2o.rule.whitening import GROUP_ROWS
 from .report import github_table
 
 FEATURES = 15
-"""Channels an entry of the scale-free features."""
+"""Channels per entry of the scale-free features."""
 OUTPUTS = 8
-"""Numbers an entry that the nominal head takes."""
+"""Numbers per entry that the nominal head takes."""
 WHITENING_STEPS = 5
 FLOAT = 4
 """Bytes; rules compute in float32."""
@@ -62,7 +62,7 @@ GPT_SIZES = {
 
 
 def entry_flop(config: NGGNNConfig) -> int:
-    """Return the products of the per-entry network, two operations a multiplication."""
+    """Return the products of the per-entry network, two operations each."""
     width, layers = config.head.width, config.head.layers
     return 2 * (FEATURES * width + (layers - 1) * width**2 + width * OUTPUTS)
 
@@ -112,7 +112,7 @@ def step_flop(network: Transformer, config: NGGNNConfig) -> int:
 
 
 def gradient_flop(num_parameters: int, tokens: int) -> int:
-    """Return forward and backward on so many tokens: six a parameter and token."""
+    """Return forward and backward on so many tokens: six per parameter and token."""
     return 6 * num_parameters * tokens
 
 
@@ -155,7 +155,7 @@ def compute_table(config: NGGNNConfig, tokens: int) -> str:
 
     Args:
         config: of the rule.
-        tokens: a batch, over all GPUs.
+        tokens: per batch, over all GPUs.
     """
     lines = []
     for name, network in GPT_SIZES.items():

@@ -1,4 +1,8 @@
-"""What finding a network's graph costs: time, and memory beside the parameters."""
+"""Measure time and memory of `neural_graph(model, inputs)` on three full-size networks.
+
+Each repetition is a process of its own, so that nothing is cached and the memory
+counted is the trace's.
+"""
 
 import json
 import statistics
@@ -18,7 +22,7 @@ from meta_train.provenance import provenance
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
-from .report import github_table, origin_of, report_rows
+from .report import origin_of, report_rows, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -34,11 +38,7 @@ ROWS = RESULTS / "trace-cost.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class TraceCostConfig:
-    """Measure `neural_graph(model, inputs)` on three networks in full size.
-
-    Each repetition is a process of its own, so that nothing is warm and the memory
-    counted is the trace's.
-    """
+    """What is traced, how often and where."""
 
     networks: tuple[str, ...] = tuple(MODELS)
     """Which of ResNet-18, ViT-B/16 and GPT-2 small."""
@@ -63,15 +63,7 @@ CONFIG = TraceCostConfig()
 
 
 def run(config: TraceCostConfig, announce: Callable[[str], object]) -> None:
-    """Measure everything, write one row a network, and the table.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line about what is going on.
-
-    Raises:
-        OSError: if the results cannot be written, or a process fails.
-    """
+    """Trace every network in fresh processes; write one row each."""
     origin = {"config": config_values(config), "provenance": provenance()}
     rows: list[Row] = []
     for network in config.networks:
@@ -163,29 +155,22 @@ def report(results: Path) -> str:
 
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
-    headers = (
-        *("network", "parameters", "groups", "blocks", "placed"),
-        *("trace, CPU s", "forward, CPU s", "peak memory / parameters"),
-    )
-    lines = [
-        (
-            row["network"],
-            f"{row['num_parameters']:,}",
-            row["groups"],
-            row["blocks"],
-            f"{row['placed']:.1%}",
-            f"{row['trace_cpu_s']:.2f}",
-            f"{row['forward_cpu_s']:.2f}",
-            f"{row['memory_ratio']:.2f}",
-        )
-        for row in rows
-    ]
+    columns = {
+        "network": "{network}",
+        "parameters": "{num_parameters:,}",
+        "groups": "{groups}",
+        "blocks": "{blocks}",
+        "placed": "{placed:.1%}",
+        "trace, CPU s": "{trace_cpu_s:.2f}",
+        "forward, CPU s": "{forward_cpu_s:.2f}",
+        "peak memory / parameters": "{memory_ratio:.2f}",
+    }
     return [
         "# What a trace costs",
         "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
         "tokens), float32: CPU seconds, beside those of one forward pass, and what the "
         "process grows by at its peak, over the bytes of the parameters. Medians of "
         f"{rows[0]['repetitions']} fresh processes.",
-        github_table(lines, headers),
+        table_of(rows, columns),
         origin_of(rows),
     ]

@@ -5,7 +5,7 @@ not train on those; then it trains on all training images, as the rules do, and 
 tested. Rules have nothing to choose.
 """
 
-from pathlib import Path
+from functools import partial
 
 from .contest import Contest, run
 from .contest_report import NOTES, contest_tables, report_contest
@@ -37,12 +37,11 @@ The paper's figures are recalled, not verified; its Adam was tuned on a grid tha
 not know, and its CIFAR-10 were the official pixels."""
 
 
-def report(results: Path) -> str:
-    """Write tables and curves beside the results; return the text."""
-    return report_contest(
-        results,
-        command="l2o benchmark transfer",
-        heading="# Rules without tuning, against tuned opponents",
-        notes=_NOTES,
-        build_table=contest_tables,
-    )
+report = partial(
+    report_contest,
+    command="l2o benchmark transfer",
+    heading="# Rules without tuning, against tuned opponents",
+    notes=_NOTES,
+    build_table=contest_tables,
+)
+"""Writes tables and curves beside a results file; returns the text."""

@@ -48,15 +48,7 @@ CONFIG = SirenPsnrConfig()
 
 
 def run(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
-    """Measure, write one row a way of fitting, and the table.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line a row, then with the table.
-
-    Raises:
-        FileNotFoundError: if the images are not there.
-    """
+    """Fit every setting; write one row each."""
     use_threads(config.threads)
     origin = {"config": config_values(config), "provenance": provenance()}
     rows = []

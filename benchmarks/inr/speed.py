@@ -62,15 +62,7 @@ CONFIG = InrSpeedConfig()
 
 
 def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
-    """Measure, write one row per form and size, and the table.
-
-    Args:
-        config: the benchmark.
-        announce: called with the table.
-
-    Raises:
-        OSError: if the results cannot be written.
-    """
+    """Time both forms in every size; write one row each."""
     use_threads(config.threads)
     subjects = _subjects(config)
     for subject in subjects:

@@ -12,7 +12,7 @@ from meta_train.provenance import provenance
 
 from .cell import Cell, MatmulPrecision, run_cell
 from .memory import available_memory
-from .networks import NetworkName
+from .networks import NETWORKS, NetworkName
 from .subjects import SubjectName
 
 _STEPS: tuple[SubjectName, ...] = (
@@ -84,16 +84,7 @@ class StepCostConfig:
     the commit.
     """
 
-    models: tuple[NetworkName, ...] = (
-        "fashion-cnn",
-        "cifar-cnn",
-        "mlp-1m",
-        "mlp-10m",
-        "resnet-18",
-        "vit-b-16",
-        "mlp-100m",
-        "gpt-2",
-    )
+    models: tuple[NetworkName, ...] = NETWORKS[:8]
     """Networks to train."""
     subjects: tuple[SubjectName, ...] | None = None
     """What to time; None for what suits each network: everything on the paper's
@@ -108,15 +99,7 @@ CONFIG = StepCostConfig()
 
 
 def run(config: StepCostConfig, announce: Callable[[str], object]) -> None:
-    """Measure everything and write one row each.
-
-    Args:
-        config: the benchmark.
-        announce: called with a line about what is going on.
-
-    Raises:
-        OSError: if the results cannot be written.
-    """
+    """Measure every pair that has no row yet; write one row each."""
     pairs: list[tuple[NetworkName, SubjectName]] = [
         (network, subject)
         for network in config.models

@@ -43,7 +43,7 @@ class Network:
     inputs: Tensor
     """What it reads; noise, since values do not change the cost."""
     targets: Tensor
-    """Integers, one a row of outputs."""
+    """Integers, one per row of outputs."""
     batch: str
     """What a batch is, in words."""
 
@@ -62,11 +62,11 @@ def build_network(name: NetworkName, device: torch.device) -> Network:
     """Build a network and a batch, the same every time.
 
     ViT-B/16 and GPT-2 read a small batch on a CPU, where a usual one takes minutes; so
-    their step looks larger beside forward and backward than in real training.
+    their step looks larger compared with forward and backward than in real training.
 
     Args:
         name: which.
-        device: where both shall lie.
+        device: where both are built.
     """
     is_small = device.type == "cpu"
     with torch.random.fork_rng(devices=[]):

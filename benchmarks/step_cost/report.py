@@ -1,4 +1,4 @@
-"""Rows of `l2o benchmark step-cost` as tables, one a network."""
+"""Rows of `l2o benchmark step-cost` as tables, one per network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +71,7 @@ def ratio(row: Row, other: Row | None) -> str:
 
 
 def _overview(rows: Sequence[Row], networks: Sequence[str]) -> str:
-    """Return every subject's time beside forward and backward, network by network."""
+    """Return the time of every subject over that of forward and backward."""
     known = {(row["network"], row["subject"]): row for row in rows}
     steps = [row["subject"] for row in rows if row["subject"] != _GRADIENT]
     lines = [
@@ -150,7 +150,7 @@ def _number(value: float) -> str:
 
 
 def _compare_forward(rows: Sequence[Row]) -> str:
-    """Set the paper-sized rule beside the released code, as far as that is fair."""
+    """Compare the paper-sized rule with the released code, as far as that is fair."""
     found: list[dict[str, Any]] = [
         row
         for row in rows

@@ -1,4 +1,4 @@
-"""Times taken in turns, so that whatever else the machine does hits all alike."""
+"""Time subjects in turns, so that other load on the machine affects all alike."""
 
 import random
 import time
