@@ -9,6 +9,7 @@ from benchmarks import catalogue
 from benchmarks.catalogue import BENCHMARKS, Benchmark, load_benchmark, names_of
 from benchmarks.command import benchmark, report
 from benchmarks.runs import read_rows
+from optimizees import named_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,12 @@ def test_a_benchmark_from_outside_is_one_line_of_the_list(
     assert out[:3] == ["counted to 4", "counted to 5", "read mine.jsonl"]
 
 
+@pytest.fixture
+def _few_images(monkeypatch, images):
+    """Sixty random images in place of FashionMNIST."""
+    monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
+
+
 FEW = ("--seeds", "101", "--selection-seeds", "9001", "--data", "embedded")
 
 
@@ -101,6 +108,7 @@ def listed(rows):
     ]
 
 
+@pytest.mark.usefixtures("_few_images")
 def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     arguments = [
@@ -140,6 +148,7 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     assert str(tmp_path / "fashion.png") in text
 
 
+@pytest.mark.usefixtures("_few_images")
 def test_long_runs_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "long.jsonl"
     arguments = [
@@ -152,6 +161,7 @@ def test_long_runs_and_reports(tmp_path, rule_file, capsys):
     assert "| test accuracy % at 1 " in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_few_images")
 def test_transfer_tunes_opponents_tests_rules_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "transfer.jsonl"
     arguments = [
@@ -178,11 +188,13 @@ def test_transfer_tunes_opponents_tests_rules_and_reports(tmp_path, rule_file, c
     assert f"| Adam, lr {chosen:g} *(tuned)*" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_few_images")
 def test_held_out_runs_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "held-out.jsonl"
     arguments = [
         *("held-out", "--tasks", "fashion-autoencoder", "--rules", rule_file),
         *("--no-with-teacher", "--extensions", "0", "--lrs.adam", "0.001", "0.01"),
+        *("--batch-size", "4"),
         *(*FEW, "--steps", "5", "--threads", "1", "--results", str(path)),
     ]
     assert benchmark(arguments) == 0
