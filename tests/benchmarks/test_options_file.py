@@ -62,7 +62,7 @@ def test_bad_files_are_refused(tmp_path, capsys, text, message):
 
 def test_a_flag_without_a_file_is_refused(capsys):
     assert main(["benchmark", "transfer", "--config"]) == 1
-    assert "needs a YAML file" in capsys.readouterr().err
+    assert "needs the path of a YAML file" in capsys.readouterr().err
 
 
 def test_unknown_options_are_refused(tmp_path, capsys):
