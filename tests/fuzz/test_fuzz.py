@@ -75,7 +75,7 @@ def rule_values(config):
 def rule_file(rule, config):
     theta = {name: weight.detach() for name, weight in rule.state_dict().items()}
     metadata = {"format": "l2o-rule-2", "config": config, "license": "MIT"}
-    metadata["sha256"] = checkpoint._content_hash(metadata, theta)
+    metadata["sha256"] = checkpoint.content_hash(metadata, theta)
     return save(theta, metadata)
 
 
