@@ -1,4 +1,4 @@
-"""`neural_graph`: the best graph that what is given can prove."""
+"""Building a graph from a module, with or without a forward pass."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,16 +19,18 @@ def neural_graph(
 ) -> NeuralGraph:
     """Return the neural graph of a network.
 
-    With example inputs the module is *traced*: it runs once, in the shadow, and every
-    operator that it calls tells which neurons and which parameter entries meet. So any
-    module will do, whatever Python it is written in: convolutions, attention, residual
-    sums, norms, recurrence, tied weights, loops and branches. The run changes nothing:
-    not weights, gradients, buffers, random numbers, mode or hooks. Of a batch, two
-    samples are used where the model allows it.
+    With example inputs the module is *traced*: it runs once more, and every operator
+    that it calls tells which neurons and which parameter entries meet. So any module
+    will do, whatever Python it is written in: convolutions, attention, residual sums,
+    norms, recurrence, tied weights, loops, branches, and gradients taken inside
+    `forward`. Weights, gradients, buffers, attributes, random numbers, modes and hooks
+    are put back afterwards (see `docs/drop-in.md` for what cannot be). Two samples of a
+    batch are used where the model allows it, and the whole batch if a parameter is not
+    reached by those.
 
-    What the trace cannot follow gets no wrong place. Its parameters stand alone, listed
-    in `graph.unplaced` with the reason, and the neurons that it touches are not called
-    exchangeable. `graph.describe()` shows the whole as a table.
+    Parameters that the trace cannot follow stand alone and are listed in
+    `graph.unplaced` with the reason; the neurons that they touch are not called
+    exchangeable. `graph.describe()` returns a table.
 
     Without example inputs, shapes in the order of the layers are all there is. They
     prove a plain chain of linear or convolutional layers and little else.

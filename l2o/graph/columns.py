@@ -54,7 +54,7 @@ class DrawingLayout:
     """Where all groups stand, and how large the picture is."""
 
     places: tuple[GroupBar, ...]
-    """One a group."""
+    """One per group."""
     width: float
     """Width of the picture."""
     height: float

@@ -25,7 +25,7 @@ _ROLES = {
 }
 _BLOCKS = {
     "weights": "#7d9fca",
-    "one weight a neuron": "#58a88a",
+    "one weight per neuron": "#58a88a",
     "tied weights": "#b58cc9",
 }
 _TIES = {
@@ -269,7 +269,7 @@ def block_kind(block: WeightBlock) -> str:
     if block.is_alias:
         return "tied weights"
     one_to_one = block.view.shape[1:3] == (1, 1) and block.parts > 1
-    return "one weight a neuron" if one_to_one else "weights"
+    return "one weight per neuron" if one_to_one else "weights"
 
 
 def cuts(graph: NeuralGraph, group: int) -> list[float]:

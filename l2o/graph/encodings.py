@@ -13,7 +13,7 @@ _LOWEST = 1e-3
 
 
 def encode_positions(graph: NeuralGraph, width: int, like: Tensor) -> list[Tensor]:
-    """Return one fixed encoding a neuron, for every group of the graph.
+    """Return one fixed encoding per neuron, for every group of the graph.
 
     The first four channels tell the role. The others are sines and cosines of the
     neuron's index where neurons are told apart (inputs and outputs), and of the

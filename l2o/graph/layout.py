@@ -31,7 +31,7 @@ class Blocks:
 
 
 def to_blocks(graph: NeuralGraph, tensors: Mapping[str, Tensor]) -> Blocks:
-    """Lay one tensor a parameter on the graph.
+    """Lay one tensor per parameter on the graph.
 
     Args:
         graph: where each parameter entry belongs.

@@ -78,7 +78,7 @@ class View:
     shape: tuple[int, ...]
     """Shape of the block."""
     strides: tuple[int, ...]
-    """Steps along the flat parameter, one an axis."""
+    """Steps along the flat parameter, one per axis."""
     offset: int = 0
     """Where the block starts."""
 
@@ -100,9 +100,9 @@ class WeightBlock:
 
     The edges form `[part, target, source, cell]`. One part is an ordinary layer; a
     grouped convolution has `parts` independent ones, each joining its run of targets to
-    its run of sources; a norm's scale or a depthwise convolution has one part a
-    neuron. One cell is a linear layer; a convolution has one cell a kernel position, a
-    linear layer on a flattened map one a pixel.
+    its run of sources; a norm's scale or a depthwise convolution has one part per
+    neuron. One cell is a linear layer; a convolution has one cell per kernel position,
+    a linear layer on a flattened map one per pixel.
     """
 
     parameter: str
@@ -126,7 +126,7 @@ class WeightBlock:
 
     @property
     def cells(self) -> tuple[int, ...]:
-        """Grid of entries an edge holds, for example (3, 3); empty means one entry."""
+        """Grid of entries per edge, for example (3, 3); empty means one entry."""
         return self.view.shape[3:]
 
     @property
@@ -148,7 +148,7 @@ class NodeParameter:
 
     @property
     def num_cells(self) -> int:
-        """Number of entries a neuron."""
+        """Number of entries per neuron."""
         return math.prod(self.view.shape[1:])
 
 

@@ -29,7 +29,7 @@ def to_pyg(graph: NeuralGraph, tensors: Mapping[str, Tensor] | None = None) -> "
     Nodes are neurons, group after group. Edges are the weights, block after block and
     in the order `[part, target, source]`, then the ties; each points from source to
     target. N neurons, E edges; C cells of the largest edge and K of the fullest
-    neuron; what is smaller is padded with zeros behind.
+    neuron; what is smaller is padded with zeros at the end.
 
     ==============  ==================  ================================================
     `node_type`     `[N]`               index into `NODE_TYPES`
@@ -46,7 +46,7 @@ def to_pyg(graph: NeuralGraph, tensors: Mapping[str, Tensor] | None = None) -> "
     Args:
         graph: the neural graph.
         tensors: name to `[*shape, *features]`, the parameter's own shape first: its
-            values, or several features an entry. None leaves out `x` and `edge_attr`.
+            values, or several features per entry. None leaves out `x` and `edge_attr`.
 
     Returns:
         The graph on the tensors' device; autograd passes through to them.

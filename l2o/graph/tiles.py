@@ -42,7 +42,7 @@ class EdgeTile:
     is_owned: bool
     """Whether its entries are updated through it; not for aliases and ties."""
     cells: tuple[int, ...]
-    """Grid of entries an edge holds."""
+    """Grid of entries per edge."""
     target: Tensor
     """`[part, target]`, running number of each neuron."""
     source: Tensor
@@ -52,7 +52,7 @@ class EdgeTile:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Number of parts, targets a part, sources a part."""
+        """Number of parts, targets per part, sources per part."""
         return len(self.target), self.target.shape[1], self.source.shape[1]
 
     @property
@@ -72,7 +72,7 @@ class NodeTile:
     box: slice
     """Which neurons of it; whole if there are several."""
     cells: tuple[int, ...]
-    """Grid of entries a neuron holds."""
+    """Grid of entries per neuron."""
     neurons: Tensor
     """`[row]`, running number of each neuron."""
     owner: Tensor

@@ -182,7 +182,7 @@ class _Builder:
         return found
 
     def _select(self, ids: Ids) -> list[Neurons]:
-        """Return neurons as selections, one a group."""
+        """Return neurons as selections, one per group."""
         owners = self._log.group_of(ids)
         found = []
         for group in dict.fromkeys(owners.tolist()):

@@ -342,7 +342,7 @@ def _split(source: Ids, columns: Ids) -> list[_Run]:
     grid = columns[order].reshape(len(neurons), -1)
     shifts = grid[0] - grid[0, 0]
     cells = _factor(shifts)
-    if cells is None or not (grid - grid[:, :1] == shifts).all():  # a run a cell
+    if cells is None or not (grid - grid[:, :1] == shifts).all():  # one run per cell
         lines = [grid[:, [cell]] for cell in range(grid.shape[1])]
         return [run for line in lines for run in _march(neurons, line, ())]
     return _march(neurons, grid, cells)

@@ -28,7 +28,7 @@ class _Storage:
     home: Geometry
     labels: Labels
     planes: list[Tensor] | None = None
-    """The planes laid out over the storage, once somebody asked for another view."""
+    """The planes laid out over the storage; None until another view is read."""
     codes: Tensor | None = None
     fills: bool = False
     """Whether places without a neuron hold one constant."""

@@ -260,7 +260,7 @@ def _follow(log: TraceLog, paired: PairedCodes, uses: list[list[Use]]) -> None:
 
 
 def _beside(use: Use, paired: PairedCodes, guest: int) -> Use | None:
-    """Return the use of the guest's entries beside one use of the host's."""
+    """Return the use of the guest's entries next to one use of the host's."""
     main, other = paired.main, paired.other
     lines = zip(main.shape, main.strides, _aligned(other), strict=True)
     steps = {own: new for size, own, new in lines if size > 1}

@@ -44,7 +44,7 @@ def _carried(
 
 
 def joined(tracer: Tracer, pieces: Sequence[Labelled], axis: int) -> Labels:
-    """Return the labels of tensors put one behind the other along an axis."""
+    """Return the labels of tensors concatenated along an axis."""
     pieces = [piece for piece in pieces if piece.value.dim() and piece.value.numel()]
     if all(piece.labels.is_plain for piece in pieces):
         depends = any(piece.labels.depends for piece in pieces)
@@ -95,7 +95,7 @@ def _laid(
     lines: set[int],
     axis: int,
 ) -> Tensor:
-    """Return the labels of all pieces, one behind the other."""
+    """Return the labels of all pieces, concatenated."""
     parts = []
     for piece, plane in zip(pieces, slots, strict=True):
         sizes = [

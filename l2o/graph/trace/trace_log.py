@@ -82,7 +82,7 @@ class TraceLog:
         """Parameters whose entries are told apart, so that their neurons may not
         move."""
         self.colours = np.zeros(1024, dtype=np.uint64)
-        """A number a neuron; only equal ones may change places."""
+        """One number per neuron; only equal ones may change places."""
         self.frozen = np.zeros(1024, dtype=bool)
         self.ends: set[int] = set()
         """Neurons that are outputs of the network."""

@@ -380,13 +380,13 @@ class Tracer:
         return self._joined[key].reshape(top.shape)
 
     def admit(self, plane: Tensor, other: Labelled) -> None:
-        """Let values without these neurons meet them: whoever differs is told apart."""
+        """Combine neurons with values of their own: unequal ones tell them apart."""
         along = other.varies_along(sorted(axes_of(plane)))
         if along:
             self.log.distinguish(plane, along)
 
     def mean(self, plane: Tensor, axes: Sequence[int]) -> None:
-        """Let a symmetric function read neurons along some axes, in a set each."""
+        """Let a symmetric function read sets of neurons along some axes."""
         self.log.distinguish(plane, axes_of(plane) - set(axes))
 
     def bundle(self, plane: Tensor, axes: Sequence[int]) -> bool:

@@ -16,7 +16,7 @@ def test_every_name_is_readable(graph, tmp_path):
     assert "<!-- 4 relu -->" in text
     for entry in ("weights", "tied weights", "residual", "hidden"):
         assert f"<!-- {entry} -->" in text
-    for entry in ("isolated", "gate", "one weight a neuron"):
+    for entry in ("isolated", "gate", "one weight per neuron"):
         assert f"<!-- {entry} -->" not in text
     assert "46 parameters, 100.0% placed; 4 groups, 3 blocks; given" in text
 
