@@ -55,6 +55,7 @@ class TestGroups:
         names = list(optimizer.diagnostics().clipped)
         assert names == ["weight", "bias", "head.weight", "head.bias"]
 
+    @pytest.mark.filterwarnings("ignore:NeuralGraphOpt needs a place")
     def test_a_parameter_that_is_listed_twice_moves_once(self, rule, build_model):
         model, twin = build_model(), build_model()
         with pytest.warns(UserWarning, match="duplicate parameters"):
