@@ -43,6 +43,8 @@ _SHIPPED_SHA256 = {
 }
 """Checksum of each shipped file without one of its own; results are recorded under it,
 so these files stay as they are."""
+_COUNTS = ("layers", "depth", "width", "message_width", "heads", "kernel")
+"""Fields of a network's configuration that tensors of the file must bear out."""
 _DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """Types that weights may have, under their names in the file format."""
 
@@ -283,7 +285,7 @@ def _check_counts(config: AnyRuleConfig, shapes: Mapping[str, tuple[int, ...]]) 
     most = max(map(math.prod, shapes.values()), default=0)
     net = config.net
     for part in (net, getattr(net, "head", net)):
-        for name in ("layers", "depth", "width", "heads", "kernel"):
+        for name in _COUNTS:
             value = getattr(part, name, None) or 0
             limit = len(shapes) if name in ("layers", "depth") else most
             if value > limit:

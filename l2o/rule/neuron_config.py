@@ -8,6 +8,9 @@ from l2o.nets.config import NeuronGNNConfig
 
 from .whitening import GROUP_ROWS
 
+_MOST_WHITENING_STEPS = 20
+"""More change nothing but the time of a step."""
+
 
 @frozen_config
 class NeuronRuleConfig:
@@ -71,6 +74,14 @@ class NeuronRuleConfig:
             max_log_line=self.max_log_line,
             full_fan_in=self.full_fan_in,
         )
+        for scale in self.time_scales:
+            check_positive("NeuronRuleConfig", time_scales=scale)
+        if self.whitening_steps > _MOST_WHITENING_STEPS:
+            raise ValueError(
+                "NeuronRuleConfig whitening_steps must be at most "
+                f"{_MOST_WHITENING_STEPS}; got whitening_steps={self.whitening_steps}. "
+                "Choose for example 5."
+            )
         shares = {
             "second_moment_decay": self.second_moment_decay,
             "look_ahead": self.look_ahead,

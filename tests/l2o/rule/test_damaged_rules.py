@@ -20,6 +20,8 @@ from l2o import (
     shipped_rules,
 )
 from l2o.rule import checkpoint
+from l2o.rule.build import build_rule
+from l2o.rule.neuron_config import NeuronRuleConfig
 
 
 @pytest.fixture
@@ -207,6 +209,24 @@ class TestValues:
         with pytest.raises(ValueError, match=r"cannot understand.*readout"):
             load_rule(with_config(path, change))
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("map_direction", "adamw"),
+            ("unit", "two"),
+            ("whitening_steps", 10**9),
+            ("momentum_decays", [1.0]),
+            ("time_scales", [0.0]),
+            ("signal_floor", float("nan")),
+        ],
+    )
+    def test_values_of_the_neuron_rule(self, tmp_path, key, value):
+        path = tmp_path / "neuron.safetensors"
+        save_rule(build_rule(NeuronRuleConfig()), path)
+        load_rule(path)
+        with pytest.raises(ValueError, match=f"cannot understand.*{key}"):
+            load_rule(with_config(path, lambda values: {**values, key: value}))
+
     @pytest.mark.parametrize("rows", [0, -1, 2.5, "many", None])
     def test_rows_are_a_number(self, path, rows):
         def change(values):
@@ -300,13 +320,19 @@ class TestSizes:
             ("paper-nfn", "depth", 10**9),
             ("paper-nfn", "kernel", 10**5),
             ("paper-nfn", "kernel", 600),
+            ("neuron", "layers", 10**9),
+            ("neuron", "width", 10**12),
+            ("neuron", "message_width", 10**12),
         ],
     )
     def test_a_size_that_is_not_in_the_file(
         self, random_rule, tmp_path, preset, key, value
     ):
         path = tmp_path / "rule.safetensors"
-        save_rule(random_rule(PRESETS[preset], dtype=torch.float32), path)
+        if preset == "neuron":
+            save_rule(build_rule(NeuronRuleConfig()), path)
+        else:
+            save_rule(random_rule(PRESETS[preset], dtype=torch.float32), path)
         load_rule(path)
 
         def grow(values):
