@@ -12,9 +12,9 @@ def short(monkeypatch):
     few = {name: meta_speed.ESTIMATORS[name] for name in names}
     monkeypatch.setattr(meta_speed, "ESTIMATORS", few)
     monkeypatch.setattr(meta_speed, "NETWORKS", {"fashion-mlp": 7})
+    monkeypatch.setattr(meta_speed, "_STEPS", 2)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_every_choice_is_a_row_and_a_cell(tmp_path):
     lines = []
