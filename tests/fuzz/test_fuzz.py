@@ -17,6 +17,12 @@ from torch import nn
 
 from benchmarks.runs import read_rows
 from l2o import NeuralGraphOpt, load_rule, read_provenance
+from l2o.companion import NetworkPredictor, park_predictor
+from l2o.companion.checkpoint import (
+    load_companion,
+    read_companion_provenance,
+    save_companion,
+)
 from l2o.nets.config import FeedForwardConfig, NeuronGNNConfig, NGGNNConfig
 from l2o.rule import checkpoint
 from l2o.rule.build import any_rule_config_values, build_rule
@@ -77,6 +83,17 @@ def rule_file(rule, config):
     metadata = {"format": "l2o-rule-2", "config": config, "license": "MIT"}
     metadata["sha256"] = checkpoint.content_hash(metadata, theta)
     return save(theta, metadata)
+
+
+def companion(folder):
+    """A network on networks, with its statistics."""
+    save_companion(NetworkPredictor(park_predictor("ng_gnn")), folder / "companion")
+
+    def read(path):
+        load_companion(path)
+        read_companion_provenance(path)
+
+    return Target("companion", (folder / "companion").read_bytes(), read)
 
 
 def card(folder):
@@ -277,6 +294,7 @@ BUILDERS = {
     "rule-values": rule_values(SMALL),
     "graph-rule-values": rule_values(SMALL_GRAPH),
     "neuron-rule-values": rule_values(SMALL_NEURONS),
+    "companion": companion,
     "card": card,
     "optimizer-state": optimizer_state,
     "yaml-bytes": yaml_bytes,
