@@ -67,12 +67,11 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch does not say which errors damage causes
-        raise ValueError(f"{path} cannot be read ({printable(error)})") from error
+    with path.open("rb") as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch does not say which errors damage causes
+            raise ValueError(f"{path} cannot be read ({printable(error)})") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} cannot be read (it holds a {type(state).__name__})")
     return state

@@ -270,6 +270,10 @@ def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
             f"{origin} is no configuration of a meta-training run: {problems}. "
             f"Keys at the top are: {known}."
         ) from error
+    except TypeError as error:  # pydantic passes on what our own checks raise
+        raise ValueError(
+            f"{origin} is no configuration of a meta-training run: {error}"
+        ) from error
 
 
 def save_config(config: MetaTrainConfig, path: Path) -> None:

@@ -6,8 +6,9 @@ import resource
 from pathlib import Path
 
 import pytest
+import torch
 
-from l2o.files import parse_json, printable, write_whole
+from l2o.files import parse_json, printable, read_state, write_whole
 
 
 @pytest.fixture
@@ -123,3 +124,24 @@ def test_json_of_a_stranger(text):
 
 def test_json_of_a_friend():
     assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02."])
+def test_a_damaged_state_is_a_value_error(tmp_path, content):
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"state\.pt cannot be read"):
+        read_state(tmp_path / "state.pt")
+    with pytest.raises(FileNotFoundError):
+        read_state(tmp_path / "missing.pt")
+
+
+def test_a_seek_before_the_beginning_is_damage(tmp_path, monkeypatch):
+    """What torch raises for a directory of an archive that points there."""
+
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (tmp_path / "state.pt").write_bytes(b"x")
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(ValueError, match=r"state\.pt cannot be read"):
+        read_state(tmp_path / "state.pt")

@@ -336,3 +336,11 @@ class TestValues:
         assert config.rule_config == PRESETS["default"]
         assert config.estimator == FirstOrderConfig(window=20, replay=0.25)
         assert config.tasks == (TaskConfig(name="fashion-cnn"),)
+
+
+def test_a_value_of_the_wrong_kind_is_a_value_error(tmp_path):
+    """Our own checks call it a TypeError, which the reader of a file does not raise."""
+    path = tmp_path / "run.yaml"
+    path.write_text("name: x\nmeta_optimizer: {betas: [0.9, -.inf]}\n")
+    with pytest.raises(ValueError, match=r"betas must be tuple"):
+        load_config(path)
