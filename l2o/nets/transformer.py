@@ -1,20 +1,17 @@
 """NG-T: a relational transformer whose attention reads edges and whose edges follow."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2o.config import check_positive
+from l2o.config import check_positive, frozen_config
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen_config
 class RelationalConfig:
     """One layer of the relational transformer."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     node_width: int = 64
     """Channels of a node state."""
