@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from l2o import PRESETS, Rule
-from meta_train.es_lanes import Population
+from meta_train.es_lanes import PerturbedRuns
 from meta_train.estimator_config import (
     EstimatorConfig,
     EvolutionConfig,
@@ -174,7 +174,7 @@ def _problems(
             bound = RuleOnGraph(rule, task, compile=compile)
             for name, estimator in ESTIMATORS.items():
                 problem = start_problem(estimator, task, bound, seed=0, length=10**9)
-                lanes = problem.num_lanes if isinstance(problem, Population) else 1
+                lanes = problem.num_lanes if isinstance(problem, PerturbedRuns) else 1
                 kind = "compiled" if compile else "eager"
                 found[f"{preset} | {kind} | {name}"] = (
                     partial(_advance, estimator, problem, rule),
@@ -187,5 +187,5 @@ def _advance(estimator: EstimatorConfig, problem: InnerProblem, rule: Rule) -> N
     """Take the timed steps; the last entry read makes an accelerator finish."""
     rule.zero_grad()
     generator = torch.Generator().manual_seed(0)
-    progress = add_meta_gradient(estimator, problem, _STEPS, generator)
-    assert len(progress.losses) == _STEPS
+    losses = add_meta_gradient(estimator, problem, _STEPS, generator)
+    assert len(losses) == _STEPS

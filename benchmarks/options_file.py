@@ -44,7 +44,7 @@ def with_options_of_file(arguments: Sequence[str]) -> list[str]:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    from meta_train.config import read_yaml  # extra [train]
+    from meta_train.yaml_file import read_yaml  # extra [train]
 
     values = read_yaml(path, owner=FLAG, shipped="benchmarks/configs")
     if not isinstance(values, Mapping):

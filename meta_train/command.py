@@ -8,6 +8,7 @@ import tyro
 
 from l2o.rule.checkpoint import load_rule
 from optimizees import FunctionalTask, TaskName, load_task
+from optimizees.devices import choose_device
 
 from .unroll import RuleOnGraph
 from .validation import validate as validation_of
@@ -19,6 +20,7 @@ def meta_train(
     changes: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = (),
     folder: Path | None = None,
     resume: bool = False,
+    device: str | None = None,
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
     max_minutes: float | None = None,
     until: int | None = None,
@@ -33,6 +35,7 @@ def meta_train(
         changes: settings in place of the file's: seed=1 estimator.replay=0.25
         folder: where the run is kept; by default runs/ and the run's name.
         resume: continue the run in the folder, bit for bit.
+        device: auto, cpu, cuda or mps, in place of the file's.
         threads: CPU threads; by default all cores.
         max_minutes: stop, with a checkpoint, after this many minutes.
         until: stop, with a checkpoint, after this outer step.
@@ -40,18 +43,21 @@ def meta_train(
     """
     # pydantic and PyYAML come with the extra [train]; the verb above needs neither.
     from .config import load_config
-    from .distributed import joined_ranks
-    from .loop import MetaTrainer
+    from .entry import run
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if device is not None:
+        changes = (*changes, f"device={device}")
     settings = load_config(config, changes)
-    home = Path("runs") / settings.name if folder is None else folder
-    with joined_ranks() as ranks:
-        trainer = MetaTrainer(
-            settings, home, resume=resume, ranks=ranks, tensorboard=tensorboard
-        )
-        trainer.train(max_minutes=max_minutes, until=until)
+    run(
+        settings,
+        Path("runs") / settings.name if folder is None else folder,
+        resume=resume,
+        tensorboard=tensorboard,
+        max_minutes=max_minutes,
+        until=until,
+    )
 
 
 def validate(
@@ -63,6 +69,7 @@ def validate(
     task: TaskName = "fashion-cnn",
     batch_size: int = 128,
     data: Literal["auto", "full", "embedded"] = "auto",
+    device: str = "auto",
     threads: int = 1,
 ) -> None:
     """Measure rules on validation data, as meta-training selects them.
@@ -75,6 +82,7 @@ def validate(
         task: what is trained.
         batch_size: examples per batch.
         data: which copy of FashionMNIST.
+        device: auto, cpu, cuda or mps.
         threads: CPU threads.
     """
     if not rules:
@@ -93,8 +101,11 @@ def validate(
                 f"validate needs {name} of at least 1; got {values[0]}. Raise --{name}."
             )
     torch.set_num_threads(threads)
-    loaded = [load_rule(name) for name in rules]
-    trained = FunctionalTask(load_task(task, batch_size=batch_size, data=data))
+    place = choose_device(device)
+    loaded = [load_rule(name).to(place) for name in rules]
+    trained = FunctionalTask(
+        load_task(task, batch_size=batch_size, data=data, device=place)
+    )
     for name, rule in zip(rules, loaded, strict=True):
         (result,) = validation_of(
             trained,

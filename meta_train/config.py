@@ -10,10 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from l2o import PRESETS
 from l2o.config import check_not_negative, check_positive, config_values, frozen_config
+from l2o.files import write_whole
 from l2o.rule.build import AnyRuleConfig
 
 from .estimator_config import EstimatorConfig, FirstOrderConfig
 from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
+from .yaml_file import parse_yaml, read_yaml
 
 
 @frozen_config
@@ -40,6 +42,11 @@ class MetaOptimizerConfig:
 
     def __post_init__(self) -> None:
         check_positive("MetaOptimizerConfig", lr=self.lr)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(
+                "MetaOptimizerConfig betas must be from 0 to below 1; got betas="
+                f"{self.betas}. Choose for example (0.9, 0.99)."
+            )
         check_not_negative(
             "MetaOptimizerConfig", weight_decay=self.weight_decay, warmup=self.warmup
         )
@@ -83,6 +90,8 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         check_positive("ValidationConfig", every=self.every, steps=self.steps)
+        for seed in self.seeds:
+            check_not_negative("ValidationConfig", seeds=seed)
         if not self.seeds:
             raise ValueError(
                 "ValidationConfig seeds must hold at least one seed; got seeds=(). "
@@ -135,7 +144,7 @@ class MetaTrainConfig:
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints."""
     device: str = "auto"
-    """`auto` takes CUDA when there is one; or any PyTorch device."""
+    """`auto` takes CUDA when there is a GPU, else the CPU; or cpu, cuda, mps."""
     compile: bool = True
     """Whether the rule is compiled; worth it from a few hundred outer steps on."""
     cuda_graphs: bool = False
@@ -146,6 +155,8 @@ class MetaTrainConfig:
     """Which copy of FashionMNIST; `full` fails where it is absent."""
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
+        check_not_negative("MetaTrainConfig", seed=self.seed)
         check_positive(
             "MetaTrainConfig",
             outer_steps=self.outer_steps,
@@ -189,6 +200,16 @@ class MetaTrainConfig:
         return PRESETS[self.rule] if isinstance(self.rule, str) else self.rule
 
 
+def _check_name(name: str) -> None:
+    """Raise unless a name can be that of one folder."""
+    is_plain = name.strip() == name and name.isprintable()
+    if not is_plain or name in ("", ".", "..") or set("/\\") & set(name):
+        raise ValueError(
+            "MetaTrainConfig name must be the name of one folder; got "
+            f"name={name!r}. Choose letters, digits and dashes, for example my-run."
+        )
+
+
 _ADAPTER = TypeAdapter(MetaTrainConfig)
 
 
@@ -211,31 +232,6 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> MetaTrainConfig:
     return parse_config(values, origin=" ".join([str(path), *changes]))
 
 
-def read_yaml(path: Path, *, owner: str, shipped: str) -> object:
-    """Return the plain values that a YAML file holds.
-
-    Args:
-        path: the file.
-        owner: who asks, for the message.
-        shipped: folder where such files lie, for the message.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not YAML.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{owner} needs a YAML file; got {path}, which does not exist. "
-            f"Shipped ones lie in {shipped}."
-        )
-    try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{owner} needs YAML; got {path}: {error}. Mend its syntax."
-        ) from error
-
-
 def _apply_change(values: object, change: str) -> None:
     """Set one value, in place."""
     key, mark, text = change.partition("=")
@@ -249,8 +245,8 @@ def _apply_change(values: object, change: str) -> None:
             "estimator.replay=0.25, or change the file."
         )
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values[last] = parse_yaml(text)
+    except ValueError as error:
         raise ValueError(
             f"load_config needs YAML behind the = of a change; got {change!r}: {error}."
         ) from error
@@ -278,4 +274,5 @@ def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
 
 def save_config(config: MetaTrainConfig, path: Path) -> None:
     """Write the resolved run as YAML; `load_config` reads it back unchanged."""
-    path.write_text(yaml.safe_dump(config_values(config), sort_keys=False))
+    text = yaml.safe_dump(config_values(config), sort_keys=False)
+    write_whole(path, text.encode())

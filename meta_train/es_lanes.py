@@ -15,8 +15,8 @@ from optimizees import FunctionalTask
 from .unroll import DIVERGENCE, RuleOnGraph
 
 
-class Population:
-    """Networks of one inner problem, side by side, each with its own change of theta.
+class PerturbedRuns:
+    """Networks of one inner problem, each trained with its own change of theta.
 
     All start from the same parameters and read the same batches, so that what differs
     between them is the change alone. The first `pairs` lanes add their change to theta,
@@ -75,7 +75,7 @@ class Population:
         return self.position >= self.length or self.has_diverged
 
     def draw_noise(self, generator: torch.Generator) -> None:
-        """Draw new changes, one a pair, of unit deviation; remember their sum.
+        """Draw new changes, one per pair, of unit deviation; remember their sum.
 
         Args:
             generator: on the CPU.
@@ -132,13 +132,13 @@ class Population:
         self.is_lost = self.is_lost[lane].expand_as(self.is_lost).clone()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a new population of the same task needs to go on."""
+        """Return everything that new runs of the same task need to continue."""
         names = ("seed", "length", "position", *_TENSORS)
         values = {name: getattr(self, name) for name in names}
         return {**values, "batches": self.batches.state_dict()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
-        """Go on where another population of the same task stopped."""
+        """Continue where other runs of the same task stopped."""
         for name, value in values.items():
             if name == "batches":
                 self.batches.load_state_dict(value)

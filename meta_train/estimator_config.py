@@ -170,4 +170,4 @@ class EvolutionConfig:
 EstimatorConfig: TypeAlias = (
     OneStepConfig | FirstOrderConfig | ImitationConfig | TBPTTConfig | EvolutionConfig
 )
-"""The choice of estimator, told apart by `kind`."""
+"""The choice of estimator, by its `kind`."""

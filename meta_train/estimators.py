@@ -1,4 +1,4 @@
-"""One interface over every way to find a meta-gradient."""
+"""One interface to all estimators of the meta-gradient."""
 
 from typing import TypeAlias, assert_never
 
@@ -6,7 +6,7 @@ import torch
 
 from optimizees import FunctionalTask
 
-from .es_lanes import Population
+from .es_lanes import PerturbedRuns
 from .estimator_config import (
     EstimatorConfig,
     EvolutionConfig,
@@ -17,9 +17,9 @@ from .estimator_config import (
 )
 from .evolution import evolution
 from .gradients import first_order, imitation, one_step, tbptt
-from .unroll import InnerRun, Progress, RuleOnGraph
+from .unroll import InnerRun, RuleOnGraph
 
-InnerProblem: TypeAlias = InnerRun | Population
+InnerProblem: TypeAlias = InnerRun | PerturbedRuns
 """An inner problem in flight: one network, or pairs of them."""
 
 
@@ -41,7 +41,7 @@ def start_problem(
         length: inner steps after which the problem is over.
     """
     if isinstance(config, EvolutionConfig):
-        return Population(
+        return PerturbedRuns(
             task,
             bound,
             seed=seed,
@@ -58,7 +58,7 @@ def add_meta_gradient(
     problem: InnerProblem,
     steps: int,
     generator: torch.Generator,
-) -> Progress:
+) -> list[float]:
     """Advance a problem by `steps` inner steps; add a meta-gradient to theta's `.grad`.
 
     Args:
@@ -67,7 +67,7 @@ def add_meta_gradient(
         steps: inner steps to take.
         generator: draws the steps that are replayed, or the changes of theta.
     """
-    if isinstance(problem, Population):
+    if isinstance(problem, PerturbedRuns):
         assert isinstance(config, EvolutionConfig)
         return evolution(config, problem, steps, generator)
     match config:
@@ -80,6 +80,6 @@ def add_meta_gradient(
         case TBPTTConfig():
             return tbptt(config, problem, steps)
         case EvolutionConfig():
-            raise AssertionError("start_problem pairs it with a Population")
+            raise AssertionError("start_problem pairs it with a PerturbedRuns")
         case _:
             assert_never(config)

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from .es_lanes import Population
+from .es_lanes import PerturbedRuns
 from .estimator_config import EvolutionConfig
-from .unroll import Progress
 
 _SMALLEST_LOSS = 1e-3
 """In nats; below it the logarithm of a batch loss stays where it is."""
@@ -13,10 +12,10 @@ _SMALLEST_LOSS = 1e-3
 
 def evolution(
     config: EvolutionConfig,
-    population: Population,
+    runs: PerturbedRuns,
     steps: int,
     generator: torch.Generator,
-) -> Progress:
+) -> list[float]:
     r"""Advance one window and add the estimate to theta's `.grad`.
 
     .. math::
@@ -29,7 +28,7 @@ def evolution(
 
     Args:
         config: which of the three, and the meta-loss.
-        population: the inner problem; it ends early if every lane diverges.
+        runs: the inner problem; it ends early if every lane diverges.
         steps: inner steps of the window, at most.
         generator: draws the changes.
 
@@ -40,33 +39,33 @@ def evolution(
         Evolution Strategies", https://arxiv.org/abs/2304.12180. The window's losses are
         averaged, not added, here as in every estimator.
     """
-    if config.kind != "nres" or not population.noise:
-        population.draw_noise(generator)
-    theta = population.changed_theta(config.sigma)
-    pairs = population.pairs
-    total = torch.zeros(population.num_lanes, dtype=torch.float64)
+    if config.kind != "nres" or not runs.noise:
+        runs.draw_noise(generator)
+    theta = runs.changed_theta(config.sigma)
+    pairs = runs.pairs
+    total = torch.zeros(runs.num_lanes, dtype=torch.float64)
     losses: list[float] = []
-    for _ in range(min(steps, population.length - population.position)):
-        counted = _bounded(config, population, population.step(theta))
-        total += _weight(config, population) * _counted(config, counted)
+    for _ in range(min(steps, runs.length - runs.position)):
+        counted = _bounded(config, runs, runs.step(theta))
+        total += _weight(config, runs) * _counted(config, counted)
         losses.append(float(counted[-1] if config.kind == "es" else counted.mean()))
-        if population.is_over:
+        if runs.is_over:
             break
     slope = (total[:pairs] - total[pairs : 2 * pairs]) / (2 * config.sigma)
-    credit = population.memory if config.kind == "pes" else population.noise
-    for name, weight in population.bound.rule.named_parameters():
+    credit = runs.memory if config.kind == "pes" else runs.noise
+    for name, weight in runs.bound.rule.named_parameters():
         if name in credit:
             estimate = torch.tensordot(slope.to(credit[name]), credit[name], dims=1)
             _add_gradient(weight, estimate / (pairs * len(losses)))
     if config.kind == "es":
-        population.gather(-1)
-    return Progress(losses)
+        runs.gather(-1)
+    return losses
 
 
-def _bounded(config: EvolutionConfig, population: Population, losses: Tensor) -> Tensor:
+def _bounded(config: EvolutionConfig, runs: PerturbedRuns, losses: Tensor) -> Tensor:
     """Return each lane's loss, bounded; the bound itself for one that diverged."""
-    bound = config.max_loss * population.first_losses
-    return torch.where(population.is_lost, bound, losses.minimum(bound)).cpu().double()
+    bound = config.max_loss * runs.first_losses
+    return torch.where(runs.is_lost, bound, losses.minimum(bound)).cpu().double()
 
 
 def _counted(config: EvolutionConfig, losses: Tensor) -> Tensor:
@@ -75,11 +74,11 @@ def _counted(config: EvolutionConfig, losses: Tensor) -> Tensor:
     return losses
 
 
-def _weight(config: EvolutionConfig, population: Population) -> float:
+def _weight(config: EvolutionConfig, runs: PerturbedRuns) -> float:
     """Return the weight of the step just taken; 1 on average over a life."""
-    last = max(1, round(config.tail * population.length))
-    is_late = population.position > population.length - last
-    late = population.length / last if is_late else 0.0
+    last = max(1, round(config.tail * runs.length))
+    is_late = runs.position > runs.length - last
+    late = runs.length / last if is_late else 0.0
     return 1 - config.final_share + config.final_share * late
 
 

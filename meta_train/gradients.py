@@ -23,7 +23,7 @@ from .estimator_config import (
     TBPTTConfig,
 )
 from .teacher import Teacher
-from .unroll import Cotangent, InnerRun, Progress, Record, replay
+from .unroll import Cotangent, InnerRun, InnerStep, replay
 
 _SMALLEST_LOSS = 1e-3
 """In nats; below it the logarithm of a batch loss is taken as linear."""
@@ -31,20 +31,20 @@ _SMALLEST_LOSS = 1e-3
 
 def one_step(
     config: OneStepConfig, run: InnerRun, steps: int, generator: torch.Generator
-) -> Progress:
+) -> list[float]:
     """Judge every update by the loss after it, on the same batch."""
-    records: list[Record] = []
+    taken: list[InnerStep] = []
     cotangents: list[Cotangent] = []
     losses: list[float] = []
     for _ in range(steps):
         batch = run.batch
-        records.append(run.step())
+        taken.append(run.step())
         cotangents.append(partial(_slopes, run.task, run.params, batch, run.buffers))
         losses.append(run.measure())
         if run.is_over:
             break
-    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
-    return Progress(losses)
+    replay(run.bound, taken, cotangents, share=config.replay, generator=generator)
+    return losses
 
 
 def _slopes(
@@ -56,13 +56,13 @@ def _slopes(
 
 def first_order(
     config: FirstOrderConfig, run: InnerRun, steps: int, generator: torch.Generator
-) -> Progress:
+) -> list[float]:
     """Judge every update by the losses on fresh batches until its window ends."""
     losses: list[float] = []
     for _ in range(steps // config.window):
         if not run.is_over:
             losses += _first_order_window(config, run, generator)
-    return Progress(losses)
+    return losses
 
 
 def _first_order_window(
@@ -73,18 +73,18 @@ def _first_order_window(
     With features constant, the loss k steps later depends on update t through the sum
     of updates alone, so its derivative is that later step's own gradient.
     """
-    records: list[Record] = []
+    taken: list[InnerStep] = []
     later: list[Params] = []
     losses: list[float] = []
     for _ in range(config.window):
-        records.append(run.step())
+        taken.append(run.step())
         losses.append(run.measure())
         later.append(run.grads)
         if run.is_over:
             break
     total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
     cotangents: list[Cotangent] = []
-    num_counted = max(1, round(config.tail * len(records)))
+    num_counted = max(1, round(config.tail * len(taken)))
     for age, (loss, grads) in enumerate(zip(losses[::-1], later[::-1], strict=True)):
         scale = 1.0 / num_counted if age < num_counted else 0.0
         if config.objective == "log":
@@ -94,30 +94,27 @@ def _first_order_window(
         }
         cotangents.append(partial(dict, total))
     cotangents.reverse()
-    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
+    replay(run.bound, taken, cotangents, share=config.replay, generator=generator)
     return losses
 
 
-def tbptt(config: TBPTTConfig, run: InnerRun, steps: int) -> Progress:
+def tbptt(config: TBPTTConfig, run: InnerRun, steps: int) -> list[float]:
     """Differentiate the losses of whole windows, one update through the next."""
     losses: list[float] = []
     for _ in range(steps // config.window):
         if not run.is_over:
             losses += _tbptt_window(config, run)
-    return Progress(losses)
+    return losses
 
 
 def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
     """Advance one window with autograd and add its gradient."""
-    rule = run.bound.rule
     params, grads, state = run.params, run.grads, run.state
     buffers = run.buffers
     terms: list[Tensor] = []
     losses: list[float] = []
     for _ in range(min(config.window, run.length - run.position)):
-        state = rule.advance(state, grads)
-        updates = run.bound.updates(params, grads, state)
-        params = {name: param + updates[name] for name, param in params.items()}
+        params, state = run.bound.step(params, grads, state)
         batch = run.batches.next()
         loss, buffers = _twice_differentiable(run.task, params, batch, buffers)
         slopes = torch.autograd.grad(
@@ -149,40 +146,38 @@ def _counted(config: TBPTTConfig, loss: Tensor) -> Tensor:
     """Return what one loss adds to the window's objective."""
     if config.objective == "mean":
         return loss
-    # Beyond the bound the logarithm goes on as its tangent, so that no slope is lost.
+    # Below the bound the logarithm continues as its tangent, so that slopes remain.
     low = _SMALLEST_LOSS
     return torch.where(loss > low, loss.clamp_min(low).log(), loss / low)
 
 
 def imitation(
     config: ImitationConfig, run: InnerRun, steps: int, generator: torch.Generator
-) -> Progress:
+) -> list[float]:
     """Judge every update by its squared distance from the teacher's, relatively."""
-    records: list[Record] = []
+    taken: list[InnerStep] = []
     cotangents: list[Cotangent] = []
     losses: list[float] = []
     teacher = Teacher.of(run.bound.rule, config)
     for _ in range(steps):
-        record = run.step()
-        cotangents.append(
-            partial(_errors, teacher, run.bound.graph, record, run.params)
-        )
-        records.append(record)
+        step = run.step()
+        cotangents.append(partial(_errors, teacher, run.bound.graph, step, run.params))
+        taken.append(step)
         losses.append(run.measure())
         if run.is_over:
             break
-    replay(run.bound, records, cotangents, share=config.replay, generator=generator)
-    return Progress(losses)
+    replay(run.bound, taken, cotangents, share=config.replay, generator=generator)
+    return losses
 
 
 def _errors(
-    teacher: Teacher, graph: NeuralGraph, record: Record, after: Params
+    teacher: Teacher, graph: NeuralGraph, step: InnerStep, after: Params
 ) -> Params:
     """Return, of each parameter, by how much an update misses the teacher's."""
-    targets = teacher(graph, record.params, record.grads, record.state)
+    targets = teacher(graph, step.params, step.grads, step.state)
     return {
         name: _relative_error(after[name] - param, targets[name])
-        for name, param in record.params.items()
+        for name, param in step.params.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""A place in which one inner problem follows another."""
+"""Inner problems, one after another."""
 
 from typing import Any
 
@@ -7,26 +7,27 @@ from torch.utils._pytree import tree_map
 
 from .config import MetaTrainConfig
 from .estimators import InnerProblem, add_meta_gradient, start_problem
-from .problems import Shelf
+from .problems import TaskBuilder
 from .task_config import FamilyConfig
-from .unroll import Progress
 
 
-class Slot:
-    """One inner problem in flight, and the draws that decide its successors.
+class ProblemRunner:
+    """Runs inner problems one after another, and draws each next one.
 
-    Slots share nothing but theta, and each has its own generator. So what happens in
-    one depends neither on the others nor on the process it lives in.
+    Runners share nothing but theta, and each has its own generator, so what one does
+    depends neither on the others nor on the process that it runs in.
 
     Args:
         config: the run.
-        shelf: tasks and the rule on them.
-        index: number of the slot in the run.
+        builder: tasks and the rule on them.
+        index: number of the runner.
     """
 
-    def __init__(self, config: MetaTrainConfig, shelf: Shelf, index: int) -> None:
+    def __init__(
+        self, config: MetaTrainConfig, builder: TaskBuilder, index: int
+    ) -> None:
         self.config = config
-        self.shelf = shelf
+        self.builder = builder
         seeds = torch.Generator().manual_seed(config.seed)
         drawn = torch.randint(2**31, (index + 1,), generator=seeds)
         self.generator = torch.Generator().manual_seed(int(drawn[index]))
@@ -34,7 +35,7 @@ class Slot:
         self.member = 0
         self.problem: InnerProblem | None = None
 
-    def advance(self, outer_step: int) -> tuple[Progress, bool]:
+    def advance(self, outer_step: int) -> tuple[list[float], bool]:
         """Take one outer step's share of inner steps; add to theta's `.grad`.
 
         A problem that is over is replaced before, so that a checkpoint holds the last
@@ -44,22 +45,22 @@ class Slot:
             outer_step: updates of theta made so far.
 
         Returns:
-            What the problem did, and whether it diverged.
+            The loss of each inner step, and whether the problem diverged.
         """
         if self.problem is None or self.problem.is_over:
             is_first = self.problem is None
             self.problem = self._next_problem(outer_step, is_first=is_first)
         task = self.config.tasks[self.choice]
-        progress = add_meta_gradient(
-            self.shelf.estimator(task, self.member),
+        losses = add_meta_gradient(
+            self.builder.estimator(task, self.member),
             self.problem,
             self.config.steps_per_outer,
             self.generator,
         )
-        return progress, self.problem.has_diverged
+        return losses, self.problem.has_diverged
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a new slot of the same index needs to go on."""
+        """Return everything that a new runner of the same index needs to continue."""
         return {
             "generator": self.generator.get_state(),
             "choice": self.choice,
@@ -68,17 +69,17 @@ class Slot:
         }
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Go on where another slot of the same index stopped."""
+        """Continue where another runner of the same index stopped."""
         self.generator.set_state(values["generator"])
         self.choice, self.member = values["choice"], values["member"]
         if values["problem"] is not None:
             self.problem = self._start(seed=0, length=1)
-            self.problem.load_state_dict(_moved(values["problem"], self.shelf.device))
+            self.problem.load_state_dict(_moved(values["problem"], self.builder.device))
 
     def _next_problem(self, outer_step: int, *, is_first: bool) -> InnerProblem:
         """Draw a task, its length, its seed and how much of it is skipped.
 
-        First problems end early, so that slots are out of step.
+        First problems end early, so that runners change problems at different times.
         """
         config, generator = self.config, self.generator
         weights = torch.tensor([task.weight for task in config.tasks])
@@ -101,8 +102,8 @@ class Slot:
         config = self.config.tasks[self.choice]
         return start_problem(
             self.config.estimator,
-            self.shelf.task(config, self.member),
-            self.shelf.bound(config, self.member),
+            self.builder.task(config, self.member),
+            self.builder.bound(config, self.member),
             seed=seed,
             length=length,
         )

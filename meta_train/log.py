@@ -26,15 +26,15 @@ class JsonLines:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [] if last_step is None else read_json_lines(path)
-        write_json_lines(
-            path,
-            (
-                record
-                for record in kept
-                if last_step is not None and record["outer_step"] <= last_step
-            ),
-            allow_nan=True,
-        )
+        wanted = [
+            record
+            for record in kept
+            if last_step is not None and record["outer_step"] <= last_step
+        ]
+        is_whole = path.is_file() and path.read_bytes().endswith(b"\n")
+        if last_step is None or wanted != kept or not is_whole:
+            # Whole: the present log survives if this fails, on a full disk for one.
+            write_json_lines(path, wanted, allow_nan=True)
 
     def write(self, **values: Any) -> None:
         """Append one record."""

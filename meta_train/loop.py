@@ -14,15 +14,22 @@ from l2o.files import remove_unfinished
 from l2o.rule.build import AnyRule, build_rule
 from l2o.rule.checkpoint import load_rule, save_rule
 from optimizees import Task
+from optimizees.devices import choose_device
 
 from .config import MetaTrainConfig, save_config
-from .distributed import Ranks
-from .inner_problem import Slot
+from .distributed import Processes
+from .folder_lock import FolderLock
+from .inner_problem import ProblemRunner
 from .interrupt import StopRequest
 from .log import JsonLines
-from .meta_optimizer import Average, build_meta_optimizer, choose_trained, learning_rate
-from .problems import Shelf
-from .progress import TensorBoard, Watch
+from .meta_optimizer import (
+    ThetaAverage,
+    build_meta_optimizer,
+    choose_trained,
+    learning_rate,
+)
+from .problems import TaskBuilder
+from .progress import ProgressDisplay, TensorBoard
 from .provenance import provenance
 from .resume import load_checkpoint, save_checkpoint
 from .task_config import SingleTaskConfig
@@ -33,6 +40,9 @@ _BEST = {
     "test": "best-on-test.safetensors",
 }
 """Where the rule is kept that is best on a split."""
+
+_MAX_SKIPPED_IN_A_ROW = 20
+"""Outer steps without a finite meta-gradient after which a run ends."""
 
 
 class MetaTrainer:
@@ -48,12 +58,13 @@ class MetaTrainer:
         folder: where it lives; created.
         resume: continue from the folder's checkpoint, bit for bit with as many
             processes, and to rounding with another number.
-        ranks: this process among those of the run; None for alone.
+        processes: the processes of the run; None for this one alone.
         given: the tasks that the configuration names as `given`.
         tensorboard: whether to write what the log holds to `folder`/tensorboard, too.
 
     Raises:
         FileExistsError: if the folder holds a run and `resume` is False.
+        BlockingIOError: if another trainer uses the folder.
         FileNotFoundError: if there is nothing to resume.
         ValueError: if the checkpoint belongs to another configuration, if the file of
             `init` holds another rule than the configured one, or if there are more
@@ -66,13 +77,13 @@ class MetaTrainer:
         folder: Path,
         *,
         resume: bool = False,
-        ranks: Ranks | None = None,
+        processes: Processes | None = None,
         tensorboard: bool = False,
         given: Mapping[str, Task] | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
-        self.ranks = Ranks() if ranks is None else ranks
+        self.processes = Processes() if processes is None else processes
         self.origin = provenance()
         self.device = _device(config.device, needs_gpu=config.cuda_graphs)
         self.checkpoint_path = folder / "checkpoint.pt"
@@ -81,33 +92,39 @@ class MetaTrainer:
                 f"MetaTrainer needs a folder without a run; got {folder}. Pass "
                 "--resume to continue it, or choose another --folder."
             )
-        if self.ranks.size > config.num_tasks:
+        if self.processes.size > config.num_tasks:
             raise ValueError(
                 "MetaTrainer needs an inner problem for every process; got num_tasks="
-                f"{config.num_tasks} for {self.ranks.size} processes. Raise num_tasks, "
-                "or start fewer."
+                f"{config.num_tasks} for {self.processes.size} processes. Raise "
+                "num_tasks, or start fewer."
             )
+        if resume and not self.checkpoint_path.exists():
+            load_checkpoint(self.checkpoint_path)  # says what to do
         self.rule = self._initial_rule().to(self.device)
         self.trained = choose_trained(self.rule, config.trained)
         self.meta_optimizer = build_meta_optimizer(config, self.trained)
         decay = config.meta_optimizer.average
-        self.average = None if decay is None else Average(self.rule, decay)
+        self.average = None if decay is None else ThetaAverage(self.rule, decay)
         self.outer_step = 0
         self.num_skipped = 0
+        self.num_skipped_in_a_row = 0
         self.num_diverged = 0
         self.inner_steps = 0
         self.best = {"validation": -math.inf, "test": -math.inf}
         self.seconds = 0.0
-        self.shelf = Shelf(config, self.rule, self.device, given)
-        self.slots = {
-            index: Slot(config, self.shelf, index)
-            for index in range(self.ranks.rank, config.num_tasks, self.ranks.size)
+        self.builder = TaskBuilder(config, self.rule, self.device, given)
+        self.runners = {
+            index: ProblemRunner(config, self.builder, index)
+            for index in range(
+                self.processes.index, config.num_tasks, self.processes.size
+            )
         }
+        self.lock = FolderLock(folder) if self.processes.is_first else None
         if resume:
             self._load()
         self.log: JsonLines | None = None
         self.board: TensorBoard | None = None
-        if self.ranks.is_first:
+        if self.processes.is_first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder)
             save_config(config, folder / "config.yaml")
@@ -136,20 +153,22 @@ class MetaTrainer:
 
         Raises:
             KeyboardInterrupt: if a signal came.
+            ValueError: if theta is no longer finite, or 20 meta-gradients in a row were
+                not; neither is written.
             ConnectionError: if another process of the run died.
         """
         last = self.config.outer_steps
         last = last if until is None else min(last, until)
         start = saved = time.monotonic()
         before = self.seconds
-        watch = Watch(
+        display = ProgressDisplay(
             self.config.name,
             first=self.outer_step,
             last=last,
-            is_silent=not self.ranks.is_first,
+            is_silent=not self.processes.is_first,
         )
-        with StopRequest() as stop, watch:
-            if self.ranks.any(not self.checkpoint_path.exists()):
+        with contextlib.closing(self), StopRequest() as stop, display:
+            if self.processes.any(not self.checkpoint_path.exists()):
                 if self.config.init is not None:
                     self._validate()
                 self.save()
@@ -158,15 +177,22 @@ class MetaTrainer:
                 loss = self.meta_step()
                 now = time.monotonic()
                 self.seconds = before + now - start
-                watch.step(loss=loss)
-                if self.ranks.any(now - saved > 60 * self.config.checkpoint_minutes):
+                display.step(loss=loss)
+                if self.processes.any(
+                    now - saved > 60 * self.config.checkpoint_minutes
+                ):
                     self.save()
                     saved = now
                 is_late = max_minutes is not None and now - start > 60 * max_minutes
-                is_stopped = self.ranks.any(stop.is_made or is_late)
+                is_stopped = self.processes.any(stop.is_made or is_late)
             self.save()
         if stop.is_made:
             raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Let other runs have the folder; `train` ends with it."""
+        if self.lock is not None:
+            self.lock.release()
 
     def meta_step(self) -> float:
         """Advance every inner problem, move theta once, validate when it is time.
@@ -179,12 +205,11 @@ class MetaTrainer:
         for weight in self.trained:
             weight.grad = torch.zeros_like(weight)
         totals = torch.zeros(3, dtype=self.trained[0].dtype, device=self.device)
-        for slot in self.slots.values():
-            progress, has_diverged = slot.advance(self.outer_step)
-            losses = progress.losses
+        for runner in self.runners.values():
+            losses, has_diverged = runner.advance(self.outer_step)
             totals += totals.new_tensor([sum(losses), len(losses), has_diverged])
         grads = [weight.grad for weight in self.trained if weight.grad is not None]
-        self.ranks.add_up([totals, *grads])
+        self.processes.add_up([totals, *grads])
         total, count, diverged = totals.tolist()
         # Problems that diverged before theta could learn from them took no step.
         loss = total / count if count else math.nan
@@ -206,9 +231,9 @@ class MetaTrainer:
 
     def save(self) -> None:
         """Write the checkpoint and the latest rule; every process must take part."""
-        slots = {index: slot.state_dict() for index, slot in self.slots.items()}
-        slots = self.ranks.gather(slots)
-        if not self.ranks.is_first:
+        runners = {index: runner.state_dict() for index, runner in self.runners.items()}
+        runners = self.processes.gather(runners)
+        if not self.processes.is_first:
             return
         save_checkpoint(
             {
@@ -217,7 +242,7 @@ class MetaTrainer:
                 "average": None if self.average is None else self.average.theta,
                 "meta_optimizer": self.meta_optimizer.state_dict(),
                 "counters": self._counters(),
-                "slots": slots,
+                "runners": runners,
             },
             self.checkpoint_path,
         )
@@ -238,13 +263,14 @@ class MetaTrainer:
         self.meta_optimizer.load_state_dict(values["meta_optimizer"])
         for name, value in values["counters"].items():
             setattr(self, name, value)
-        for index, slot in self.slots.items():
-            slot.load_state_dict(values["slots"][index])
+        for index, runner in self.runners.items():
+            runner.load_state_dict(values["runners"][index])
 
     def _counters(self) -> dict[str, Any]:
         names = (
             "outer_step",
             "num_skipped",
+            "num_skipped_in_a_row",
             "num_diverged",
             "inner_steps",
             "best",
@@ -276,20 +302,44 @@ class MetaTrainer:
         is_finite = bool(torch.isfinite(norm))
         if is_finite:
             self.meta_optimizer.step()
+            self._check_theta()
             if self.average is not None:
                 self.average.update()
+            self.num_skipped_in_a_row = 0
         else:
             self.num_skipped += 1
+            self.num_skipped_in_a_row += 1
+            self._check_progress()
         return float(norm), is_finite
 
+    def _check_theta(self) -> None:
+        """Raise unless every weight of theta is finite."""
+        sums = torch.stack([weight.detach().sum() for weight in self.trained])
+        if not bool(torch.isfinite(sums).all()):
+            raise ValueError(
+                "MetaTrainer needs finite weights; got an update at outer step "
+                f"{self.outer_step + 1} after which some are not. The checkpoint and "
+                "the rules in the folder are from before. Lower meta_optimizer.lr and "
+                "start again."
+            )
+
+    def _check_progress(self) -> None:
+        """Raise if theta has not moved for long."""
+        if self.num_skipped_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            raise ValueError(
+                f"MetaTrainer needs finite meta-gradients; got {_MAX_SKIPPED_IN_A_ROW} "
+                "in a row that are not, so theta no longer moves. Lower "
+                "meta_optimizer.lr, or shorten unroll."
+            )
+
     def _candidate(self) -> contextlib.AbstractContextManager[None]:
-        """Lend the rule what would be shipped: the average of theta if there is one."""
+        """Temporarily load what would be shipped: the average, if there is one."""
         if self.average is None:
             return contextlib.nullcontext()
         return self.average.applied()
 
     def _validate(self) -> None:
-        if not self.ranks.is_first:
+        if not self.processes.is_first:
             return
         settings = self.config.validation
         splits: tuple[Literal["validation", "test"], ...] = ("validation",)
@@ -298,8 +348,8 @@ class MetaTrainer:
         with self._candidate():
             results = {
                 task.label: validate(
-                    self.shelf.task(task),
-                    self.shelf.bound(task),
+                    self.builder.task(task),
+                    self.builder.bound(task),
                     splits,
                     seeds=settings.seeds,
                     steps=settings.steps,
@@ -326,7 +376,7 @@ class MetaTrainer:
             },
             skipped_total=self.num_skipped,
             diverged_total=self.num_diverged,
-            rates=self.shelf.rates,
+            rates=self.builder.rates,
         )
 
     def _merit(self, found: Validation) -> float:
@@ -337,7 +387,7 @@ class MetaTrainer:
 
     def _metric_name(self, tasks: Sequence[SingleTaskConfig]) -> str | None:
         """Return the name of the metric that all of the tasks share, if they do."""
-        metrics = {self.shelf.task(task).task.metric for task in tasks}
+        metrics = {self.builder.task(task).task.metric for task in tasks}
         (metric,) = metrics if len(metrics) == 1 else (None,)
         return None if metric is None else metric.name
 
@@ -356,7 +406,7 @@ class MetaTrainer:
 
     def _tasks_of_run(self) -> dict[str, Any]:
         """Return what a rule file says of the tasks that the rule was trained on."""
-        sources = self.shelf.sources()
+        sources = self.builder.sources()
         return {
             "tasks": list(sources),
             "data": "; ".join(dict.fromkeys(sources.values())),
@@ -376,11 +426,10 @@ class MetaTrainer:
 
 
 def _device(name: str, *, needs_gpu: bool) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if needs_gpu and torch.device(name).type != "cuda":
+    device = choose_device(name)
+    if needs_gpu and device.type != "cuda":
         raise ValueError(
             f"MetaTrainConfig cuda_graphs needs a CUDA device; got device {name!r}. "
             "Leave cuda_graphs out, or run where torch sees a GPU."
         )
-    return torch.device(name)
+    return device

@@ -28,7 +28,7 @@ def choose_trained(rule: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parame
         if not any(fnmatchcase(name, pattern) for name in named):
             raise ValueError(
                 f"MetaTrainConfig trained must name weights of the rule; got "
-                f"{pattern!r}, which fits none of {sorted(named)}. Mend the pattern."
+                f"{pattern!r}, which fits none of {sorted(named)}. Correct the pattern."
             )
     for name, weight in named.items():
         weight.requires_grad_(any(fnmatchcase(name, item) for item in patterns))
@@ -65,7 +65,7 @@ def learning_rate(config: MetaTrainConfig, outer_step: int) -> float:
     )
 
 
-class Average:
+class ThetaAverage:
     """An exponential moving average of theta.
 
     Args:
@@ -85,7 +85,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Lend the rule the average in place of its weights."""
+        """Temporarily load the average in place of the rule's weights."""
         own = copy.deepcopy(self.rule.state_dict())
         self.rule.load_state_dict(self.theta)
         try:

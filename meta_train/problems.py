@@ -1,4 +1,4 @@
-"""What inner problems are built from, each thing built once."""
+"""Tasks and rules bound to their graphs, each built once."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -24,7 +24,7 @@ from .teacher_tuning import tuned
 from .unroll import RuleOnGraph
 
 
-class Shelf:
+class TaskBuilder:
     """Tasks, and the rule bound to their graphs.
 
     Args:

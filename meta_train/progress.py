@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar or lines, and TensorBoard."""
+"""Progress of a run: a bar in a terminal or lines, and TensorBoard."""
 
 import sys
 import time
@@ -8,11 +8,11 @@ from typing import Any, Self
 from tqdm import tqdm
 
 _SECONDS_A_LINE = 60.0
-"""Seconds between two lines where nobody looks at a terminal."""
+"""Seconds between two lines where stderr is no terminal."""
 
 
-class Watch:
-    """Progress with the time that is left: a bar in a terminal, else a line a minute.
+class ProgressDisplay:
+    """Progress and time left: a bar in a terminal, else one line per minute.
 
     Args:
         name: of the run.
@@ -63,7 +63,7 @@ class Watch:
 
 
 class TensorBoard:
-    """The log once more, as TensorBoard reads it.
+    """Writes the log for TensorBoard.
 
     Args:
         folder: where the events go.

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, machine."""
+"""Provenance of a number: commit, versions, machine."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """Return what stands beside every result, as JSON values."""
+    """Return what is written next to every result, as JSON values."""
     return {
         "commit": _commit(),
         "versions": {

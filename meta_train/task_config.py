@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from pydantic import Discriminator, Tag
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import check_not_negative, check_positive, frozen_config
 from optimizees import Family, Task, TaskName
 
 
@@ -104,6 +104,7 @@ class FamilyConfig:
 
     def __post_init__(self) -> None:
         check_positive("FamilyConfig", members=self.members, weight=self.weight)
+        check_not_negative("FamilyConfig", seed=self.seed)
 
     @property
     def label(self) -> str:

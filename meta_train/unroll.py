@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from l2o import AbstractRule, NeuralGraph, neural_graph
 from l2o.rule.rule import Params
 from l2o.rule.state import State
+from l2o.rule.step import Hyper, take_step
 from optimizees import Batch, FunctionalTask
 from optimizees.batches import arguments
 from optimizees.functional_task import LossAndGrads
@@ -31,15 +32,8 @@ DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
 
 
-class Progress(NamedTuple):
-    """What an inner problem did while a meta-gradient was taken."""
-
-    losses: list[float]
-    """Loss on each step's fresh batch, in nats."""
-
-
 @dataclass(frozen=True, slots=True)
-class Record:
+class InnerStep:
     """What the rule read at one inner step: enough to compute its update again."""
 
     params: Params
@@ -81,6 +75,39 @@ class RuleOnGraph:
         self.loss_and_grads = cache(_captured_loss) if captures else _plain_loss
         self.lane_step = cache(self._lane_step)
 
+    def step(
+        self,
+        params: Params,
+        grads: Params,
+        state: State,
+        *,
+        lr: float = 1.0,
+        updates: Updates | None = None,
+    ) -> tuple[Params, State]:
+        """Take the step that `NeuralGraphOpt` takes; pure.
+
+        Args:
+            params: of the network.
+            grads: of every parameter.
+            state: of the rule.
+            lr: multiplier of the updates.
+            updates: what computes them; None for the rule as it was bound.
+
+        Returns:
+            The parameters after the step, and the state with this gradient in it.
+        """
+        compute = self.updates if updates is None else updates
+        new, state, _ = take_step(
+            self.rule,
+            self.graph,
+            params,
+            grads,
+            state,
+            dict.fromkeys(params, Hyper(lr=lr)),
+            compute=lambda _, *arguments: compute(*arguments),
+        )
+        return new, state
+
     def _updates(
         self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
@@ -96,10 +123,10 @@ class RuleOnGraph:
         def step(
             theta: Params, params: Params, grads: Params, state: State
         ) -> tuple[Params, State]:
-            state = self.rule.advance(state, grads)
-            arguments = (self.graph, params, grads, state)
-            updates = functional_call(self.rule, theta, arguments)
-            return {name: params[name] + updates[name] for name in params}, state
+            def updates(*arguments: Any) -> dict[str, Tensor]:
+                return functional_call(self.rule, theta, (self.graph, *arguments))
+
+            return self.step(params, grads, state, updates=updates)
 
         return self._compiled(vmap(step) if stacked else step)
 
@@ -177,22 +204,20 @@ class InnerRun:
         """Whether the run has reached its length or diverged."""
         return self.position >= self.length or self.has_diverged
 
-    def step(self) -> Record:
+    def step(self) -> InnerStep:
         """Move the parameters once; `measure` must follow before the next step."""
+        lr = 1 - self.position / self.length if self.is_annealed else 1.0
+        before, grads = self.params, self.grads
         with torch.no_grad():
-            self.state = self.bound.rule.advance(self.state, self.grads)
-            record = Record(self.params, self.grads, self.state)
-            updates = self.bound.updates_without_grad(
-                self.params, self.grads, self.state
+            self.params, self.state = self.bound.step(
+                before,
+                grads,
+                self.state,
+                lr=lr,
+                updates=self.bound.updates_without_grad,
             )
-            if self.is_annealed:
-                lr = 1 - self.position / self.length
-                updates = {name: lr * item for name, item in updates.items()}
-            self.params = {
-                name: param + updates[name] for name, param in self.params.items()
-            }
         self.position += 1
-        return record
+        return InnerStep(before, grads, self.state)
 
     def measure(self) -> float:
         """Draw the next batch and take loss and gradients on it."""
@@ -267,13 +292,13 @@ class InnerRun:
 
 def replay(
     bound: RuleOnGraph,
-    records: list[Record],
+    taken: list[InnerStep],
     cotangents: list[Cotangent],
     *,
     share: float,
     generator: torch.Generator,
 ) -> None:
-    """Add the meta-gradient of recorded updates to theta's `.grad`.
+    """Add the meta-gradient of past updates to theta's `.grad`.
 
     A random subset of the steps is computed again with autograd and weighted by the
     inverse of its share, which leaves the expectation unchanged. Of the other steps not
@@ -281,17 +306,17 @@ def replay(
 
     Args:
         bound: the rule that took the steps.
-        records: what it read, one a step.
-        cotangents: one a step.
+        taken: what it read, one per step.
+        cotangents: one per step.
         share: part of the steps to replay, in (0, 1].
         generator: draws the subset.
     """
-    count = max(1, round(share * len(records)))
-    chosen = torch.randperm(len(records), generator=generator)[:count].tolist()
-    weight = len(records) / count
+    count = max(1, round(share * len(taken)))
+    chosen = torch.randperm(len(taken), generator=generator)[:count].tolist()
+    weight = len(taken) / count
     for index in sorted(chosen):
-        record, cotangent = records[index], cotangents[index]()
-        updates = bound.updates(record.params, record.grads, record.state)
+        step, cotangent = taken[index], cotangents[index]()
+        updates = bound.updates(step.params, step.grads, step.state)
         torch.autograd.backward(
             list(updates.values()), [weight * cotangent[name] for name in updates]
         )

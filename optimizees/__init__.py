@@ -7,6 +7,7 @@ from .attention import ImageTransformer
 from .batches import Batch, Batches, BatchSampler, cut
 from .cnn import ConvNet, cifar_cnn, fashion_cnn
 from .data import ImageData, load_cifar10, load_fashion_mnist, locate
+from .data.text import TextData, text_split
 from .functional_task import FunctionalTask
 from .image_tasks import image_task
 from .mlp import MLP
@@ -44,6 +45,7 @@ __all__ = [
     "Task",
     "TaskLoader",
     "TaskName",
+    "TextData",
     "build_problem",
     "cifar_cnn",
     "cut",
@@ -54,5 +56,6 @@ __all__ = [
     "load_task",
     "locate",
     "restoring",
+    "text_split",
     "text_task",
 ]

@@ -8,7 +8,7 @@ from optimizees.activations import build_activation
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention, then a perceptron, each beside a path that skips it.
+    """Self-attention, then a perceptron, each with a residual connection.
 
     Scores and softmax are written out, since the fused kernel has no second
     derivative.

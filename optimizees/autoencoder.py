@@ -1,4 +1,4 @@
-"""A network that squeezes images through a few numbers and restores them."""
+"""An autoencoder for images."""
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -12,7 +12,7 @@ class Autoencoder(nn.Module):
     Args:
         pixels: of an image, all channels together.
         hidden: neurons of the layer on either side of the code.
-        code: numbers that an image is squeezed into.
+        code: numbers that encode an image.
         activation: name for `build_activation`.
 
     Example:

@@ -49,7 +49,7 @@ class FunctionalTask:
         >>> task = load_task("fashion-cnn", batch_size=8, data="embedded")
         >>> functional = FunctionalTask(task)
         >>> params = functional.init_params(seed=0)
-        >>> functional.loss(params, task.batches(seed=0).next()).shape
+        >>> functional.loss(params, task.batches(0).next()).shape
         torch.Size([])
     """
 

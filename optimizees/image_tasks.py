@@ -35,7 +35,7 @@ def image_task(
         >>> from optimizees import fashion_cnn, image_task, load_fashion_mnist
         >>> images = load_fashion_mnist("validation", source="embedded")
         >>> task = image_task("small", fashion_cnn, images, batch_size=8)
-        >>> task.batches(seed=0).next().inputs.shape
+        >>> task.batches(0).next().inputs.shape
         torch.Size([8, 1, 28, 28])
     """
     splits = {} if held_out is None else dict(held_out)

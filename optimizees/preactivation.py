@@ -6,7 +6,7 @@ from typing_extensions import override
 
 
 class PreActivationUnit(nn.Module):
-    """Norm, activation, convolution, twice, beside a path that skips them.
+    """Norm, activation, convolution, twice, with a residual connection.
 
     Args:
         in_channels: of what comes in.

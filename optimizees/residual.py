@@ -8,7 +8,7 @@ from optimizees.norms import NormName, build_norm
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a path that skips them.
+    """Two convolutions with a residual connection.
 
     Args:
         channels: in and out.

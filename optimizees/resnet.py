@@ -8,7 +8,7 @@ from typing_extensions import override
 
 
 class _Unit(nn.Module):
-    """Two 3 x 3 convolutions beside a path that skips them."""
+    """Two 3 x 3 convolutions with a residual connection."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -42,12 +42,12 @@ class Problem:
     classes: tuple[int, ...]
     """Which classes there are, in the order of the outputs."""
     batch_size: int
-    """Images a batch."""
+    """Images per batch."""
     init_scale: float
     """Factor of the initial matrices and kernels; the function changes."""
     unit_spread: float
     """Parameters are kept in units drawn log-uniformly from `1 / unit_spread` to
-    `unit_spread`, a unit a tensor; the function stays."""
+    `unit_spread`, one unit per tensor; the function stays."""
     seed: int
     """Decides the units."""
 
@@ -144,7 +144,7 @@ def build_problem(problem: Problem, data: ImageData) -> Task:
 
     Args:
         problem: which network, images, units.
-        data: square images of all ten classes, at least `image_size` pixels a side.
+        data: square images of all ten classes, at least `image_size` pixels per side.
 
     Returns:
         The task, on the data's device. Its units are left to `FunctionalTask`, which

@@ -173,7 +173,7 @@ def render_images(networks: Networks, size: int = 28) -> Float[Tensor, "*B size 
 
     Args:
         networks: as for `render`.
-        size: pixels a side.
+        size: pixels per side.
     """
     weight = networks["seq.0.weight"]
     points = pixel_grid(size, weight.dtype).to(weight.device)
@@ -184,7 +184,7 @@ def pixel_grid(size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "
     """Return the places of pixels as (x, y) from -1 to 1, row by row, x the fastest.
 
     Args:
-        size: pixels a side.
+        size: pixels per side.
         dtype: of the coordinates.
     """
     axis = torch.linspace(-1, 1, size, dtype=dtype)

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then a perceptron, each normed and beside a path that skips it.
+    """Self-attention, then a perceptron, each with a norm and a residual connection.
 
     Queries, keys and values are one packed projection, as in GPT-2 and ViT.
 

@@ -3,13 +3,15 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from optimizees.batches import Batch
+
+TextSplit: TypeAlias = Literal["train", "validation", "test", "train+validation"]
 
 _PARTS = {
     "train": (0.0, 0.9),
@@ -102,9 +104,7 @@ class TextSampler:
         self._generator.set_state(state["generator"].cpu())
 
 
-def load_manual(
-    split: Literal["train", "validation", "test", "train+validation"],
-) -> TextData:
+def load_manual(split: TextSplit) -> TextData:
     """Load the topics of Python's `help()`: its language reference, as plain text.
 
     It ships with Python as `pydoc_data.topics`, about half a million characters, and
@@ -126,12 +126,31 @@ def load_manual(
     """
     from pydoc_data.topics import topics
 
+    text = "\n".join(topics[name] for name in sorted(topics))
+    return text_split(text, split, name=f"manual of Python {platform.python_version()}")
+
+
+def text_split(text: str, split: TextSplit, *, name: str) -> TextData:
+    """Return one part of a text of one's own, as numbers.
+
+    Args:
+        text: the whole text, from which the vocabulary is taken.
+        split: "train" is the first 90 % of the characters, "validation" the next
+            5 %, "train+validation" both, "test" the last 5 %.
+        name: which text this is, in words.
+
+    Raises:
+        ValueError: if the split is unknown.
+
+    Example:
+        >>> text_split("abcabcabca" * 10, "test", name="a song").tokens
+        tensor([2, 0, 1, 2, 0])
+    """
     if split not in _PARTS:
         raise ValueError(
-            f"load_manual needs a known split; got {split!r}. "
+            f"text_split needs a known split; got {split!r}. "
             f"Pass one of {', '.join(_PARTS)}."
         )
-    text = "\n".join(topics[name] for name in sorted(topics))
     vocabulary = "".join(sorted(set(text)))
     places = {character: place for place, character in enumerate(vocabulary)}
     tokens = torch.tensor([places[character] for character in text])
@@ -140,6 +159,5 @@ def load_manual(
     return TextData(
         tokens[start:stop],
         vocabulary,
-        source=f"manual of Python {platform.python_version()} "
-        f"({stop - start:,} {noun} characters)",
+        source=f"{name} ({stop - start:,} {noun} characters)",
     )

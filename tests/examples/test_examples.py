@@ -18,6 +18,8 @@ EXAMPLES = {
     "functional": (3, None),
     "higher_inner_loop": (3, "higher"),
     "lightning_module": (15, "lightning"),
+    "meta_train_regression": (2, None),
+    "meta_train_text": (2, None),
     "tiny_gpt": (15, None),
 }
 

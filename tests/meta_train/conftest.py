@@ -8,6 +8,8 @@ from optimizees import named_tasks
 
 TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
 
+VALIDATION = {"every": 2, "steps": 3, "seeds": [9001], "tasks": [TASK]}
+
 RULES = {
     "ff": "default-ff",
     "ng-gnn": {
@@ -34,7 +36,7 @@ def data_is_read_once(monkeypatch):
 def tiny():
     """Build a run that takes a fraction of a second."""
 
-    def build(rule="ff", **changes):
+    def build(rule="ff", *, validation=None, **changes):
         values = {
             "name": "tiny",
             "rule": RULES[rule] if isinstance(rule, str) else rule,
@@ -45,7 +47,7 @@ def tiny():
             "tasks": [TASK, {**TASK, "image_size": 14, "batch_size": 8}],
             "estimator": {"kind": "first_order", "window": 2, "replay": 0.5},
             "meta_optimizer": {"warmup": 2},
-            "validation": {"every": 2, "steps": 3, "seeds": [9001], "tasks": [TASK]},
+            "validation": {**VALIDATION, **(validation or {})},
             "device": "cpu",
             "compile": False,
             "data": "embedded",

@@ -27,6 +27,7 @@ def test_a_run_goes_to_a_folder_of_its_name(run):
         "checkpoint.pt",
         "best.safetensors",
         "last.safetensors",
+        "lock",
     }
     assert load_config(home / "config.yaml") == load_config(run)
 

@@ -12,7 +12,7 @@ import torch
 
 from l2o import load_rule
 from meta_train.config import save_config
-from meta_train.distributed import Ranks, joined_ranks
+from meta_train.distributed import Processes, join_processes
 from meta_train.log import read_json_lines
 from meta_train.loop import MetaTrainer
 
@@ -89,7 +89,7 @@ class TestTorchrun:
         _, errors = process.communicate(timeout=SLOW_START)
         assert process.returncode == 0, errors
         trainer = MetaTrainer(config, tmp_path / "parts", resume=True)
-        assert (trainer.outer_step, len(trainer.slots)) == (2, 2)
+        assert (trainer.outer_step, len(trainer.runners)) == (2, 2)
         trainer.train()
         torch.testing.assert_close(
             theta(tmp_path / "parts"), theta(tmp_path / "alone"), rtol=0, atol=1e-6
@@ -118,36 +118,36 @@ class TestTorchrun:
 
 
 def second_rank(launcher):
-    """Return the process of rank 1, which torchrun has told so."""
+    """Return the process of index 1, which torchrun has told so."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
     for child in children:
         if "\0RANK=1\0" in Path(f"/proc/{child}/environ").read_text():
             return int(child)
-    raise AssertionError(f"none of {children} is rank 1")
+    raise AssertionError(f"none of {children} is index 1")
 
 
 class TestAlone:
     def test_nothing_is_exchanged(self):
-        with joined_ranks() as ranks:
+        with join_processes() as processes:
             value = torch.ones(3)
-            ranks.add_up([value])
+            processes.add_up([value])
             assert value.tolist() == [1, 1, 1]
-            assert ranks.any(True)
-            assert not ranks.any(False)
-            assert ranks.gather({0: "a"}) == {0: "a"}
-            assert ranks.is_first
+            assert processes.any(True)
+            assert not processes.any(False)
+            assert processes.gather({0: "a"}) == {0: "a"}
+            assert processes.is_first
 
     def test_slots_are_dealt_out(self, tiny, tmp_path):
         config = tiny(num_tasks=5)
         dealt = [
-            list(MetaTrainer(config, tmp_path, ranks=Ranks(rank, 2)).slots)
-            for rank in (0, 1)
+            list(MetaTrainer(config, tmp_path, processes=Processes(index, 2)).runners)
+            for index in (0, 1)
         ]
         assert dealt == [[0, 2, 4], [1, 3]]
 
     def test_every_process_needs_a_task(self, tiny, tmp_path):
         with pytest.raises(ValueError, match="Raise num_tasks, or start fewer"):
-            MetaTrainer(tiny(num_tasks=2), tmp_path, ranks=Ranks(0, 3))
+            MetaTrainer(tiny(num_tasks=2), tmp_path, processes=Processes(0, 3))
 
     def test_a_broken_exchange_says_what_to_do(self, monkeypatch):
         def broken(_tensor):
@@ -155,10 +155,10 @@ class TestAlone:
 
         monkeypatch.setattr("torch.distributed.all_reduce", broken)
         with pytest.raises(ConnectionError, match=r"by peer\)\. .* with --resume"):
-            Ranks(0, 2).add_up([torch.ones(1)])
+            Processes(0, 2).add_up([torch.ones(1)])
 
     def test_only_the_first_writes(self, tiny, tmp_path, monkeypatch):
-        monkeypatch.setattr(Ranks, "add_up", lambda self, tensors: None)
-        monkeypatch.setattr(Ranks, "gather", lambda self, value: {})
-        MetaTrainer(tiny(), tmp_path / "run", ranks=Ranks(1, 2)).train()
+        monkeypatch.setattr(Processes, "add_up", lambda self, tensors: None)
+        monkeypatch.setattr(Processes, "gather", lambda self, value: {})
+        MetaTrainer(tiny(), tmp_path / "run", processes=Processes(1, 2)).train()
         assert not (tmp_path / "run").exists()

@@ -4,9 +4,9 @@ from collections import Counter
 import pytest
 import torch
 
-from meta_train.inner_problem import Slot, unroll_range
+from meta_train.inner_problem import ProblemRunner, unroll_range
 from meta_train.loop import MetaTrainer
-from meta_train.problems import Shelf
+from meta_train.problems import TaskBuilder
 from optimizees import Family
 from optimizees.sampling import build_problem
 
@@ -19,21 +19,21 @@ def trainer(tiny, tmp_path):
 
 
 def drawn(trainer, count=100):
-    """Draw problems of one slot, as if each were over at once."""
-    slot = trainer.slots[0]
+    """Draw problems of one runner, as if each were over at once."""
+    runner = trainer.runners[0]
     for _ in range(count):
-        yield slot, slot._next_problem(0, is_first=False)
+        yield runner, runner._next_problem(0, is_first=False)
 
 
 def test_a_problem_at_its_length_is_replaced_and_not_counted(trainer):
     trainer = trainer(unroll=[2, 2])
     trainer.meta_step()
-    seeds = {slot.problem.seed for slot in trainer.slots.values()}
-    assert all(slot.problem.is_over for slot in trainer.slots.values())
+    seeds = {runner.problem.seed for runner in trainer.runners.values()}
+    assert all(runner.problem.is_over for runner in trainer.runners.values())
     trainer.meta_step()
     assert trainer.num_diverged == 0
     assert trainer.inner_steps == 8
-    assert not seeds & {slot.problem.seed for slot in trainer.slots.values()}
+    assert not seeds & {runner.problem.seed for runner in trainer.runners.values()}
 
 
 def test_lengths_are_log_uniform(trainer):
@@ -77,13 +77,13 @@ def test_tasks_of_one_shape_share_a_graph(trainer):
 
 
 def test_slots_draw_differently_and_alone(tiny, trainer):
-    """What a slot draws depends on its number, not on how many there are."""
+    """What a runner draws depends on its number, not on how many there are."""
     several = trainer(num_tasks=3)
     several.meta_step()
-    seeds = [slot.problem.seed for slot in several.slots.values()]
+    seeds = [runner.problem.seed for runner in several.runners.values()]
     assert len(set(seeds)) == 3
-    shelf = Shelf(tiny(num_tasks=1), several.rule, torch.device("cpu"))
-    alone = Slot(tiny(num_tasks=1), shelf, 2)
+    builder = TaskBuilder(tiny(num_tasks=1), several.rule, torch.device("cpu"))
+    alone = ProblemRunner(tiny(num_tasks=1), builder, 2)
     alone.advance(0)
     assert alone.problem.seed == seeds[2]
 
@@ -92,18 +92,18 @@ class TestFamilies:
     def test_members_are_drawn_once(self, trainer):
         tasks = [{"kind": "family", "members": 3, "family": FAMILY}]
         trainer = trainer(tasks=tasks)
-        found = {slot.member: p.task.name for slot, p in drawn(trainer, 30)}
+        found = {runner.member: p.task.name for runner, p in drawn(trainer, 30)}
         assert set(found) == {0, 1, 2}
         assert len(set(found.values())) == 3
 
     def test_they_are_what_the_family_draws(self, trainer):
         tasks = [{"kind": "family", "members": 3, "seed": 5, "family": FAMILY}]
-        shelf = trainer(tasks=tasks).shelf
+        builder = trainer(tasks=tasks).builder
         generator = torch.Generator().manual_seed(5)
         family = Family(networks=("mlp",), image_sizes=(7,), norms=("none",))
         for member in range(3):
-            task = shelf.task(shelf.config.tasks[0], member)
-            data = shelf._loader.images("fashion-mnist", "train", 7)
+            task = builder.task(builder.config.tasks[0], member)
+            data = builder._loader.images("fashion-mnist", "train", 7)
             problem = family.draw(generator)
             expected = build_problem(problem, data)
             assert (task.name, task.unit_seed) == (expected.name, problem.seed)

@@ -44,8 +44,8 @@ def trainer(tiny, tmp_path):
 def loss_after_training(trainer):
     task = trainer.config.tasks[0]
     (found,) = validate(
-        trainer.shelf.task(task),
-        trainer.shelf.bound(task),
+        trainer.builder.task(task),
+        trainer.builder.bound(task),
         ["validation"],
         seeds=(7,),
         steps=20,

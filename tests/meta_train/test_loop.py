@@ -56,15 +56,15 @@ def outcome(trainer):
         "theta": {
             name: item.tolist() for name, item in trainer.rule.state_dict().items()
         },
-        "slots": [
+        "runners": [
             (
-                slot.generator.get_state().tolist(),
-                slot.choice,
-                slot.problem.seed,
-                slot.problem.length,
-                slot.problem.position,
+                runner.generator.get_state().tolist(),
+                runner.choice,
+                runner.problem.seed,
+                runner.problem.length,
+                runner.problem.position,
             )
-            for slot in trainer.slots.values()
+            for runner in trainer.runners.values()
         ],
     }
 
@@ -111,6 +111,7 @@ class TestResume:
         trainer.save()
         trainer.meta_step()
         trainer.meta_step()
+        trainer.close()
         trainer = MetaTrainer(config, tmp_path / "parts", resume=True)
         assert trainer.outer_step == 1
         trainer.train()
@@ -333,6 +334,7 @@ class TestSteps:
         trainer.save()
         provenance = read_provenance(tmp_path / "last.safetensors")
         assert provenance["num_skipped"] == 1
+        trainer.close()
         assert MetaTrainer(tiny(), tmp_path, resume=True).num_skipped == 1
 
     def test_a_run_that_diverges_is_replaced_and_counted(
@@ -349,11 +351,11 @@ class TestSteps:
         monkeypatch.setattr(inner_problem, "add_meta_gradient", broken)
         trainer.meta_step()
         assert trainer.num_diverged == 2
-        seeds = {item.problem.seed for item in trainer.slots.values()}
+        seeds = {item.problem.seed for item in trainer.runners.values()}
         monkeypatch.undo()
         trainer.meta_step()
         assert trainer.num_diverged == 2
-        assert not seeds & {item.problem.seed for item in trainer.slots.values()}
+        assert not seeds & {item.problem.seed for item in trainer.runners.values()}
 
     def test_the_meta_gradient_is_clipped(self, tiny, tmp_path):
         meta_optimizer = {"clip_norm": 1e-3}

@@ -4,7 +4,7 @@ import torch
 from l2o import load_rule
 from meta_train.config import MetaTrainConfig
 from meta_train.loop import MetaTrainer
-from meta_train.meta_optimizer import Average, choose_trained
+from meta_train.meta_optimizer import ThetaAverage, choose_trained
 from meta_train.resume import load_checkpoint
 
 
@@ -21,7 +21,9 @@ class TestTrained:
         assert frozen == ["0.weight"]
 
     def test_a_pattern_must_fit(self, net):
-        with pytest.raises(ValueError, match=r"'2\.\*', which fits none .* Mend the"):
+        with pytest.raises(
+            ValueError, match=r"'2\.\*', which fits none .* Correct the"
+        ):
             choose_trained(net, ("1.*", "2.*"))
 
     @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ class TestTrained:
 
 class TestAverage:
     def test_it_is_the_moving_average(self, net):
-        average = Average(net, 0.75)
+        average = ThetaAverage(net, 0.75)
         first = net[0].bias.detach().clone()
         with torch.no_grad():
             net[0].bias += 1
@@ -67,7 +69,7 @@ class TestAverage:
         torch.testing.assert_close(net[0].bias.detach(), first + 2)
 
     def test_weights_come_back_after_a_fault(self, net):
-        average = Average(net, 0.5)
+        average = ThetaAverage(net, 0.5)
         with torch.no_grad():
             net[0].bias += 1
         kept = net[0].bias.detach().clone()

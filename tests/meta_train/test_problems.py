@@ -10,30 +10,30 @@ TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
 
 
 @pytest.fixture
-def shelf(tiny, tmp_path):
-    return MetaTrainer(tiny(), tmp_path).shelf
+def builder(tiny, tmp_path):
+    return MetaTrainer(tiny(), tmp_path).builder
 
 
 class TestShelf:
-    def test_a_task_is_built_once(self, shelf):
+    def test_a_task_is_built_once(self, builder):
         one, other = (TaskConfig(**TASK) for _ in range(2))
-        assert shelf.task(one) is shelf.task(other)
-        assert shelf.bound(one) is shelf.bound(other)
+        assert builder.task(one) is builder.task(other)
+        assert builder.bound(one) is builder.bound(other)
 
-    def test_images_are_those_of_the_split_and_size(self, shelf):
+    def test_images_are_those_of_the_split_and_size(self, builder):
         config = TaskConfig(**TASK)
-        task = shelf.task(config).task
+        task = builder.task(config).task
         (held_out,) = task.held_out["validation"]
         assert held_out.inputs.shape == (1000, 1, 7, 7)
         assert set(task.held_out) == {"validation"}
         assert task.source.startswith("FashionMNIST (embedded subset")
-        assert list(shelf.sources()) == [item.label for item in shelf.config.tasks]
-        assert shelf.sources()[config.label] == task.source
+        assert list(builder.sources()) == [item.label for item in builder.config.tasks]
+        assert builder.sources()[config.label] == task.source
 
-    def test_other_shapes_are_other_graphs(self, shelf):
+    def test_other_shapes_are_other_graphs(self, builder):
         small, large = TaskConfig(**TASK), TaskConfig(**{**TASK, "image_size": 14})
-        assert shelf.bound(small).graph != shelf.bound(large).graph
-        assert shelf.bound(small).rule is shelf.bound(large).rule
+        assert builder.bound(small).graph != builder.bound(large).graph
+        assert builder.bound(small).rule is builder.bound(large).rule
 
 
 class TestValidation:

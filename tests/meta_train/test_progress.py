@@ -5,7 +5,7 @@ import pytest
 
 from meta_train import progress
 from meta_train.loop import MetaTrainer
-from meta_train.progress import TensorBoard, Watch
+from meta_train.progress import ProgressDisplay, TensorBoard
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def clock(monkeypatch):
 
 class TestWatch:
     def test_lines_say_how_much_time_is_left(self, clock, capsys):
-        with Watch("ff", first=10, last=30) as shown:
+        with ProgressDisplay("ff", first=10, last=30) as shown:
             for _ in range(4):
                 clock[0] += 30
                 shown.step(loss=0.5)
@@ -29,7 +29,7 @@ class TestWatch:
 
     def test_a_terminal_gets_a_bar(self, clock, capsys, monkeypatch):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        with Watch("ff", first=10, last=30) as shown:
+        with ProgressDisplay("ff", first=10, last=30) as shown:
             clock[0] += 300
             shown.step(loss=0.5)
         found = capsys.readouterr().err
@@ -37,7 +37,7 @@ class TestWatch:
         assert "loss 0.500" in found
 
     def test_silence(self, clock, capsys):
-        with Watch("ff", first=0, last=3, is_silent=True) as shown:
+        with ProgressDisplay("ff", first=0, last=3, is_silent=True) as shown:
             clock[0] += 300
             shown.step(loss=0.5)
         assert capsys.readouterr().err == ""

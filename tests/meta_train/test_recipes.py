@@ -103,7 +103,7 @@ def test_two_outer_steps_move_theta(config, tmp_path):
     problems = set()
     for _ in range(2):
         assert trainer.meta_step() > 0
-        problems.add(trainer.slots[0].problem)
+        problems.add(trainer.runners[0].problem)
     assert len(problems) == 2
     moved = [
         not torch.equal(before[name], item)

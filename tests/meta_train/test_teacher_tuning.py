@@ -15,13 +15,13 @@ VALUES = {"kind": "imitation", "matrix_rate": 0.5, "rates": RATES, "trial_steps"
 
 
 @pytest.fixture
-def shelf(tiny, tmp_path):
-    return MetaTrainer(tiny(tasks=[TASK]), tmp_path).shelf
+def builder(tiny, tmp_path):
+    return MetaTrainer(tiny(tasks=[TASK]), tmp_path).builder
 
 
-def final_loss(config, shelf):
-    (task_config,) = shelf.config.tasks
-    task, graph = shelf.task(task_config), shelf.bound(task_config).graph
+def final_loss(config, builder):
+    (task_config,) = builder.config.tasks
+    task, graph = builder.task(task_config), builder.bound(task_config).graph
     bound = RuleOnGraph(Teacher(config), task, compile=False, graph=graph)
     run = InnerRun(task, bound, seed=0, length=config.trial_steps)
     losses = []
@@ -31,22 +31,22 @@ def final_loss(config, shelf):
     return sum(losses[-8:]) / 8, run.has_diverged
 
 
-def test_the_rate_with_the_lowest_loss_is_taken(shelf):
-    (task_config,) = shelf.config.tasks
-    found = tuned(CONFIG, shelf.task(task_config), shelf.bound(task_config))
+def test_the_rate_with_the_lowest_loss_is_taken(builder):
+    (task_config,) = builder.config.tasks
+    found = tuned(CONFIG, builder.task(task_config), builder.bound(task_config))
     assert found == replace(CONFIG, rates=(), matrix_rate=0.5)
     (slow, _), (best, _), (_, fast_diverged) = (
-        final_loss(replace(CONFIG, matrix_rate=rate * 0.5), shelf) for rate in RATES
+        final_loss(replace(CONFIG, matrix_rate=rate * 0.5), builder) for rate in RATES
     )
     assert best < slow
     assert fast_diverged
 
 
-def test_without_rates_there_is_no_trial(shelf, monkeypatch):
+def test_without_rates_there_is_no_trial(builder, monkeypatch):
     monkeypatch.setattr("meta_train.teacher_tuning._final_loss", None)
     plain = ImitationConfig()
-    (task_config,) = shelf.config.tasks
-    assert tuned(plain, shelf.task(task_config), shelf.bound(task_config)) is plain
+    (task_config,) = builder.config.tasks
+    assert tuned(plain, builder.task(task_config), builder.bound(task_config)) is plain
 
 
 def test_each_problem_has_its_rate_found_once(tiny, tmp_path, monkeypatch):
@@ -62,7 +62,7 @@ def test_each_problem_has_its_rate_found_once(tiny, tmp_path, monkeypatch):
     assert set(calls) == {7, 14}
     assert len(calls) == 2
     labels = {7: "7 px, batches of 16", 14: "14 px, batches of 8"}
-    assert trainer.shelf.rates == {
+    assert trainer.builder.rates == {
         f"fashion-mlp, {labels[size]}": pytest.approx(0.1 * (place + 1))
         for place, size in enumerate(calls)
     }

@@ -4,10 +4,12 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import LinearLR
 
 from l2o import PRESETS, NeuralGraphOpt, Rule
 from meta_train.cuda_graphs import captured
+from meta_train.es_lanes import PerturbedRuns
 from meta_train.unroll import InnerRun, RuleOnGraph
 from meta_train.validation import Validation, validate
 from optimizees import ConvNet, FunctionalTask, image_task, load_fashion_mnist
@@ -142,6 +144,59 @@ class TestInnerRun:
         task = make_task(images, partial(ConvNet, 1, (3,), kernel_size=7))
         with pytest.raises(ValueError, match=r"NGGNNConfig\(kernel=None\)"):
             RuleOnGraph(Rule(PRESETS["paper"]), task, compile=False)
+
+
+class TestRunningStatistics:
+    """Batch norm as it comes: its statistics are part of an inner run."""
+
+    @pytest.fixture
+    def normed(self, images):
+        def build():
+            # A bias before the norm would have rounding errors as gradients.
+            first, norm = nn.Linear(49, 6, bias=False), nn.BatchNorm1d(6)
+            return nn.Sequential(nn.Flatten(), first, norm, nn.ReLU(), nn.Linear(6, 10))
+
+        task = make_task(images, build)
+        return task, RuleOnGraph(Rule(PRESETS["default-ff"]), task, compile=False)
+
+    def test_they_are_those_of_a_users_loop(self, normed):
+        task, bound = normed
+        run = InnerRun(task, bound, seed=4, length=10)
+        go(run, 3)
+        model, batches = task.task.init_model(4), task.batches(4)
+        optimizer = NeuralGraphOpt(
+            model.named_parameters(), rule=bound.rule, graph=bound.graph
+        )
+        for _ in range(3):
+            optimizer.zero_grad()
+            task.task.loss(model, batches.next()).backward()
+            optimizer.step()
+        task.task.loss(model, batches.next())  # the run has seen its next batch
+        assert_same({**run.params, **run.buffers}, dict(model.state_dict()))
+        (found,) = validate(task, bound, ["test"], seeds=(4,), steps=3)
+        assert found.loss == task.task.evaluate(model, "test").loss
+        assert found.loss != task.evaluate(run.params, "test").loss
+
+    def test_they_are_resumed(self, normed):
+        whole, resumed = (InnerRun(*normed, seed=seed, length=9) for seed in (4, 5))
+        go(whole, 2)
+        resumed.load_state_dict(whole.state_dict())
+        assert go(resumed, 2) == go(whole, 2)
+        assert_same(resumed.buffers, whole.buffers)
+
+    def test_every_lane_has_its_own(self, normed):
+        stacked, in_turn = (
+            PerturbedRuns(*normed, seed=4, length=9, pairs=2, stacked=stacked)
+            for stacked in (True, False)
+        )
+        for lanes in (stacked, in_turn):
+            lanes.draw_noise(torch.Generator().manual_seed(0))
+            for _ in range(2):
+                lanes.step(lanes.changed_theta(0.05))
+        for name, item in in_turn.buffers.items():
+            torch.testing.assert_close(stacked.buffers[name], item)
+        means = in_turn.buffers["2.running_mean"]
+        assert not torch.equal(means[0], means[1])
 
 
 class TestValidation:

@@ -142,8 +142,8 @@ class TestFirstOrder:
         self, bound, start, estimator, generator, assert_agree, theta_gradient, flat
     ):
         run = start(length=7)
-        progress = add_meta_gradient(estimator, run, 15, generator)
-        assert len(progress.losses) == run.position == 7
+        losses = add_meta_gradient(estimator, run, 15, generator)
+        assert len(losses) == run.position == 7
         assert run.is_over
         found = flat([weight.grad for weight in bound.rule.parameters()], bound.rule)
         twin = start(length=7)

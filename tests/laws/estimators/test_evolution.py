@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from l2o import AbstractRule, neural_graph
-from meta_train.es_lanes import Population
+from meta_train.es_lanes import PerturbedRuns
 from meta_train.estimator_config import EvolutionConfig, TBPTTConfig
 from meta_train.estimators import start_problem
 from meta_train.unroll import RuleOnGraph
@@ -191,7 +191,7 @@ def population(task, bound):
 
     def build(**changes):
         settings = {"bound": bound, "seed": 3, "length": 100, "pairs": 3}
-        return Population(task, **{**settings, **changes})
+        return PerturbedRuns(task, **{**settings, **changes})
 
     return build
 

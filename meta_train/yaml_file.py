@@ -1,0 +1,77 @@
+"""YAML files as plain values: no repeated keys, no aliases."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typing_extensions import override
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without what hides a value or multiplies it."""
+
+    @override
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases, with which a short text can stand for a huge one."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(
+                None, None, "an alias, which is not allowed", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that comes twice, of which only the last would count."""
+        keys = [
+            key.value
+            for key, _ in node.value
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<"
+        ]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> object:
+    """Return the plain values of a YAML text.
+
+    Raises:
+        ValueError: in one line, if it is not YAML, repeats a key, has an alias or nests
+            too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+
+
+def read_yaml(path: Path, *, owner: str, shipped: str) -> object:
+    """Return the plain values that a YAML file holds.
+
+    Args:
+        path: the file.
+        owner: who asks, for the message.
+        shipped: folder where such files lie, for the message.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not YAML, repeats a key, has an alias or nests too deeply.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{owner} needs a YAML file; got {path}, which does not exist. "
+            f"Shipped ones lie in {shipped}."
+        )
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{owner} needs YAML with every key once and no aliases; got {path}: "
+            f"{error}. Correct the file."
+        ) from error
