@@ -2,7 +2,7 @@
 
 import contextlib
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,10 @@ _ATOMS = (
     *(types.FunctionType, types.BuiltinFunctionType, types.CodeType, torch.dtype),
     *(torch.device, torch.Size),
 )
+_EXACT_ATOMS = frozenset(_ATOMS)
 _CONTAINERS = (dict, list, set, deque)
+_BARE = frozenset({*_CONTAINERS, OrderedDict})
+"""Containers without attributes."""
 
 
 class Isolation:
@@ -107,7 +110,8 @@ class Isolation:
         queue = deque(start)
         while queue and len(known) < MOST_OBJECTS:
             item = queue.popleft()
-            if isinstance(item, _ATOMS) or id(item) in known:
+            kind = type(item)
+            if kind in _EXACT_ATOMS or id(item) in known or isinstance(item, _ATOMS):
                 continue
             known.add(id(item))
             if isinstance(item, Tensor):
@@ -124,7 +128,7 @@ class Isolation:
                     self._contents.append((item, _copied(item)))
                     values = item.values() if isinstance(item, dict) else item
                     queue.extend(values if len(item) <= MOST_ITEMS else ())
-                attributes = _attributes_of(item)
+                attributes = None if kind in _BARE else _attributes_of(item)
                 if attributes:
                     self._attributes.append((item, attributes))
                     queue.extend(attributes.values())
@@ -156,9 +160,10 @@ _MISSING = _Missing()
 
 def _reached_by(model: nn.Module) -> Iterator[Any]:
     """Return modules, and what their hooks and their `forward` can reach."""
+    yield from model.modules()
+    for kind in {type(module) for module in model.modules()}:
+        yield from _reached_by_code(kind.forward)
     for module in model.modules():
-        yield module
-        yield from _reached_by_code(type(module).forward)
         for name, hooks in vars(module).items():
             if name.endswith("_hooks") and isinstance(hooks, Mapping):
                 for hook in hooks.values():
@@ -231,12 +236,15 @@ def _set_attributes(item: Any, attributes: dict[str, Any]) -> None:
 
 
 def _copied(item: Any) -> Any:
-    kind = next(kind for kind in _CONTAINERS if isinstance(item, kind))
-    return kind(item)
+    if isinstance(item, dict):
+        return dict(item)
+    return next(kind(item) for kind in _CONTAINERS[1:] if isinstance(item, kind))
 
 
 def _refill(item: Any, copy: Any) -> None:
     """Give a container the items that it had, unless it still has them."""
+    if not item and not copy:
+        return
     if isinstance(item, dict):
         pairs = zip(item.items(), copy.items(), strict=False)
         same = len(item) == len(copy) and all(
