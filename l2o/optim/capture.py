@@ -24,10 +24,10 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from l2o.graph import NeuralGraph
-from l2o.graph.trace import trace, unwrapped
+from l2o.graph.trace import RandomState, trace, unwrapped
 
 from .distributed import unsharded
-from .inputs import Inputs, Randomness, autocast, autocast_of, copied, is_ordinary
+from .inputs import Inputs, autocast, autocast_of, copied, is_ordinary
 
 # `torch.compiler.disable` without importing the compiler, which takes a second.
 _without_compiler = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
@@ -43,7 +43,7 @@ class _Call:
     """`id` of each of the optimizer's parameters that the module holds."""
     inputs: Inputs
     autocast: tuple[str, torch.dtype] | None
-    randomness: Randomness
+    random_state: RandomState
     outputs: "list[weakref.ref[Tensor]] | None" = None
     """The tensors that it returned; None until it returns."""
 
@@ -118,7 +118,7 @@ class Capture:
                 held,
                 cast(Inputs, pytree.tree_map(self._kept, (args, kwargs))),
                 autocast_of(kind.type),
-                Randomness(kind),
+                RandomState.capture(module),
             )
         )
         self.is_fresh = True
@@ -174,7 +174,7 @@ class Capture:
         try:
             with (
                 autocast(first.autocast),
-                first.randomness.again(),
+                first.random_state.replayed(model),
                 unsharded(model) as stand_ins,
             ):
                 named = {n: stand_ins.get(id(p), p) for n, p in parameters.items()}

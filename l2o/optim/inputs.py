@@ -2,9 +2,7 @@
 
 import contextlib
 import copy
-import random
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -15,40 +13,6 @@ from torch.utils import _pytree as pytree
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and named arguments of a call."""
-
-
-class Randomness:
-    """The state of the random generators that a module may draw from."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._states = self._read()
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Draw the same numbers once more, and continue afterwards as if not."""
-        before = self._read()
-        self._write(self._states)
-        try:
-            yield
-        finally:
-            self._write(before)
-
-    def _read(self) -> tuple[Tensor, Tensor | None, Any, Any]:
-        is_cuda = self._device.type == "cuda"
-        cuda = torch.cuda.get_rng_state(self._device) if is_cuda else None
-        numpy = sys.modules.get("numpy")
-        own = None if numpy is None else numpy.random.get_state()
-        return torch.get_rng_state(), cuda, random.getstate(), own
-
-    def _write(self, states: tuple[Tensor, Tensor | None, Any, Any]) -> None:
-        host, cuda, python, numpy = states
-        torch.set_rng_state(host)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, self._device)
-        random.setstate(python)
-        if numpy is not None:
-            sys.modules["numpy"].random.set_state(numpy)
 
 
 def autocast_of(kind: str) -> tuple[str, torch.dtype] | None:
