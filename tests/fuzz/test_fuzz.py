@@ -299,6 +299,7 @@ BUILDERS = {
     "optimizer-state": optimizer_state,
     "yaml-bytes": yaml_bytes,
     "yaml-values": yaml_values,
+    "results": results,
     "run-checkpoint": run_checkpoint,
     "idx": idx,
     "idx-unpacked": idx_unpacked,
