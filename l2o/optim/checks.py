@@ -1,7 +1,8 @@
-"""What `NeuralGraphOpt` refuses in its arguments, and how it says so."""
+"""Argument validation of `NeuralGraphOpt`, and its warnings about settings."""
 
+import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,19 @@ from l2o.rule.rule import AbstractRule, plain_averages
 from l2o.rule.state import ADAM_DECAY, Averages
 
 BETAS = (ADAM_DECAY, Averages().second_moment_decay)
-"""The decays of the Adam among the directions. They stand in the groups because
-schedulers that cycle a momentum look for it there; a rule knows no others."""
+"""Adam's decays. They stand in the groups because schedulers that cycle a momentum look
+for them there; a rule knows no others."""
+LOWEST_RATE = 0.02
+"""An `lr` whose peak is below this reads like a learning rate meant for Adam."""
 
 
 def listed_params(params: Iterable[Any]) -> list[Any]:
-    """Return what was passed as `params` as a list, or raise."""
+    """Return the argument `params` as a list.
+
+    Raises:
+        TypeError: if it is a tensor or a set.
+        ValueError: if it is empty.
+    """
     if isinstance(params, dict):
         return [params]
     if isinstance(params, Tensor | set | frozenset):
@@ -39,7 +47,7 @@ def listed_params(params: Iterable[Any]) -> list[Any]:
 
 
 def check_group(group: dict[str, Any]) -> None:
-    """Raise if a new group holds a setting or a parameter that cannot be."""
+    """Raise ValueError or TypeError if a group's setting or parameter is invalid."""
     check_settings(lr=group["lr"], weight_decay=group["weight_decay"])
     if tuple(group["betas"]) != BETAS:
         raise ValueError(
@@ -61,17 +69,18 @@ def check_group(group: dict[str, Any]) -> None:
             )
 
 
-def check_settings(**values: float | Tensor) -> None:
-    """Raise unless every value is one number, zero or above."""
+def check_settings(**values: float | int | Tensor) -> None:
+    """Raise ValueError unless every value is one finite number, zero or above."""
     for name, value in values.items():
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(
                 f"NeuralGraphOpt: Tensor {name} must be 1-element; got shape "
                 f"{tuple(value.shape)}. Use a group for each setting."
             )
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise ValueError(
-                f"NeuralGraphOpt {name} must be zero or above; got {name}={value}. "
+                f"NeuralGraphOpt {name} must be finite, and zero or above; got "
+                f"{name}={value}. "
                 + ("1.0 is as meta-trained." if name == "lr" else "0.0 means none.")
             )
 
@@ -96,7 +105,12 @@ def check_gradient(name: str, grad: Tensor) -> None:
 
 
 def found_rule(rule: str | Path | AbstractRule) -> AbstractRule:
-    """Return the rule of this name or path, or the rule itself, or raise."""
+    """Return the rule of this name or path, or the rule itself.
+
+    Raises:
+        TypeError: if it is none of these.
+        FileNotFoundError: if there is no such rule or file.
+    """
     if isinstance(rule, str | Path):
         return load_rule(rule)
     if not isinstance(rule, AbstractRule):
@@ -123,8 +137,64 @@ def check_state_dtype(dtype: torch.dtype | None, rule: AbstractRule) -> None:
         )
 
 
+class PeakRate:
+    """The largest `lr` of a run so far, over all groups.
+
+    Whoever leaves Adam's learning rate in place trains at a thousandth of a step. A low
+    `lr` is no fault in a warm-up, where it rises, nor after its peak.
+    """
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._last = 0.0
+
+    def is_low(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Return whether the peak of the schedule is known by now, and is too low.
+
+        Args:
+            groups: the optimizer's, about to step. Tensors on an accelerator, which
+                one would have to wait for, count as high.
+        """
+        if self.value >= LOWEST_RATE:
+            return False
+        now = max(_number(group["lr"]) for group in groups)
+        keys = ("initial_lr", "max_lr")  # of schedulers
+        planned = max(_number(group.get(key, 0.0)) for group in groups for key in keys)
+        is_known = all("max_lr" in group for group in groups)
+        is_rising, self._last = now > self._last, now
+        self.value = max(self.value, now, planned)
+        return 0 < self.value < LOWEST_RATE and now > 0 and (is_known or not is_rising)
+
+
+def _number(value: float | Tensor) -> float:
+    """Return a number; 1 for a tensor on an accelerator."""
+    is_far = isinstance(value, Tensor) and value.device.type != "cpu"
+    return 1.0 if is_far else float(value)
+
+
+def warn_of_rate(peak: float) -> None:
+    """Say that `lr` reads like Adam's."""
+    warnings.warn(
+        "NeuralGraphOpt lr multiplies the rule's own steps, with 1.0 as meta-trained; "
+        f"got lr={peak:g} at its highest, which hardly moves anything. Leave lr out or "
+        "write lr=1.0, and max_lr=1.0 in a OneCycleLR.",
+        stacklevel=2,
+    )
+
+
+def warn_of_skips(count: int) -> None:
+    """Say that training stands still."""
+    warnings.warn(
+        "NeuralGraphOpt needs finite gradients and updates; got none in the last "
+        f"{count} steps, which were skipped, so that the parameters stay as they are. "
+        "Look at the loss and at optimizer.diagnostics(), and go back to a checkpoint "
+        "with finite weights.",
+        stacklevel=2,
+    )
+
+
 def warn_of_betas(betas: tuple[float, float]) -> None:
-    """Say that a scheduler cycles what nobody reads."""
+    """Say that a scheduler cycles decays that no rule reads."""
     warnings.warn(
         f"NeuralGraphOpt has fixed decays, its rule's; betas={betas} changes nothing. "
         "Pass cycle_momentum=False to the scheduler to say so yourself.",

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from l2o.rule.safety import StepReport
 
+SKIPS_IN_A_ROW = 20
+"""Number of steps that are skipped in a row before a warning."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
@@ -43,6 +46,8 @@ class Tally:
         self._zero = torch.zeros((), device="cpu", dtype=torch.float32)
         self._steps = 0
         self._skipped = self._zero
+        self._in_a_row = self._zero
+        self._arriving: Tensor | None = None
         # Rows: times clipped, largest update, last update, last gradient.
         self._table = self._row({}).repeat(4, 1)
 
@@ -50,6 +55,7 @@ class Tally:
         """Return a tally over other parameters; counts stay with their names."""
         other = Tally(names, self._max_update).moved(self._zero.device)
         other._steps, other._skipped = self._steps, self._skipped
+        other._in_a_row = self._in_a_row
         rows = [dict(zip(self._names, row, strict=True)) for row in self._table]
         other._table = torch.stack([other._row(row) for row in rows])
         return other
@@ -59,6 +65,7 @@ class Tally:
         other = copy.copy(self)
         other._zero = self._zero.to(device)
         other._skipped = self._skipped.to(device)
+        other._in_a_row = self._in_a_row.to(device)
         other._table = self._table.to(device)
         return other
 
@@ -70,6 +77,7 @@ class Tally:
         finite = updates.nan_to_num(nan=0.0, posinf=0.0)
         self._steps += 1
         self._skipped = self._skipped + ~report.is_sound
+        self._in_a_row = (self._in_a_row + 1) * ~report.is_sound
         self._table = torch.stack(
             [
                 clipped + is_clipped,
@@ -78,6 +86,20 @@ class Tally:
                 self._row(report.grad_peaks),
             ]
         )
+
+    def has_stopped(self) -> bool:
+        """Return whether the last `SKIPS_IN_A_ROW` steps were all skipped.
+
+        On an accelerator, where reading would wait, the answer is that of as many
+        steps ago.
+        """
+        if self._zero.device.type == "cpu":
+            return int(self._in_a_row) >= SKIPS_IN_A_ROW
+        if self._zero.device.type == "meta" or self._steps % SKIPS_IN_A_ROW:
+            return False
+        found = self._arriving
+        self._arriving = self._in_a_row.to("cpu", non_blocking=True)
+        return found is not None and int(found) >= SKIPS_IN_A_ROW
 
     def read(self) -> Diagnostics:
         """Copy the counts to the host, which waits for the device."""

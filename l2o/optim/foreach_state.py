@@ -60,11 +60,11 @@ def advance_in_place(
         weights = [*(1 - decays).tolist(), 1 - keep]
         if are_finite is None:
             keeps = [*decays.tolist(), keep]
-            counted = torch.ones((), dtype=torch.float32, device=like.device)
+            counted = torch.ones((), dtype=torch.int64, device=like.device)
         else:
             both = constant((*averages.momentum_decays, keep), like)
             keeps = torch.where(are_finite, both, 1.0).unbind()
-            counted = are_finite.to(torch.float32)
+            counted = are_finite.to(torch.int64)
         steps = [state[name]["step"] for name in names]
         _ATEN._foreach_add_.List(steps, [counted] * len(steps))
         for pieces in _batches({name: state[name] for name in names}, grads):

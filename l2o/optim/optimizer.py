@@ -1,5 +1,6 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -25,6 +26,7 @@ from .averaged_weights import AVERAGE, KEYS, advance_average, swapped_in
 from .capture import Capture, warn_of_loose
 from .checks import (
     BETAS,
+    PeakRate,
     check_device,
     check_gradient,
     check_group,
@@ -33,10 +35,13 @@ from .checks import (
     found_rule,
     listed_params,
     warn_of_betas,
+    warn_of_rate,
+    warn_of_skips,
 )
-from .diagnostics import Diagnostics, Tally
+from .diagnostics import SKIPS_IN_A_ROW, Diagnostics, Tally
 from .distributed import gathered, is_sharded, spread_like
 from .in_place import step_in_place
+from .interrupts import uninterrupted
 from .names import is_place, name_tensors, names_in, parameters_of
 from .resume import wide_loading
 
@@ -45,8 +50,8 @@ _SAFETY = SafetyConfig()
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
     *("_graph", "_has_average", "_is_averaged", "_is_compiled", "_is_ready"),
-    *("_model", "_names"),
-    *("_owns_rule", "_safety", "_said", "_state_dtype", "_structure_every"),
+    *("_model", "_names", "_owns_rule", "_peak_rate", "_safety", "_said"),
+    *("_state_dtype", "_structure_every"),
     *("_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
@@ -144,6 +149,7 @@ class NeuralGraphOpt(Optimizer):
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
         self._said: set[str] = set()
+        self._peak_rate = PeakRate()
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -209,6 +215,8 @@ class NeuralGraphOpt(Optimizer):
             ValueError: if parameters lie on several devices, or apart from a rule that
                 was passed as an object; or within `averaged`.
         """
+        if torch.compiler.is_compiling():
+            return _step_uncompiled(self, closure)  # pyright: ignore[reportCallIssue]
         if self._is_averaged:
             raise ValueError(
                 "NeuralGraphOpt.step needs the weights that the last step left; got "
@@ -218,14 +226,22 @@ class NeuralGraphOpt(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with uninterrupted():
+            self._take_step()
+        return loss
+
+    def _take_step(self) -> None:
+        """Update the parameters that have a gradient."""
         moving = [p for p in parameters_of(self.param_groups) if p.grad is not None]
         if moving and moving[0].device != self._device:
             self._settle()
         if any(param.numel() and param not in self._names for param in moving):
             self._find_again()
         if not any(param in self._names for param in moving):
-            return loss
+            return
         self._look(steps=True)
+        if self._peak_rate.is_low(self.param_groups) and self._is_new("lr"):
+            warn_of_rate(self._peak_rate.value)
         grads, hyper, state = self._gather()
         params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
         kind = self._device.type
@@ -237,6 +253,8 @@ class NeuralGraphOpt(Optimizer):
             )
         if report is not None:
             self._tally.add(report)
+            if self._tally.has_stopped() and self._is_new("skips"):
+                warn_of_skips(SKIPS_IN_A_ROW)
         for name in grads:
             param = self._tensors[name]
             if is_sharded(param):
@@ -251,7 +269,6 @@ class NeuralGraphOpt(Optimizer):
                     param, item, None if report is None else report.is_sound
                 )
             self.state[param] = item
-        return loss
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -545,3 +562,18 @@ class NeuralGraphOpt(Optimizer):
             step_in_place, safety=self._safety, structure_every=self._structure_every
         )
         self._step = torch.compile(step) if self._is_compiled else step
+
+
+@torch.compiler.disable
+def _step_uncompiled(
+    optimizer: NeuralGraphOpt, closure: Callable[[], float | Tensor] | None
+) -> float | Tensor | None:
+    """Take a step that somebody compiles from outside: once in Python, as it is."""
+    if optimizer._is_new("compile"):
+        warnings.warn(
+            "NeuralGraphOpt.step must not be compiled from outside; got a call within "
+            "torch.compile, which is taken uncompiled. Build the optimizer with "
+            "compile=True instead.",
+            stacklevel=2,
+        )
+    return optimizer.step(closure)

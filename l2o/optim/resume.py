@@ -37,33 +37,38 @@ def wide_loading(
 ) -> Iterator[None]:
     """Let `load_state_dict` refuse what does not fit, and keep what does as it was.
 
-    By itself, torch casts averages to the parameters' dtype. Ours is the last hook
-    before it loads and the first one after, so that the user's hooks see the rest.
+    By itself, torch casts averages to the parameters' dtype. Our hook is the last one
+    before it loads and the first one after, so that the user's hooks see the result.
+    Whatever is raised, the optimizer stays as it was.
 
     Args:
         optimizer: which is to load within this context.
         rule: its rule.
         dtype: of the averages; None means the parameters', in float32 or wider.
     """
-    saved: dict[str, Any] = {}
+    restored: list[tuple[Tensor, ParameterState]] = []
 
     def check(_: Optimizer, found: dict[str, Any]) -> None:
         check_form(found)
-        saved.update(found)
         params = parameters_of(optimizer.param_groups)
         check_saved_state(found, rule, rule_hash(rule), params)
+        for _, param, item in paired(found, params):
+            restored.append((param, restored_state(item, rule, param, dtype)))
 
     def widen(_: Optimizer) -> None:
-        params = parameters_of(optimizer.param_groups)
-        for _, param, item in paired(saved, params):
-            optimizer.state[param] = restored_state(item, rule, param, dtype)
+        for param, item in restored:
+            optimizer.state[param] = item
 
+    before = optimizer.state, optimizer.param_groups
     hooks = (
         optimizer.register_load_state_dict_pre_hook(check),
         optimizer.register_load_state_dict_post_hook(widen, prepend=True),
     )
     try:
         yield
+    except BaseException:
+        optimizer.state, optimizer.param_groups = before
+        raise
     finally:
         for hook in hooks:
             hook.remove()

@@ -90,8 +90,11 @@ def updates_with_cache(
         return rule.mix(graph, params, grads, state, kept)
     updates, outputs = rule.propose(graph, params, grads, state)
     for name, item in items.items():
-        # Outputs that are not finite make no update: the step will be skipped.
-        item[OUTPUTS] = outputs[name].nan_to_num(0.0, 0.0, 0.0)
+        # Outputs that are not finite make no update: the step will be skipped, and
+        # later ones go on with the last finite ones.
+        new = outputs[name]
+        last = item.get(OUTPUTS, torch.zeros_like(new))
+        item[OUTPUTS] = torch.where(new.isfinite(), new, last)
     return {name: updates[name] for name in moving}
 
 

@@ -1,13 +1,15 @@
 """The guard of a step: what it skips, what it clips, what it reports."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from l2o.config import check_positive, frozen_config
+
+from .state import Averages, State
 
 
 @frozen_config
@@ -16,8 +18,8 @@ class SafetyConfig:
 
     Gradients that are not finite skip the whole step: parameters and state stay as they
     were. So do all parameters where an update is not finite, though the gradient was;
-    the state has seen it. Both limits are far from what the shipped rules do in a
-    normal run, whose largest updates are one nominal step.
+    the state has seen it. The limits are far from what happens in a normal run, whose
+    largest updates are one nominal step, and where they are kept change no bit.
 
     Example:
         >>> from l2o import NeuralGraphOpt
@@ -33,10 +35,18 @@ class SafetyConfig:
     max_gradient: float = 1e15
     """Largest magnitude of a gradient's entry; a tensor with a larger one is scaled
     down to it. Squares of larger ones overflow float32."""
+    max_growth: float = 30.0
+    """Largest root mean square of a tensor's gradient, in units of that of its past
+    gradients (the root of the mean second moment); a larger gradient is scaled down to
+    it. One batch can then not dominate the momenta. Holds from the tenth step of a
+    tensor, for rules whose state is averages."""
 
     def __post_init__(self) -> None:
         check_positive(
-            "SafetyConfig", max_update=self.max_update, max_gradient=self.max_gradient
+            "SafetyConfig",
+            max_update=self.max_update,
+            max_gradient=self.max_gradient,
+            max_growth=self.max_growth,
         )
 
 
@@ -58,15 +68,23 @@ class Guard:
     Args:
         limits: what is too large.
         grads: name to gradient, in float32 or wider.
+        past: name to the root mean square of a tensor's gradients so far, `[]`; 0 where
+            there were too few. Missing ones have no limit of growth.
         may_ask: whether the device may be asked for answers. Then what is known to be
             sound is passed on without a copy; otherwise every decision is a
             `torch.where`, so that an accelerator never waits and `torch.func` passes.
     """
 
     def __init__(
-        self, limits: SafetyConfig, grads: Mapping[str, Tensor], *, may_ask: bool
+        self,
+        limits: SafetyConfig,
+        grads: Mapping[str, Tensor],
+        past: Mapping[str, Tensor] | None = None,
+        *,
+        may_ask: bool,
     ) -> None:
         self.limits = limits
+        self._past = {} if past is None else past
         self.may_ask = may_ask
         self.peaks = {name: _peak(grad) for name, grad in grads.items()}
         self.are_finite = _all_finite(self.peaks)
@@ -116,10 +134,44 @@ class Guard:
 
     def _tamed(self, name: str, grad: Tensor) -> Tensor:
         peak, limit = self.peaks[name], self.limits.max_gradient
-        if self.may_ask and peak <= limit:
+        past = self._past.get(name)
+        most = None if past is None else past * self.limits.max_growth
+        # The largest entry is at hand, and the root mean square is no larger.
+        if self.may_ask and peak <= limit and (most is None or peak <= most):
             return grad
         small = grad * (limit / peak).clamp(max=1)
+        if most is not None:
+            size = torch.linalg.vector_norm(small) / math.sqrt(small.numel())
+            is_spike = (most > 0) & (size > most)
+            small = small * torch.where(is_spike, most / size, 1)
         return torch.where(self.are_finite, small, 0.0)
+
+
+_FEWEST_STEPS = 10
+"""Gradients of a tensor that its past size is the mean of, at least."""
+
+
+def past_sizes(
+    averages: Averages, state: State, names: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return the root mean square of each tensor's gradients so far.
+
+    Args:
+        averages: what the state holds.
+        state: name to averages.
+        names: of the tensors.
+
+    Returns:
+        Name to `[]`; 0 where fewer than ten gradients were seen.
+    """
+    found = {}
+    for name in names:
+        steps, second = state[name]["step"], state[name]["second_moment"]
+        kind = torch.promote_types(second.dtype, torch.float32)
+        mean = second.sum(dtype=kind) / max(second.numel(), 1)
+        age = 1 - averages.second_moment_decay ** steps.to(kind).clamp_min(1)
+        found[name] = torch.where(steps >= _FEWEST_STEPS, (mean / age).sqrt(), 0.0)
+    return found
 
 
 def _peak(grad: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class Averages:
     def _zeros(self, param: Tensor) -> ParameterState:
         like = {"dtype": param.dtype, "device": param.device}
         return {
-            "step": torch.zeros((), dtype=torch.float32, device=param.device),
+            "step": torch.zeros((), dtype=torch.int64, device=param.device),
             "momenta": torch.zeros(self.num_momenta, *param.shape, **like),
             "second_moment": torch.zeros(param.shape, **like),
         }

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
-from .rule import AbstractRule, Params
-from .safety import Guard, SafetyConfig, StepReport
+from .rule import AbstractRule, Params, plain_averages
+from .safety import Guard, SafetyConfig, StepReport, past_sizes
 from .state import ParameterState, State, averages_as, widened
 
 Compute: TypeAlias = Callable[
@@ -148,7 +148,9 @@ def take_step(
     guard = None
     if safety is not None and moving:
         device = next(iter(moving.values())).device
-        guard = Guard(safety, moving, may_ask=memory.may_ask(device))
+        averages = plain_averages(rule)
+        past = None if averages is None else past_sizes(averages, state, moving)
+        guard = Guard(safety, moving, past, may_ask=memory.may_ask(device))
         if guard.stops:
             return dict(params), state, guard.report()
         moving = guard.grads

@@ -43,6 +43,15 @@ def test_the_model(run):
     assert_close(run(model=torch.compile), run())
 
 
-@pytest.mark.slow
 def test_the_step(run):
-    assert_close(run(step=torch.compile), run())
+    """From outside it is not compiled at all, and one line says what to do."""
+    graphs = []
+
+    def compiled(step):
+        return torch.compile(step, backend=lambda graph, _: graphs.append(graph))
+
+    with pytest.warns(UserWarning, match="compile=True") as seen:
+        network = run(step=compiled)
+    assert len(seen) == 1
+    assert graphs == []
+    assert_close(network, run())

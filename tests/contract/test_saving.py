@@ -73,7 +73,7 @@ class TestWidth:
         wide = torch.promote_types(dtype, torch.float32)
         for state in optimizer.state.values():
             assert state["momenta"].dtype == state["second_moment"].dtype == wide
-            assert state["step"].dtype == torch.float32
+            assert state["step"].dtype == torch.int64
 
     def test_a_number_may_stand_for_the_step(self, trained, fresh):
         saved = copy.deepcopy(trained.state_dict())
@@ -159,6 +159,23 @@ class TestWhoMayLoad:
             other.load_state_dict(saved)
         assert other.param_groups[0]["lr"] == lr
         assert not other.state
+
+    def test_an_empty_state_of_its_own(self, rule, model, fresh):
+        other = fresh(model)
+        saved = NeuralGraphOpt(model.parameters(), rule=rule, lr=0.5).state_dict()
+        other.load_state_dict(saved)
+        assert other.param_groups[0]["lr"] == 0.5
+
+    def test_nothing_is_loaded_where_a_hook_fails(self, trained, fresh):
+        def fail(_):
+            raise OSError("no more disk")
+
+        other = fresh(lr=0.3)
+        other.register_load_state_dict_post_hook(fail)
+        with pytest.raises(OSError, match="no more disk"):
+            other.load_state_dict(trained.state_dict())
+        assert not other.state
+        assert other.param_groups[0]["lr"] == 0.3
 
     def test_other_groups_are_refused_by_torch(self, trained, fresh):
         other = fresh(nn.Linear(3, 2))

@@ -153,6 +153,20 @@ def test_a_step_that_is_skipped_leaves_all_as_it_was(model, rule):
     assert optimizer.diagnostics().skipped == 1
 
 
+def test_outputs_that_are_not_finite_are_not_kept(model, rule):
+    optimizer = build(model, rule, EVERY)
+    run(model, optimizer, 1, EVERY)
+    before = [optimizer.state[p]["outputs"].clone() for p in model.parameters()]
+    with torch.no_grad():
+        next(rule.net.entry.last.parameters()).fill_(torch.nan)
+    run(model, optimizer, EVERY + 1, EVERY + 1)  # the network runs
+    assert optimizer.diagnostics().skipped == 1
+    after = [optimizer.state[p]["outputs"] for p in model.parameters()]
+    assert all(map(torch.equal, after, before))
+    run(model, optimizer, EVERY + 2, EVERY + 2)
+    assert optimizer.diagnostics().skipped == 1
+
+
 def test_outputs_take_16_bytes_a_parameter(model, rule):
     optimizer = build(model, rule, EVERY)
     run(model, optimizer, 1, 1)
