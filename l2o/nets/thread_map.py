@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Barrier
+from threading import Barrier, RLock
 from typing import TypeVar
 
 import torch
@@ -18,10 +18,19 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-"""The thread pool by its number of threads; at most one."""
+_pools: dict[int, ThreadPoolExecutor | None] = {}
+"""Thread pools by their number of threads; None where one could not be started."""
+_lock = RLock()
 
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+
+def _forget() -> None:
+    """Start anew in a forked process, where no thread survives."""
+    global _lock
+    _lock = RLock()
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def thread_map(
@@ -54,7 +63,13 @@ def iterate_in_threads(
     count = torch.get_num_threads()
     if count == 1 or len(items) == 1 or not _may_run_in_workers(device):
         return map(function, items)
-    return _pool(count).map(partial(_without_autograd, function), items)
+    pool = _pool(count)
+    if pool is None:
+        return map(function, items)
+    try:
+        return pool.map(partial(_without_autograd, function), items)
+    except RuntimeError:  # the interpreter is shutting down
+        return map(function, items)
 
 
 def _may_run_in_workers(device: torch.device) -> bool:
@@ -73,19 +88,35 @@ def _without_autograd(function: Callable[[Item], Result], item: Item) -> Result:
         return function(item)
 
 
-def _pool(count: int) -> ThreadPoolExecutor:
-    """Return worker threads whose operations run in one thread each; started once."""
-    if count not in _pools:
-        for pool in _pools.values():
-            pool.shutdown()
-        _pools.clear()
-        pool, barrier = ThreadPoolExecutor(count), Barrier(count + 1)
+def _pool(count: int) -> ThreadPoolExecutor | None:
+    """Return worker threads whose operations run in one thread each.
+
+    Pools are started once and stay, since another thread may be using its own.
+
+    Returns:
+        The pool; None where the system gives no more threads.
+    """
+    with _lock:
+        if count not in _pools:
+            _pools[count] = _started(count)
+        return _pools[count]
+
+
+def _started(count: int) -> ThreadPoolExecutor | None:
+    pool, barrier = ThreadPoolExecutor(count), Barrier(count + 1)
+    try:
         for _ in range(count):
             pool.submit(_begin, barrier)
         barrier.wait()
+    except BaseException as error:
+        barrier.abort()  # or the workers that did start would wait for ever
+        pool.shutdown(wait=False, cancel_futures=True)
+        if not isinstance(error, RuntimeError):
+            raise
+        return None
+    finally:
         torch.set_num_threads(count)  # later threads inherit what this one sets
-        _pools[count] = pool
-    return _pools[count]
+    return pool
 
 
 def _begin(barrier: Barrier) -> None:
