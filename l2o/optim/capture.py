@@ -24,14 +24,14 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from l2o.graph import NeuralGraph
-from l2o.graph.trace import RandomState, trace, unwrapped
+from l2o.graph.trace import NetworkTrace, RandomState, unwrapped
 
 from .distributed import unsharded
 from .inputs import Inputs, autocast, autocast_of, copied, is_ordinary
 
 # `torch.compiler.disable` without importing the compiler, which takes a second.
 _without_compiler = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
-_trace = cast(Callable[..., NeuralGraph], _without_compiler(trace))
+_run = cast(Callable[..., None], _without_compiler(NetworkTrace.run))
 
 
 @dataclass(slots=True, eq=False)
@@ -61,15 +61,21 @@ class Capture:
     """Watches module calls until the modules that hold some tensors have run."""
 
     def __init__(
-        self, tensors: "weakref.WeakMethod[Callable[[], list[Tensor]]]"
+        self,
+        tensors: "weakref.WeakMethod[Callable[[], list[Tensor]]]",
+        passes: NetworkTrace | None = None,
     ) -> None:
         """Start watching.
 
         Args:
             tensors: returns the tensors whose modules are looked for. It is asked at
                 each call, since libraries may exchange an optimizer's parameters.
+            passes: earlier passes of the same tensors, to be completed.
         """
         self._tensors = tensors
+        self.passes = passes
+        self.traced: NetworkTrace | None = None
+        """The passes that `read` returned a graph of."""
         self._calls: list[_Call] = []
         self.compiled: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] | None = None
         """The last call that `torch.compile` saw: of nested calls, the outermost."""
@@ -111,13 +117,13 @@ class Capture:
         if not held or any(held <= call.held for call in self._calls):
             return
         self._calls = [call for call in self._calls if not call.held <= held]
-        kind = next(module.parameters()).device
+        kind = next(module.parameters()).device.type
         self._calls.append(
             _Call(
                 weakref.ref(module),
                 held,
                 cast(Inputs, pytree.tree_map(self._kept, (args, kwargs))),
-                autocast_of(kind.type),
+                autocast_of(kind),
                 RandomState.capture(module),
             )
         )
@@ -174,13 +180,15 @@ class Capture:
         try:
             with (
                 autocast(first.autocast),
-                first.random_state.replayed(model),
                 unsharded(model) as stand_ins,
             ):
                 named = {n: stand_ins.get(id(p), p) for n, p in parameters.items()}
-                graph = _trace(model, *inputs, parameters=named)
-            graph = replace(graph, source=f"trace of {title}")
+                passes = self.passes or NetworkTrace(named)
+                state = first.random_state
+                _run(passes, model, *inputs, parameters=named, random_state=state)
+            graph = replace(passes.graph(), source=f"trace of {title}")
             check(graph)
+            self.traced = passes
             return graph
         except Exception as error:
             # An optimizer must step whatever a model's code does in a second run.

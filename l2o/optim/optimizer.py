@@ -15,6 +15,8 @@ from typing_extensions import override
 
 from l2o.graph import NeuralGraph
 from l2o.graph.build import graph_so_far
+from l2o.graph.trace import NetworkTrace
+from l2o.graph.trace.locations import NEVER_USED, PARTLY_USED
 from l2o.rule.cached_outputs import check_structure_every
 from l2o.rule.checkpoint import rule_hash
 from l2o.rule.rule import AbstractRule
@@ -50,13 +52,23 @@ _SAFETY = SafetyConfig()
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
     *("_graph", "_has_average", "_is_averaged", "_is_compiled", "_is_ready"),
-    *("_model", "_names", "_owns_rule", "_peak_rate", "_safety", "_said"),
+    *(
+        "_model",
+        "_names",
+        "_owns_rule",
+        "_passes_left",
+        "_peak_rate",
+        "_safety",
+        "_said",
+    ),
     *("_state_dtype", "_structure_every"),
     *("_tally", "_tensors"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 _WATCHES = "watches"
 """Key of a copied optimizer for whether it has not seen its modules run."""
+_LATER_PASSES = 3
+"""Passes after the first that may complete the graph, by experts it did not reach."""
 _LEAST_PLACED = 0.8
 """Share of the parameters below which an unknown place is worth a warning."""
 
@@ -148,6 +160,8 @@ class NeuralGraphOpt(Optimizer):
         self._is_averaged = False
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
+        self._passes: NetworkTrace | None = None
+        self._passes_left = _LATER_PASSES
         self._said: set[str] = set()
         self._peak_rate = PeakRate()
         defaults = {
@@ -269,6 +283,7 @@ class NeuralGraphOpt(Optimizer):
                     param, item, None if report is None else report.is_sound
                 )
             self.state[param] = item
+        self._watch_again(moving)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -380,6 +395,8 @@ class NeuralGraphOpt(Optimizer):
         watches = state.get(_WATCHES)
         super().__setstate__({key: v for key, v in state.items() if key != _WATCHES})
         if watches is not None:
+            self._passes = None  # of other tensors
+        if watches is not None:
             self._capture = Capture(WeakMethod(self._read_tensors)) if watches else None
         for group in self.param_groups:
             for name in ("maximize", "betas", "rule_hash"):  # newer than some files
@@ -483,6 +500,7 @@ class NeuralGraphOpt(Optimizer):
         if tensors:
             self.rule.check(graph)
         self._use(graph, tensors)
+        self._passes = None  # of other tensors
         if self._given_graph is None:
             self._capture = Capture(WeakMethod(self._read_tensors))
 
@@ -522,7 +540,8 @@ class NeuralGraphOpt(Optimizer):
             return
         has_seen = capture.has_seen
         if has_seen and capture.is_fresh:
-            tensors = self._named_by(capture)
+            is_first = capture.passes is None
+            tensors = self._named_by(capture) if is_first else self._tensors
             graph = capture.read(tensors, self.rule.check)
             if graph is None:
                 self._said.add("loose")  # the warning of the failure says it
@@ -532,9 +551,25 @@ class NeuralGraphOpt(Optimizer):
         if steps:
             capture.close()
             self._capture = None
+            if capture.traced is not None:
+                is_complete = capture.traced.is_complete
+                self._passes = None if is_complete else capture.traced
             self._warn_of_loose(capture.title if has_seen else "")
         elif has_seen and not capture.is_waiting:
             self._capture = None
+
+    def _watch_again(self, moving: Iterable[Tensor]) -> None:
+        """Watch one more pass if a parameter moves that no pass has used."""
+        if self._passes is None or not self._passes_left:
+            return
+        loose = {
+            item.parameter
+            for item in self._graph.unplaced
+            if item.reason in (NEVER_USED, PARTLY_USED)
+        }
+        if any(self._names.get(param) in loose for param in moving):
+            self._passes_left -= 1
+            self._capture = Capture(WeakMethod(self._read_tensors), self._passes)
 
     def _named_by(self, capture: Capture) -> dict[str, Tensor]:
         """Return the tensors, those without names of their own under a capture's."""

@@ -264,6 +264,43 @@ class TestSeveralModules:
         assert level(optimizer) == TRACED
 
 
+class Switch(nn.Module):
+    """Experts of which each call uses one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.chosen = 0
+
+    def forward(self, values):
+        return self.experts[self.chosen](self.first(values))
+
+
+class TestLaterPasses:
+    @pytest.mark.filterwarnings("ignore:NeuralGraphOpt needs a place")
+    def test_experts_are_placed_when_they_are_reached(self, rule):
+        model, before = Switch(), hooks()
+        optimizer = NeuralGraphOpt(list(model.parameters()), rule=rule)
+        loose = []
+        for chosen in (0, 0, 1, 1, 2, 2, 0):
+            model.chosen = chosen
+            optimizer.zero_grad()
+            run(model)
+            optimizer.step()
+            loose.append(len(optimizer.graph.unplaced))
+        assert loose == [4, 4, 4, 2, 2, 0, 0]
+        assert hooks() == before
+
+    def test_the_watch_ends_where_nothing_moves(self, rule):
+        model, before = Switch(), hooks()
+        optimizer = NeuralGraphOpt(list(model.parameters()), rule=rule)
+        run(model)
+        with pytest.warns(UserWarning, match="never used"):
+            optimizer.step()
+        assert hooks() == before
+
+
 class Memory:
     hidden, calls = None, 0
 
