@@ -70,7 +70,8 @@ def _described(name: str) -> list[str]:
     path = rule_path(name)
     with opened(path, "np") as (file, metadata):
         num_weights = sum(math.prod(shape) for shape in tensor_shapes(file).values())
-    kind = json.loads(metadata["config"])["net"]["kind"]
+    config = json.loads(metadata["config"])
+    kind = config.get("kind") or config["net"]["kind"]
     facts = parse_provenance(path, metadata)
     return [
         f"{name}: {kind}, {num_weights:,} weights",

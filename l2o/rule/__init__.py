@@ -9,6 +9,7 @@ from l2o.nets import NetConfig as NetConfig
 from l2o.nets import NFNConfig as NFNConfig
 from l2o.nets import NGGNNConfig as NGGNNConfig
 from l2o.nets import NGTConfig as NGTConfig
+from l2o.nets.config import NeuronGNNConfig as NeuronGNNConfig
 
 from .config import PRESETS as PRESETS
 from .config import RuleConfig as RuleConfig
@@ -22,4 +23,5 @@ from .features import ScaleFreeFeaturesConfig as ScaleFreeFeaturesConfig
 from .head import HeadConfig as HeadConfig
 from .head import NominalHeadConfig as NominalHeadConfig
 from .head import PaperHeadConfig as PaperHeadConfig
+from .neuron_config import NeuronRuleConfig as NeuronRuleConfig
 from .state import Averages as Averages
