@@ -611,4 +611,4 @@ def _step_uncompiled(
             "compile=True instead.",
             stacklevel=2,
         )
-    return optimizer.step(closure)
+    return type(optimizer).step(optimizer, closure)  # the attribute is the compiled one
