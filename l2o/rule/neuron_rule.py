@@ -12,7 +12,7 @@ from l2o.config import config_values
 from l2o.graph import NeuralGraph, derived
 from l2o.graph.linear_maps import fan_ins
 from l2o.graph.matrices import Stack
-from l2o.nets.fast_ops import multiplied, sum_of_squares
+from l2o.nets.fast_ops import add, in_plain_eager, multiplied, sum_of_squares
 from l2o.nets.neuron_gnn import NeuronGNN, NeuronOutputs
 
 from .neuron_config import NeuronRuleConfig
@@ -190,8 +190,10 @@ class NeuronRule(AbstractRule):
         ):
             count, rows, columns = stack.shape
             by_row = factors[wired.row_slice(number)].view(count, rows, 1)
-            update = direction * by_row.to(direction.dtype)
-            if stack.has_columns:
+            update = direction
+            if stack.is_owned:
+                update = multiplied(update, by_row.to(direction.dtype))
+            if stack.has_columns and stack.is_owned:
                 by_column = factors[wired.column_slice(number)].view(count, 1, columns)
                 update = multiplied(update, by_column.to(direction.dtype))
             updates.append(update)
@@ -297,11 +299,15 @@ class NeuronRule(AbstractRule):
         for place, (share, factor) in enumerate(
             zip(slower[::2], slower[1::2], strict=True), start=1
         ):
-            momentum = torch.lerp(momentum, values.momenta[place] * factor, share)
-        momentum = torch.lerp(momentum, values.grad, newest)
+            slow = values.momenta[place] * factor
+            momentum = torch.lerp(momentum, slow, share, out=_over(slow))
+        out = _over(momentum) if slower else None
+        momentum = torch.lerp(momentum, values.grad, newest, out=out)
         if not stack.is_map or config.map_direction == "adam":
-            root = (values.second / second_age + TINY).sqrt() + ADAM_EPS
-            return momentum / (age * root), least
+            root = add(values.second / second_age, TINY)
+            root = torch.sqrt(root, out=_over(root))
+            root = multiplied(add(root, ADAM_EPS), age)
+            return torch.div(momentum, root, out=_over(momentum)), least
         if config.map_direction == "momentum":
             return momentum / size, least
         return orthogonalize(
@@ -404,6 +410,11 @@ class _Directions(NamedTuple):
     0 of all else."""
     is_whitened: Tensor
     """`[matrix + 1]`: 1 where directions have yet to be brought to their size."""
+
+
+def _over(values: Tensor) -> Tensor | None:
+    """Return a tensor of ours that may be written over, or None if it may not."""
+    return values if in_plain_eager() else None
 
 
 def bounded(values: Tensor, bound: float) -> Tensor:

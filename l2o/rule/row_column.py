@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, prod
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from l2o.graph.matrices import (
     find_matrices,
     host_matrices,
 )
+from l2o.nets.fast_ops import in_plain_eager, new_empty
 from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
 
 from .state import TINY, Averages, State, constant
@@ -189,8 +190,9 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
         clock: ages of the averages.
     """
     rows, columns = [], []
+    scratch = Scratch(wired.stacks, 1)
     for stack, entries in zip(wired.stacks.stacks, values, strict=True):
-        by_row, by_column = _sums(entries, has_columns=stack.has_columns)
+        by_row, by_column = _sums(entries, scratch, has_columns=stack.has_columns)
         rows.append(by_row.flatten(1))
         if by_column is not None:
             columns.append(by_column.flatten(1))
@@ -208,7 +210,38 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
     return Statistics(means, logs, len(wired.wiring.neuron))
 
 
-def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
+class Scratch:
+    """Memory for what one stack needs and the next one writes over.
+
+    On a CPU fresh memory costs more than the arithmetic in it.
+
+    Args:
+        stacks: those that may need it.
+        times: how many tensors of a stack's size are needed at a time.
+    """
+
+    def __init__(self, stacks: MatrixStacks, times: int) -> None:
+        self.times = times
+        self.size = max((prod(stack.shape) for stack in stacks.stacks), default=0)
+        self.room: Tensor | None = None
+
+    def take(self, like: Tensor) -> Tensor:
+        """Return `[times, matrix, row, column]` without values, for entries of a stack.
+
+        Axes lie in memory as those of `like` do. What was taken before is void.
+        """
+        if self.room is None or self.room.dtype != like.dtype:
+            self.room = new_empty(like, (self.times * self.size,))
+        order = sorted(range(like.ndim), key=lambda axis: -like.stride(axis))
+        shape = [like.shape[axis] for axis in order]
+        own = self.room[: self.times * like.numel()].view(self.times, *shape)
+        back = sorted(range(like.ndim), key=order.__getitem__)
+        return own.permute(0, *(1 + axis for axis in back))
+
+
+def _sums(
+    entries: StackValues, scratch: Scratch, *, has_columns: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return sums of the statistics, `[statistic, matrix, line]`."""
     weight, grad, momenta, second, whole = entries
     if whole is not None:
@@ -221,8 +254,9 @@ def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | 
         (grad, momenta[0]),
     )
     by_row, by_column = [], []
+    place = scratch.take(weight)[0] if in_plain_eager() else None
     for left, right in pairs:
-        product = left if right is None else left * right
+        product = left if right is None else torch.mul(left, right, out=place)
         by_row.append(product.sum(-1))
         if has_columns:
             by_column.append(product.sum(-2))
@@ -292,6 +326,7 @@ class WeightExchange:
         self.values = values
         self.wired = wired
         self.kept: dict[int, Tensor] = {}
+        self.scratch = Scratch(wired.stacks, 2)
 
     def __call__(self, said: Tensor) -> Tensor:
         """Return what arrives at each line, `[channel, line, message]`.
@@ -324,7 +359,11 @@ class WeightExchange:
         """
         wired = self.wired
         return [
-            (self._edges(k), wired.row_slice(k).start, wired.column_slice(k).start)
+            (
+                self._edges(k).clone(),
+                wired.row_slice(k).start,
+                wired.column_slice(k).start,
+            )
             for k, stack in enumerate(wired.stacks.stacks)
             if stack.has_columns
         ]
@@ -333,10 +372,18 @@ class WeightExchange:
         """Return `[channel, matrix, row, column]`; of padded stacks they are kept."""
         if number not in self.kept:
             entries = self.values[number]
+            is_padded = self.wired.stacks.stacks[number].index is not None
+            dtype = self.wired.static.dtype
+            if in_plain_eager() and not is_padded and entries.weight.dtype == dtype:
+                edges = self.scratch.take(entries.weight)
+                torch.abs(entries.weight, out=edges[0])
+                ratio = torch.add(entries.second, TINY, out=edges[1])
+                ratio.rsqrt_().mul_(entries.momenta[0]).abs_()
+                return edges
             ratio = entries.momenta[0] * (entries.second + TINY).rsqrt()
             edges = torch.stack([entries.weight, ratio]).abs()
-            edges = edges.to(self.wired.static.dtype)
-            if self.wired.stacks.stacks[number].index is None:
+            edges = edges.to(dtype)
+            if not is_padded:
                 return edges
             self.kept[number] = edges
         return self.kept[number]
