@@ -20,7 +20,10 @@ _STEPS: tuple[SubjectName, ...] = (
     "adam-foreach",
     "adam-fused",
     "small-fc",
+    "muon",
+    "muon-float32",
     "default-ff",
+    "neurons",
     "default",
 )
 _MORE: tuple[SubjectName, ...] = (

@@ -11,6 +11,8 @@ from optimizees import MLP, cifar_cnn, fashion_cnn
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
+from .small_models import LanguageModel, TwoTables, encoder
+
 NetworkName: TypeAlias = Literal[
     "fashion-cnn",
     "cifar-cnn",
@@ -26,6 +28,11 @@ NetworkName: TypeAlias = Literal[
     "gpt-100k",
     "gpt-1m",
     "gpt-10m",
+    "policy",
+    "perceptron",
+    "lstm",
+    "two-tables",
+    "encoder",
 ]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 
@@ -88,6 +95,18 @@ def build_network(name: NetworkName, device: torch.device) -> Network:
                 width = _GPT_WIDTHS[name.removeprefix("gpt-")]
                 model = GPT(_CHARACTERS, 128, width, num_blocks=4, num_heads=4)
                 found = _texts(model, 8, 128, _CHARACTERS)
+            case "policy":
+                found = _classified(MLP((4, 64, 64, 2)), torch.randn(32, 4), 2)
+            case "perceptron":
+                model = MLP((784, 256, 128, 10))
+                found = _classified(model, torch.randn(32, 784), 10)
+            case "lstm":
+                found = _texts(LanguageModel(), 32, 64, _CHARACTERS)
+            case "two-tables":
+                pairs = torch.randint(20_000, (32, 2))
+                found = _classified(TwoTables(), pairs, 2)
+            case "encoder":
+                found = _sequences(encoder(), 32, 64, 256)
             case _:
                 assert_never(name)
     return Network(
@@ -115,6 +134,24 @@ def _texts(model: nn.Module, count: int, length: int, vocabulary: int) -> Networ
         inputs=torch.randint(vocabulary, (count, length)),
         targets=torch.randint(vocabulary, (count, length)),
         batch=f"{count} texts of {length} tokens" if count > 1 else f"{length} tokens",
+    )
+
+
+def _classified(model: nn.Module, inputs: Tensor, classes: int) -> Network:
+    return Network(
+        model=model,
+        inputs=inputs,
+        targets=torch.randint(classes, (len(inputs),)),
+        batch=f"{len(inputs)} rows of {inputs[0].numel()}",
+    )
+
+
+def _sequences(model: nn.Module, count: int, length: int, width: int) -> Network:
+    return Network(
+        model=model,
+        inputs=torch.randn(count, length, width),
+        targets=torch.randint(width, (count, length)),
+        batch=f"{count} sequences of {length} vectors",
     )
 
 

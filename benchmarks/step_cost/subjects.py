@@ -9,11 +9,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from l2o import PRESETS, NeuralGraphOpt, Rule, RuleConfig, load_rule, neural_graph
+from benchmarks.opponents import MuonAndAdamW
+from l2o import PRESETS, NeuralGraphOpt, load_rule, neural_graph
 from l2o.graph import NeuralGraph
 from l2o.nets.gnn import NGGNNNet
 from l2o.nets.pyg import PyGNGGNNNet
+from l2o.rule.build import AnyRule, AnyRuleConfig, build_rule
+from l2o.rule.neuron_config import NeuronRuleConfig
 
+from .muon import FloatMuon
 from .networks import Network
 from .small_fc import SmallFC
 
@@ -25,12 +29,13 @@ RuleName: TypeAlias = Literal[
     "paper-nfn",
     "paper-lstm",
     "paper-ff",
+    "neurons",
 ]
 CompiledName: TypeAlias = Literal[
     "default-compiled", "default-ff-compiled", "paper-compiled", "paper-ff-compiled"
 ]
 SubjectName: TypeAlias = (
-    Literal["forward-backward", "adam-foreach", "adam-fused"]
+    Literal["forward-backward", "adam-foreach", "adam-fused", "muon", "muon-float32"]
     | RuleName
     | CompiledName
     | Literal["default-every-10", "default-pyg", "small-fc", "paper-forward"]
@@ -42,6 +47,9 @@ LABELS: dict[SubjectName, str] = {
     "forward-backward": "forward + backward",
     "adam-foreach": "torch Adam, foreach",
     "adam-fused": "torch Adam, fused",
+    "muon": "torch Muon (bfloat16 products), AdamW",
+    "muon-float32": "Muon (float32 products as ours), AdamW",
+    "neurons": "NG-GNN, neuron by neuron",
     "default": "NG-GNN",
     "default-ff": "FF",
     "paper": "the paper's NG-GNN",
@@ -98,6 +106,12 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(torch.optim.Adam(model.parameters(), foreach=True))
         case "adam-fused":
             return _step_of(torch.optim.Adam(model.parameters(), fused=True))
+        case "muon":
+            muon = MuonAndAdamW(model, 0.02, weight_decay=0.0, momentum=0.95)
+            return _step_of(muon)
+        case "muon-float32":
+            graph = neural_graph(model, network.inputs[:2])
+            return _step_of(FloatMuon(model, graph))
         case "small-fc":
             return _step_of(SmallFC(model.parameters()))
         case "default-compiled":
@@ -138,7 +152,7 @@ def rule_gflop(name: RuleName, network: Network, graph: NeuralGraph) -> float:
         shadow = nn.Parameter(torch.empty_like(param, device="meta"))
         shadow.grad = torch.empty_like(shadow)
         params.append((key, shadow))
-    rule = Rule(_config(name)).to("meta")
+    rule = build_rule(_config(name)).to("meta")
     optimizer = NeuralGraphOpt(params, rule=rule, graph=graph)
     with FlopCounterMode(display=False) as counter:
         optimizer.step()
@@ -153,20 +167,21 @@ def draw_gradients(model: nn.Module) -> None:
         param.grad = (0.01 * noise).to(param)
 
 
-def _rule(name: RuleName, network: Network) -> Rule:
-    return Rule(_config(name)).to(network.inputs.device)
+def _rule(name: RuleName, network: Network) -> AnyRule:
+    return build_rule(_config(name)).to(network.inputs.device)
 
 
-def _config(name: RuleName) -> RuleConfig:
+def _config(name: RuleName) -> AnyRuleConfig:
     """Return a rule's configuration; the default ones are those that are shipped."""
     match name:
         case "default":
             rule = load_rule("ng-gnn")
         case "default-ff":
             rule = load_rule("ff")
+        case "neurons":
+            return NeuronRuleConfig()
         case _:
             return PRESETS[name]
-    assert isinstance(rule, Rule)
     return rule.config
 
 
@@ -174,7 +189,7 @@ def _step_of(optimizer: Optimizer, graph: NeuralGraph | None = None) -> Prepared
     return Prepared(call=optimizer.step, optimizer=optimizer, graph=graph)
 
 
-def _learned(network: Network, rule: Rule, **settings: Any) -> Prepared:
+def _learned(network: Network, rule: AnyRule, **settings: Any) -> Prepared:
     graph = neural_graph(network.model, network.inputs[:2])
     named = network.model.named_parameters()
     optimizer = NeuralGraphOpt(named, rule=rule, graph=graph, **settings)
@@ -203,7 +218,7 @@ def _compiled(network: Network, name: RuleName) -> Prepared:
     return compiled
 
 
-def _forward(network: Network, rule: Rule) -> Prepared:
+def _forward(network: Network, rule: AnyRule) -> Prepared:
     params: dict[str, Tensor] = dict(network.model.named_parameters())
     grads = {name: p.grad for name, p in params.items() if p.grad is not None}
     graph = neural_graph(network.model, network.inputs[:2])
