@@ -1,0 +1,56 @@
+"""Tests of graphs as matrices in stacks."""
+
+import pytest
+import torch
+import zoo
+from zoo.prepared import prepare
+
+from l2o import neural_graph
+from l2o.graph import matrices as graph_matrices
+from l2o.graph.matrices import find_matrices, host_matrices
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["mlp", "gpt", "lstm", "grouped_and_dilated", "transposed"])
+def subject(request):
+    return prepare(zoo.SMALL[request.param])
+
+
+@pytest.mark.parametrize("most", [2**15, 8], ids=["padded", "in views"])
+@pytest.mark.parametrize("is_split", [True, False], ids=["split", "stacked"])
+def test_scatter_undoes_gather(subject, monkeypatch, most, is_split):
+    monkeypatch.setattr(graph_matrices, "SMALL_ENTRIES", most)
+    graph = subject.graph
+    graph.cache.clear()
+    stacks = host_matrices(graph, is_split=is_split)
+    graph.cache.clear()
+    other = {name: -param for name, param in subject.params.items()}
+    found = stacks.gather([subject.params, other])
+    for field, expected in enumerate((subject.params, other)):
+        back = stacks.scatter([item[field] for item in found])
+        assert back.keys() == expected.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(back[name], tensor), name
+
+
+def test_every_entry_has_one_place(subject):
+    owned = [m for m in find_matrices(subject.graph, CPU).matrices if m.is_owned]
+    total = sum(m.shape[0] * m.shape[1] for m in owned)
+    assert total == subject.graph.num_parameters
+
+
+def test_tables_have_a_row_per_feature_and_no_neurons_at_columns():
+    stacks = find_matrices(prepare(zoo.SMALL["gpt"]).graph, CPU)
+    tables = [matrix for matrix in stacks.matrices if matrix.kind == "table"]
+    assert tables
+    assert all(not table.column_neurons and not table.is_map for table in tables)
+
+
+def test_alike_matrices_share_a_stack_whatever_the_depth():
+    def count(depth):
+        model = torch.nn.Sequential(*(torch.nn.Linear(200, 200) for _ in range(depth)))
+        graph = neural_graph(model, torch.zeros(1, 200))
+        return len(host_matrices(graph, is_split=False).stacks)
+
+    assert count(2) == count(8)
