@@ -55,7 +55,7 @@ class Pointwise(nn.Module):
         return F.silu(values, inplace=in_place)
 
 
-def add(base: Tensor, values: Tensor) -> Tensor:
+def add(base: Tensor, values: Tensor | float) -> Tensor:
     """Return `base + values`, in place where that is allowed.
 
     Args:
