@@ -12,10 +12,11 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 from l2o.rule.cached_outputs import updates_with_cache
+from l2o.rule.memory import PURE
 from l2o.rule.rule import AbstractRule, plain_averages
 from l2o.rule.safety import SafetyConfig, StepReport
 from l2o.rule.state import State
-from l2o.rule.step import PURE, Hyper, take_step
+from l2o.rule.step import Hyper, take_step
 
 from .foreach_state import advance_in_place, narrowed_like, widened_averages
 
@@ -65,7 +66,7 @@ def step_in_place(
 
 
 class InPlaceMemory:
-    """Writes over parameters and averages; see `l2o.rule.step.Memory`."""
+    """Writes over parameters and averages; see `l2o.rule.memory.Memory`."""
 
     def may_ask(self, device: torch.device) -> bool:
         """Return whether the device answers at once."""

@@ -2,22 +2,23 @@
 
 `take_step` is the step. Meta-training, `torch.func`, the adapter for higher and the
 optimizer call it, or `learned_step` and `guarded_step`, which are short forms of it.
-Only where results are written differs: a `Memory` returns new tensors (`PURE`) or
-writes in place (`l2o.optim.in_place`).
+Only where results are written differs: `memory` returns new tensors (`PURE`) or writes
+in place (`l2o.optim.in_place`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
+from .memory import PURE, Memory
 from .rule import AbstractRule, Params, plain_averages
 from .safety import Guard, SafetyConfig, StepReport, past_sizes
-from .state import ParameterState, State, averages_as, widened
+from .state import State, averages_as, widened
 
 Compute: TypeAlias = Callable[
     [NeuralGraph, Mapping[str, Tensor], Mapping[str, Tensor], State], Params
@@ -39,79 +40,6 @@ class Hyper:
     weight_decay: float = 0.0
     """Decoupled decay, in AdamW's convention: each step shrinks the parameter by the
     factor `1 - lr * rule.step_size * weight_decay`."""
-
-
-@runtime_checkable
-class Memory(Protocol):
-    """Where a step writes its results."""
-
-    def may_ask(self, device: torch.device) -> bool:
-        """Return whether a step may ask the device for answers."""
-        ...
-
-    def advance(
-        self,
-        rule: AbstractRule,
-        state: State,
-        grads: Mapping[str, Tensor],
-        are_finite: Tensor | None,
-    ) -> State:
-        """Return the state after one more gradient.
-
-        Args:
-            rule: whose state it is.
-            state: of every parameter.
-            grads: of those that move; zeros if they are not finite.
-            are_finite: whether they are, and the state is to advance; None says yes.
-        """
-        ...
-
-    def write(
-        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
-    ) -> Tensor:
-        """Return the parameter with the value `kept + change`, in its own dtype.
-
-        Args:
-            param: the parameter.
-            kept: in float32 or wider.
-            change: in float32 or wider.
-            is_sound: whether the parameter is to change; None says yes.
-        """
-        ...
-
-
-class PureMemory:
-    """Returns new tensors; autograd and `torch.func` pass."""
-
-    def may_ask(self, device: torch.device) -> bool:
-        """Return False: a pure step never waits."""
-        return False
-
-    def advance(
-        self,
-        rule: AbstractRule,
-        state: State,
-        grads: Mapping[str, Tensor],
-        are_finite: Tensor | None,
-    ) -> State:
-        """Return the state after one more gradient; see `Memory`."""
-        new = rule.advance(state, grads)
-        if are_finite is None:
-            return new
-        return {
-            name: chosen(are_finite, item, state[name]) if name in grads else item
-            for name, item in new.items()
-        }
-
-    def write(
-        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
-    ) -> Tensor:
-        """Return the new value; see `Memory`."""
-        new = torch.add(kept, change).to(param.dtype)
-        return new if is_sound is None else torch.where(is_sound, new, param)
-
-
-PURE = PureMemory()
 
 
 def take_step(
@@ -339,10 +267,3 @@ def summands(
 def _times(values: Tensor, factor: float | Tensor) -> Tensor:
     """Return the product; the tensor itself where it would be the same."""
     return values if isinstance(factor, float) and factor == 1 else values * factor
-
-
-def chosen(
-    condition: Tensor, first: ParameterState, second: ParameterState
-) -> ParameterState:
-    """Return one state or the other, without waiting for the condition."""
-    return {key: torch.where(condition, first[key], second[key]) for key in first}
