@@ -50,7 +50,7 @@ class NeuronRuleConfig:
     whitened together; of more, groups are, up to the last step."""
     signal_floor: float = 0.2
     """Root mean square of a linear map's momentum over that of its gradients, below
-    which the whitened step shrinks in proportion: so updates die out when gradients
+    which the whitened step shrinks with its square: so updates die out when gradients
     do, and rounding errors are not whitened to full size. Pure noise is at 0.27. 0
     turns it off."""
     max_log_scale: float = 6.0

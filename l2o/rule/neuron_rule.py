@@ -42,6 +42,9 @@ _FULL_SIGNAL = 2.5
 """How many times the signal floor a momentum's size must be for its small singular
 values to be pushed as far as they go."""
 
+_LEAST_FLOOR = 1e-12
+"""In place of a signal floor of zero, so that nothing is divided by zero."""
+
 
 class NeuronRule(AbstractRule):
     r"""A learned optimizer whose network speaks of tensors and neurons, not of entries.
@@ -244,7 +247,7 @@ class NeuronRule(AbstractRule):
         age = averages[0] + (1 - averages[0]) * newest
         mean = statistics.means[-2, statistics.num_lines :]
         size = age * (mean / second + TINY).sqrt()
-        floor = config.signal_floor * size * wired.roots
+        floor = max(config.signal_floor, _LEAST_FLOOR) * size * wired.roots
         columns = [newest, age, second, size, _FULL_SIGNAL * floor]
         for place in range(1, len(averages)):
             columns += [shares[:, place] * lasting, averages[0] / averages[place]]
@@ -260,11 +263,12 @@ class NeuronRule(AbstractRule):
             stacks.append(direction)
             norms.append(norm)
         norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-        signal = ((norms.to(floor.dtype) + TINY) / (floor + TINY)).clamp(max=1)
+        signal = (norms.to(floor.dtype) / floor).clamp(TINY, 1)
         is_whitened = wired.is_map
         if config.map_direction != "whitened":
             is_whitened = torch.zeros_like(is_whitened)
-        return _Directions(stacks, is_whitened * signal.log(), is_whitened)
+        # Squared, so that whitened updates are small as soon as Adam's are.
+        return _Directions(stacks, is_whitened * (2 * signal.log()), is_whitened)
 
     def _direction(
         self,
