@@ -19,6 +19,7 @@ _YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 """Words that YAML reads as other than text."""
 _NETWORKS = {
     "ng_gnn": "graph network (NG-GNN)",
+    "neuron_gnn": "graph network neuron by neuron (NG-GNN)",
     "ng_t": "relational transformer (NG-T)",
     "ff": "feed-forward network",
     "lstm": "recurrent network (LSTM)",
