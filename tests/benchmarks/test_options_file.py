@@ -49,7 +49,7 @@ def test_without_a_file_nothing_changes():
     [
         (None, "does not exist"),
         ("- 1", "holds list"),
-        ("a: [", "Mend its syntax"),
+        ("a: [", "Correct the file"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, capsys, text, message):

@@ -74,7 +74,7 @@ class TestParameters:
     def test_lr_is_not_negative(self, rule, model, lr):
         with pytest.raises(ValueError, match=rf"lr={lr}\. 1\.0 is as meta-trained"):
             NeuralGraphOpt(model.parameters(), lr=lr, rule=rule)
-        with pytest.raises(ValueError, match="lr must be zero or above"):
+        with pytest.raises(ValueError, match="lr must be finite, and zero or above"):
             NeuralGraphOpt([{"params": [*model.parameters()], "lr": lr}], rule=rule)
 
     def test_weight_decay_is_not_negative(self, rule, model):

@@ -47,7 +47,7 @@ def test_the_first_state_is_zero_and_of_the_parameters_type():
     }
     assert not any(value.any() for value in state.values())
     assert state["momenta"].dtype == torch.float64
-    assert state["step"].dtype == torch.float32
+    assert state["step"].dtype == torch.int64
 
 
 def test_the_papers_decays():
