@@ -264,7 +264,8 @@ def whiten_momenta(
     white = _whiten_all(_matrices(graph, ahead), group_rows)
     for key, matrix in white.items():
         for now, then in zip(recent[key], past[key], strict=True):
-            gate = ((64 * now + TINY) / (then + TINY)).clamp(max=1).sqrt()
+            # TINY stays out of the numerator: what has decayed below it is gone.
+            gate = ((64 * now / (then + TINY)).clamp(max=1) + TINY).sqrt()
             gate = gate.to(matrix.dtype)
             matrix = matrix.mul_(gate) if in_plain_eager() else matrix * gate
         white[key] = matrix

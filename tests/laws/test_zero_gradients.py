@@ -150,6 +150,15 @@ def test_a_loss_that_reaches_zero(name):
     assert size < 0.01 * max(last)
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_they_stay_dead(model, name):
+    """Also where the squares of momenta have become too small for float32."""
+    optimizer = NeuralGraphOpt(model.parameters(), rule=build_rule(name))
+    warm_up(model, optimizer)
+    sizes = sizes_without_gradients(model, optimizer, 400)
+    assert (sizes[46:] <= 0.03 * sizes[0].clamp_min(1e-3)).all()
+
+
 @pytest.mark.parametrize("name", ["ng-gnn", "teacher"])
 def test_the_law_can_fail(model, name, monkeypatch):
     """Without the gate a decayed momentum is whitened back to full size."""
