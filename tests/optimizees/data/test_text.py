@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 
-from optimizees.data.text import TextData, TextSampler, load_manual
+from optimizees.data.text import TextData, TextSampler, load_manual, text_split
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def test_the_parts_of_the_manual_make_the_whole_without_overlap():
     assert int(both.tokens.max()) < len(both.vocabulary)
 
 
-def test_the_manual_has_only_these_parts():
+def test_a_text_has_only_these_parts():
     with pytest.raises(ValueError, match="Pass one of train, validation"):
         # Unwrapped, since the type hook would refuse it first.
-        inspect.unwrap(load_manual)("all")
+        inspect.unwrap(text_split)("some words", "all", name="a song")
 
 
 def test_windows_cover_the_text_once_and_targets_are_one_later(numbers):
