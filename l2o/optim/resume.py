@@ -20,6 +20,7 @@ from l2o.rule.rule import AbstractRule
 from l2o.rule.state import ParameterState
 from l2o.rule.step import complete_state
 
+from .averaged_weights import AVERAGE, average_template
 from .distributed import gathered, is_sharded, spread_like
 from .names import parameters_of
 
@@ -89,10 +90,7 @@ def check_saved_state(
             )
     for key, param, item in paired(saved, params):
         expected = {
-            name: value.shape
-            for name, value in _template(
-                rule, param, has_outputs=_has_outputs(rule, item)
-            ).items()
+            name: value.shape for name, value in _template(rule, param, item).items()
         }
         found = {name: torch.Size(getattr(v, "shape", ())) for name, v in item.items()}
         if found != expected:
@@ -188,7 +186,7 @@ def restored_state(
         dtype: of the averages; None means the parameter's, in float32 or wider.
     """
     restored = {}
-    like_all = _template(rule, param, dtype, has_outputs=_has_outputs(rule, item))
+    like_all = _template(rule, param, item, dtype)
     for name, like in like_all.items():
         value = torch.as_tensor(item[name])
         if is_sharded(value) and not is_sharded(param):
@@ -213,23 +211,27 @@ def paired(
     return [(key, param, states[key]) for key, param in pairs if states.get(key)]
 
 
-def _has_outputs(rule: AbstractRule, item: Mapping[str, Any]) -> bool:
-    """Whether a saved state holds outputs of the network that can be used again."""
-    return num_reusable_outputs(rule) > 0 and OUTPUTS in item
-
-
 def _template(
     rule: AbstractRule,
     param: Tensor,
+    item: Mapping[str, Any],
     dtype: torch.dtype | None = None,
-    *,
-    has_outputs: bool,
 ) -> ParameterState:
-    """Return a state with the right shapes and widths, and no values."""
+    """Return a state with the right shapes and widths, and no values.
+
+    Args:
+        rule: the rule that is to go on.
+        param: the parameter.
+        item: the saved state, which may hold outputs of the network that can be used
+            again, and an average of the weights.
+        dtype: of the averages of gradients; None means the parameter's.
+    """
     empty = torch.empty(param.shape, dtype=param.dtype, device="meta")
     template = complete_state(rule, {"": empty}, {}, dtype)[""]
-    if has_outputs:
+    if num_reusable_outputs(rule) > 0 and OUTPUTS in item:
         template[OUTPUTS] = outputs_template(rule, empty)
+    if AVERAGE in item:
+        template.update(average_template(empty))
     return template
 
 
