@@ -207,7 +207,7 @@ class NeuralGraphOpt(Optimizer):
         if self._is_averaged:
             raise ValueError(
                 "NeuralGraphOpt.step needs the weights that the last step left; got "
-                "the averaged ones. Leave `with optimizer.averaged()` before the next step."
+                "the averaged ones. Leave `with optimizer.averaged()` before stepping."
             )
         loss = None
         if closure is not None:
