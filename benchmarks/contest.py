@@ -49,6 +49,8 @@ class Contest:
     """Rules that also run with a state in bfloat16."""
     reuse_rules: tuple[str, ...] = ()
     """Rules that also run with their network in every tenth step only."""
+    averaged_rules: tuple[str, ...] = ()
+    """Rules that also run with averaged weights, which are evaluated then."""
     grouped_rules: tuple[str, ...] = ()
     """Rules that also run with momenta whitened by groups of `group_rows` rows, as
     those of wide layers are by 1,024."""
@@ -115,6 +117,7 @@ class Contest:
         found += [rule_spec(rule) for rule in self.rules]
         found += [rule_spec(rule, state="bfloat16") for rule in self.bfloat16_rules]
         found += [rule_spec(rule, structure_every=10) for rule in self.reuse_rules]
+        found += [rule_spec(rule, average=True) for rule in self.averaged_rules]
         found += [
             rule_spec(rule, whitening_rows=self.group_rows)
             for rule in self.grouped_rules

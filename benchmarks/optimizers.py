@@ -142,6 +142,8 @@ class RuleSpec(OptimizerSpec):
     """Number of steps that its network's outputs serve."""
     whitening_rows: int | None = None
     """Most rows of a linear map that are whitened together; None for the rule's own."""
+    average: bool = False
+    """Whether the averaged weights are evaluated, not those that the steps visit."""
 
     @property
     @override
@@ -169,6 +171,7 @@ class RuleSpec(OptimizerSpec):
             rule=rule,
             state_dtype=torch.bfloat16 if self.state == "bfloat16" else None,
             structure_every=self.structure_every,
+            average=self.average,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -180,7 +183,12 @@ class RuleSpec(OptimizerSpec):
         }
 
 
-_DEFAULTS = {"state": "float32", "structure_every": 1, "whitening_rows": None}
+_DEFAULTS = {
+    "state": "float32",
+    "structure_every": 1,
+    "whitening_rows": None,
+    "average": False,
+}
 """Settings of a rule as it is, which rows do not mention."""
 
 
@@ -190,6 +198,7 @@ def rule_spec(
     state: StateType = "float32",
     structure_every: int = 1,
     whitening_rows: int | None = None,
+    average: bool = False,
 ) -> RuleSpec:
     """Return a shipped rule by its name, or a rule from a file.
 
@@ -199,6 +208,7 @@ def rule_spec(
         structure_every: number of steps that its network's outputs serve.
         whitening_rows: most rows of a linear map that are whitened together; None for
             what the rule's configuration says.
+        average: whether the averaged weights are evaluated.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -217,6 +227,7 @@ def rule_spec(
         state=state,
         structure_every=structure_every,
         whitening_rows=whitening_rows,
+        average=average,
     )
 
 
@@ -229,6 +240,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
         words += f", network every {settings['structure_every']} steps"
     if "whitening_rows" in settings:
         words += f", whitened by {settings['whitening_rows']} rows"
+    if "average" in settings:
+        words += ", averaged weights"
     return words
 
 

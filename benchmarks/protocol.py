@@ -1,5 +1,6 @@
 """Train one network with any `torch.optim` optimizer and record how it went."""
 
+import copy
 import math
 import statistics
 import time
@@ -11,7 +12,9 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import update_bn
 
+from l2o import NeuralGraphOpt
 from optimizees import ACCURACY, CHARACTER_ACCURACY, Task
 
 BuildOptimizer: TypeAlias = Callable[[nn.Module], Optimizer]
@@ -22,6 +25,12 @@ _ACCURACIES = (ACCURACY, CHARACTER_ACCURACY)
 
 NUM_LAST = 50
 """Steps over which a training loss is averaged."""
+
+
+_STATISTICS_BATCHES = 100
+"""Training batches from which running statistics of averaged weights are measured."""
+_STATISTICS_SEED = 10**6
+"""Added to the seed of a run for these batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +145,14 @@ def train(
             clocks[1].append(middle - start)
             advance()
             if step in stops:
-                scores.append(_score(task, split, model, optimizer, step, losses))
+                scores.append(
+                    _score(task, split, model, optimizer, step, losses, seed=seed)
+                )
                 has_diverged |= scores[-1].loss is None
                 if has_diverged:
                     break
     scores += [
-        _score(task, split, model, optimizer, stop, losses)
+        _score(task, split, model, optimizer, stop, losses, seed=seed)
         for stop in stops[len(scores) :]
     ]
     return TrainingCurve(
@@ -161,8 +172,13 @@ def _score(
     optimizer: Optimizer,
     step: int,
     losses: list[float],
+    *,
+    seed: int,
 ) -> Score:
-    """Evaluate the weights as they are; a run cut short has no training loss."""
+    """Evaluate the weights, averaged ones where the optimizer keeps them.
+
+    A run cut short has no training loss.
+    """
     last = losses[-NUM_LAST:] if len(losses) == step else [math.nan]
     train_loss = _finite(statistics.fmean(last))
     if isinstance(optimizer, HasModes):
@@ -170,7 +186,12 @@ def _score(
     try:
         if not all(bool(param.isfinite().all()) for param in model.parameters()):
             return Score(step=step, train_loss=train_loss, loss=None, accuracy=None)
-        found = task.evaluate(model, split)
+        if isinstance(optimizer, NeuralGraphOpt) and optimizer.keeps_average:
+            with optimizer.averaged():
+                averaged = _with_statistics(task, model, seed)
+            found = task.evaluate(averaged, split)
+        else:
+            found = task.evaluate(model, split)
     finally:
         _enter_training(optimizer)
     return Score(
@@ -179,6 +200,19 @@ def _score(
         loss=_finite(found.loss),
         accuracy=found.metric if task.metric in _ACCURACIES else None,
     )
+
+
+def _with_statistics(task: Task, model: nn.Module, seed: int) -> nn.Module:
+    """Return a copy of a network, running statistics of batch norm measured anew.
+
+    They are measured on training batches, another order than the run's own.
+    """
+    network = copy.deepcopy(model)
+    if any(hasattr(module, "running_mean") for module in network.modules()):
+        batches = task.batches(seed + _STATISTICS_SEED)
+        inputs = (batches.next().inputs for _ in range(_STATISTICS_BATCHES))
+        update_bn(inputs, network)
+    return network
 
 
 def _enter_training(optimizer: Optimizer) -> None:

@@ -161,6 +161,11 @@ class NeuralGraphOpt(Optimizer):
         self._is_ready = True
 
     @property
+    def keeps_average(self) -> bool:
+        """Whether the optimizer was built with `average=True`."""
+        return self._has_average
+
+    @property
     def graph(self) -> NeuralGraph:
         """The neural graph that the rule reads."""
         self._look()

@@ -3,8 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
+from benchmarks import protocol
 from benchmarks.opponents import build_opponent
 from benchmarks.protocol import train
 from l2o import NeuralGraphOpt
@@ -97,6 +99,39 @@ def test_the_averaged_weights_are_evaluated_and_the_others_trained(task):
         torch.testing.assert_close(averaged, expected)
         assert not torch.allclose(averaged, other)
     assert len(evaluated) == len(curve.scores) == 2
+
+
+def test_a_rule_with_averages_is_trained_as_ever_and_evaluated_at_them(task, rule_file):
+    def build(average):
+        return lambda model: NeuralGraphOpt(
+            model.parameters(), rule=rule_file, average=average
+        )
+
+    plain, averaged = (run(task, build(average)) for average in (False, True))
+    assert averaged.losses == plain.losses
+    assert averaged.scores[0].loss != plain.scores[0].loss
+
+
+def test_averaged_weights_have_running_statistics_of_their_own(task):
+    """And the network in training keeps its own."""
+
+    def build_model():
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 6), nn.BatchNorm1d(6), nn.Linear(6, 10)
+        )
+
+    normed, models = replace(task, build_model=build_model), []
+
+    def build(model):
+        models.append(model)
+        return NeuralGraphOpt(model.parameters(), rule="ff", average=True)
+
+    run(normed, build)
+    (model,) = models
+    assert model[2].num_batches_tracked == 6
+    copied = protocol._with_statistics(normed, model, 3)
+    assert not torch.equal(copied[2].running_mean, model[2].running_mean)
+    assert model[2].num_batches_tracked == 6
 
 
 def test_another_seed_gives_other_losses(task):
