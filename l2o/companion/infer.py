@@ -9,7 +9,7 @@ from l2o.graph import NeuralGraph
 from .config import CompanionConfig, InputsConfig, NGGNNBackboneConfig, ReadoutConfig
 from .reach import parameters_off_the_way
 from .roles import activation_of
-from .union_graph import degrees, node_channel
+from .union_graph import degrees, node_channels
 
 
 def infer_config(
@@ -84,7 +84,7 @@ def _hidden(graph: NeuralGraph) -> int:
 
 def _channels(graph: NeuralGraph) -> int:
     """Return the highest channel of a node parameter."""
-    found = [node_channel(graph, node) for node in graph.node_parameters]
+    found = list(node_channels(graph))
     return max(found, default=0)
 
 

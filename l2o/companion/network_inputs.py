@@ -22,7 +22,7 @@ from .union_graph import (
     count_neurons,
     find_union_graph,
     neuron_numbers,
-    node_channel,
+    node_channels,
 )
 
 
@@ -214,14 +214,15 @@ class NetworkInputs(nn.Module):
         graph, like = stack.graph, next(iter(stack.params.values()))
         rows, channels = layer_rows(graph, self.config), self.config.node_channels
         found = like.new_zeros(count_neurons(graph) * channels, len(stack))
-        for node, values in zip(graph.node_parameters, laid.nodes, strict=True):
+        for node, values, channel in zip(
+            graph.node_parameters, laid.nodes, node_channels(graph), strict=True
+        ):
             if node.num_cells != 1:
                 raise ValueError(
                     "NetworkInputs reads one bias per neuron; got "
                     f"{node.num_cells} entries per neuron of {node.parameter!r}. Read "
                     "networks without position tables."
                 )
-            channel = node_channel(graph, node)
             row = self._row(rows[node.neurons.group], channel)
             own = (values[:, 0] - self.bias_mean[row]) / self.bias_std[row]
             index = neuron_numbers(graph, node.neurons).to(like.device)
@@ -243,8 +244,10 @@ def _weights(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, int, Tenso
 
 def _biases(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, int, Tensor]]:
     """Yield the group that biases belong to, their channel, and their values."""
-    for node, values in zip(graph.node_parameters, laid.nodes, strict=True):
-        yield node.neurons.group, node_channel(graph, node), values
+    for node, values, channel in zip(
+        graph.node_parameters, laid.nodes, node_channels(graph), strict=True
+    ):
+        yield node.neurons.group, channel, values
 
 
 def _table(rows: int, width: int) -> nn.Parameter | None:

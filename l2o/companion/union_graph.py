@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, Neurons, NodeParameter, derived
+from l2o.graph import NeuralGraph, Neurons, derived
 
 from .batch import NetworkBatch
 
@@ -144,14 +144,19 @@ def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
 
 
 @derived
-def node_channel(graph: NeuralGraph, node: NodeParameter) -> int:
-    """Return how many earlier parameters belong to the same neurons: 0 for a bias."""
-    own = set(node.neurons.index)
-    before = graph.node_parameters[: graph.node_parameters.index(node)]
-    return sum(
-        other.neurons.group == node.neurons.group
-        and not own.isdisjoint(other.neurons.index)
-        for other in before
+def node_channels(graph: NeuralGraph) -> tuple[int, ...]:
+    """Return, for each node parameter, how many before it belong to the same neurons.
+
+    That is 0 for a bias.
+    """
+    nodes = graph.node_parameters
+    return tuple(
+        sum(
+            other.neurons.group == node.neurons.group
+            and not set(node.neurons.index).isdisjoint(other.neurons.index)
+            for other in nodes[:number]
+        )
+        for number, node in enumerate(nodes)
     )
 
 

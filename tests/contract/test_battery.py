@@ -123,6 +123,7 @@ def test_a_tensor_is_as_good_as_a_number(info, build):
             torch.testing.assert_close(tensor, expected)
 
 
+@pytest.mark.filterwarnings("ignore:NeuralGraphOpt needs a place")
 def test_a_rate_of_almost_nothing_moves_almost_nothing(info):
     params, aside = pair(), nn.Parameter(torch.ones(3))
     groups = [{"params": params, "lr": 0.01}, {"params": [aside]}]

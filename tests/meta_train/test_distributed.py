@@ -108,7 +108,7 @@ class TestTorchrun:
         os.kill(second_rank(process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=SLOW_START)
         assert process.returncode != 0
-        assert "l2o meta-train: MetaTrainer needs every process" in errors
+        assert "l2o: MetaTrainer needs every process" in errors
         assert "--resume" in errors
         trainer = MetaTrainer(config, tmp_path / "run", resume=True)
         reached = trainer.outer_step

@@ -9,6 +9,9 @@ from zoo.prepared import build_distinct, tensors_in
 
 from l2o import NeuralGraphOpt
 
+# Some of the networks have most of their parameters outside the graph, on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:NeuralGraphOpt needs a place")
+
 QUICK = ("mlp",)
 
 
