@@ -12,6 +12,14 @@ from l2o import NeuralGraphOpt, Rule
 from l2o.optim.interrupts import uninterrupted
 
 
+@pytest.fixture(autouse=True)
+def heeded():
+    """Let SIGINT interrupt, also where the shell that started the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupted(Rule):
     """A rule during which somebody presses Ctrl-C."""
 

@@ -219,6 +219,7 @@ class TestFailures:
     def test_an_interrupt_while_importing(self):
         interrupted = (
             "import os, signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "class Finder:\n"
             "    def find_spec(self, name, path=None, target=None):\n"
             "        if name == 'torch.nn':\n"
