@@ -14,6 +14,19 @@ from l2o.nets.fast_ops import add, multiplied
 from .directions import Directions, DirectionSet
 
 
+def fan_in_units(graph: NeuralGraph, full_fan_in: float) -> dict[str, float]:
+    """Return how initial weights of linear maps are scaled; 1 for all else.
+
+    Args:
+        graph: the neural graph of the parameters.
+        full_fan_in: most inputs of a map whose unit is 1.
+    """
+    units = dict.fromkeys(graph.shapes, 1.0)
+    for name, count in fan_ins(graph).items():
+        units[name] = min(1.0, math.sqrt(full_fan_in / count))
+    return units
+
+
 @runtime_checkable
 class Head(Protocol):
     """Turns the network's outputs for some entries into their updates."""
@@ -130,11 +143,9 @@ class NominalHeadConfig:
 
     def units(self, graph: NeuralGraph) -> dict[str, float]:
         """Return what updates are multiples of, for every parameter of a graph."""
-        units = dict.fromkeys(graph.shapes, 1.0)
-        if self.unit == "fan_in":
-            for name, count in fan_ins(graph).items():
-                units[name] = min(1.0, math.sqrt(self.full_fan_in / count))
-        return units
+        if self.unit == "one":
+            return dict.fromkeys(graph.shapes, 1.0)
+        return fan_in_units(graph, self.full_fan_in)
 
 
 AnyHeadConfig: TypeAlias = PaperHeadConfig | NominalHeadConfig | HeadConfig

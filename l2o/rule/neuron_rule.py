@@ -10,11 +10,11 @@ from typing_extensions import override
 
 from l2o.config import config_values
 from l2o.graph import NeuralGraph, derived
-from l2o.graph.linear_maps import fan_ins
 from l2o.graph.matrices import Stack
 from l2o.nets.fast_ops import add, in_plain_eager, multiplied, sum_of_squares
 from l2o.nets.neuron_gnn import NeuronGNN, NeuronOutputs
 
+from .head import fan_in_units
 from .neuron_config import NeuronRuleConfig
 from .row_column import (
     LIMIT,
@@ -119,11 +119,7 @@ class NeuronRule(AbstractRule):
         """Return how initial weights of linear maps are scaled; 1 for all else."""
         if self.config.unit == "one":
             return super().units(graph)
-        full, fans = self.config.full_fan_in, fan_ins(graph)
-        return {
-            name: min(1.0, math.sqrt(full / fans[name])) if name in fans else 1.0
-            for name in graph.shapes
-        }
+        return fan_in_units(graph, self.config.full_fan_in)
 
     @override
     def settings(self) -> dict[str, Any]:
