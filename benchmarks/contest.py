@@ -6,30 +6,29 @@ nothing to choose.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from optimizees.named_tasks import DataChoice, TaskName
+from optimizees.named_tasks import DataChoice, TaskName, budget_of
 
-from .opponents import Grid, find_opponent
+from .opponents import OPPONENTS, Grid, find_opponent
 from .optimizers import OpponentSpec, OptimizerSpec, TeacherSpec, rule_spec
-from .runs import Row, TrainingRun, complete_runs, config_values, use_threads
+from .runs import Row, TrainingRun
+from .summary import Measure
 from .tuning import check_grid, tune
 
 PAPER_SEEDS = (101, 102, 103, 104, 105)
 """The paper's seeds of the networks that are trained for a result."""
 
-_BATCH_SIZES: dict[TaskName, int] = {
-    "cifar-resnet": 64,
-    "cifar-vit": 64,
-    "text-gpt": 32,
-}
-"""Examples per batch; a piece of 64 characters is one. The other tasks take 128."""
-
 Complete: TypeAlias = Callable[[Iterable[TrainingRun]], list[Row]]
-"""Runs what is missing and returns the rows of all runs, in their order."""
+"""Returns the rows of all runs, in their order, or raises `RowsMissing`."""
+
+
+class RowsMissing(Exception):
+    """Rows that a choice depends on are not there yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,58 +60,99 @@ class Contest:
     opponents: tuple[str, ...] = ()
     """Opponents whose learning rate is tuned, in order."""
     lrs: dict[str, Grid] = field(default_factory=dict)
-    """Learning rates of each opponent to tune over, in rising order."""
+    """Learning rates of each opponent to tune over, in rising order; an opponent that
+    is left out has those of its own."""
+    untuned: tuple[str, ...] = ()
+    """Opponents that are tested at the learning rate that their users begin with."""
+    tune_by: Measure = "accuracy"
+    """What decides between learning rates where there are classes."""
     extensions: int = 3
     """How often a grid may grow by a factor of two beyond an end that did best."""
     test_all_lrs: bool = False
     """Whether every learning rate of a grid is tested, and not the chosen one alone."""
     untuned_lrs: tuple[float, ...] = ()
     """Learning rates at which Adam is tested without tuning."""
-    seeds: tuple[int, ...] = PAPER_SEEDS
-    """Seeds of initial weights and batches."""
+    seeds: tuple[int, ...] | None = PAPER_SEEDS
+    """Seeds of initial weights and batches; None for the task's own number of them,
+    from 101 on."""
+    control_rules: tuple[str, ...] = ()
+    """Rules that also run from `control_seeds`, to be compared with themselves."""
+    control_seeds: tuple[int, ...] = (201, 202, 203, 204, 205)
+    """Seeds that nothing else is tested from."""
     selection_seeds: tuple[int, ...] = (9001, 9002)
     """The same, for the choice of learning rates."""
-    steps: int = 1000
-    """Steps of each run."""
-    evaluate_at: tuple[float, ...] = ()
-    """Shares of a run after which to evaluate, besides its end."""
+    steps: int | None = 1000
+    """Steps of each run; None for the task's own number."""
+    evaluate_at: tuple[float, ...] | None = ()
+    """Shares of a run after which to evaluate, besides its end; None for the task's
+    own number of evaluations."""
+    points: int | None = None
+    """Points of each training curve in the results; None for one in ten steps."""
     batch_size: int | None = None
     """Examples per batch; None for the task's own number."""
     data: DataChoice = "auto"
     """Which copy of FashionMNIST; `full` fails where it is absent."""
     threads: int | None = None
-    """CPU threads; None for all cores."""
+    """CPU threads of a worker; None for all cores, shared among the workers."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
+    workers: int = 1
+    """Processes that share the runs; further ones may be started at any time, by the
+    same command."""
     known: tuple[Path, ...] = ()
     """Results of other benchmarks, whose rows are copied where they fit."""
     results: Path
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
     def __post_init__(self) -> None:
-        for name in self.opponents:
+        for name in self.untuned:
             find_opponent(name)
-            check_grid(self.lrs.get(name, ()), name)
-        stops = [0, *self.stops, self.steps]
-        if stops != sorted(set(stops)):
+        for name in self.opponents:
+            check_grid(self.grid(name), name)
+        if self.workers < 1:
             raise ValueError(
-                f"Contest needs at least one step between evaluations; got {stops[1:]} "
-                f"for evaluate_at={self.evaluate_at} and {self.steps} steps. Raise "
-                "steps, or leave both out."
+                f"Contest needs at least one worker; got workers={self.workers}. Leave "
+                "it out, or pass the number of processes."
             )
+        for task in self.tasks:
+            steps = self.steps_of(task)
+            stops = [0, *self.stops(task), steps]
+            if stops != sorted(set(stops)):
+                raise ValueError(
+                    "Contest needs at least one step between evaluations; got "
+                    f"{stops[1:]} for evaluate_at={self.evaluate_at} and {steps} "
+                    "steps. Raise steps, or leave both out."
+                )
 
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """Steps after which to evaluate, besides the last one."""
-        return tuple(round(share * self.steps) for share in self.evaluate_at)
+    def grid(self, name: str) -> Grid:
+        """Return the learning rates that an opponent is tuned over at first."""
+        return self.lrs.get(name, find_opponent(name).lrs)
 
-    @property
+    def steps_of(self, task: TaskName) -> int:
+        """Return the steps of each run of a task."""
+        return budget_of(task).steps if self.steps is None else self.steps
+
+    def stops(self, task: TaskName) -> tuple[int, ...]:
+        """Return the steps after which to evaluate, besides the last one."""
+        shares = self.evaluate_at
+        if shares is None:
+            number = budget_of(task).evaluations
+            shares = tuple(index / number for index in range(1, number))
+        return tuple(round(share * self.steps_of(task)) for share in shares)
+
+    @cached_property
     def fixed(self) -> list[OptimizerSpec]:
-        """What has nothing to tune: Adam at given rates, rules, their teacher.
+        """What has nothing to tune: opponents at given rates, rules, their teacher.
 
         Raises:
             FileNotFoundError: if a rule does not exist.
         """
         found: list[OptimizerSpec] = [
             OpponentSpec(name="adam", lr=lr) for lr in self.untuned_lrs
+        ]
+        found += [
+            OpponentSpec(name=name, lr=OPPONENTS[name].untuned_lr)
+            for name in self.untuned
         ]
         found += [rule_spec(rule) for rule in self.rules]
         found += [rule_spec(rule, state="bfloat16") for rule in self.bfloat16_rules]
@@ -130,47 +170,40 @@ class Contest:
             self._run(task, spec, seed, is_final=False) for seed in self.selection_seeds
         ]
 
-    def final(self, task: TaskName, spec: OptimizerSpec) -> list[TrainingRun]:
-        """Return the runs on all training data, measured on the test data."""
-        return [self._run(task, spec, seed, is_final=True) for seed in self.seeds]
+    def final(
+        self,
+        task: TaskName,
+        spec: OptimizerSpec,
+        seeds: tuple[int, ...] | None = None,
+    ) -> list[TrainingRun]:
+        """Return the runs on all training data, measured on the test data.
+
+        Args:
+            task: what is trained.
+            spec: what trains it.
+            seeds: other seeds than the contest's.
+        """
+        if seeds is None:
+            seeds = self.seeds or tuple(
+                PAPER_SEEDS[0] + index for index in range(budget_of(task).seeds)
+            )
+        return [self._run(task, spec, seed, is_final=True) for seed in seeds]
 
     def _run(
         self, task: TaskName, spec: OptimizerSpec, seed: int, *, is_final: bool
     ) -> TrainingRun:
+        steps = self.steps_of(task)
         return TrainingRun(
             task=task,
             optimizer=spec,
             seed=seed,
-            steps=self.steps,
-            evaluate_at=self.stops,
-            batch_size=self.batch_size or _BATCH_SIZES.get(task, 128),
+            steps=steps,
+            evaluate_at=self.stops(task) if is_final or self.evaluate_at else (),
+            batch_size=self.batch_size or budget_of(task).batch_size,
             train_split="train+validation" if is_final else "train",
             held_out_split="test" if is_final else "validation",
+            curve_every=10 if self.points is None else max(1, steps // self.points),
         )
-
-
-def run(contest: Contest, announce: Callable[[str], object]) -> None:
-    """Run what is not in the results yet, task after task.
-
-    Args:
-        contest: what to run.
-        announce: called with one line for each run.
-
-    Raises:
-        FileNotFoundError: if a rule or data is asked for and not there.
-        ValueError: if a line of the results is damaged.
-        OSError: if the results cannot be written.
-    """
-    use_threads(contest.threads)
-    complete = partial(
-        complete_runs,
-        results=contest.results,
-        data=contest.data,
-        config=config_values(contest),
-        announce=announce,
-        known=contest.known,
-    )
-    run_with(contest, complete)
 
 
 def run_with(contest: Contest, complete: Complete) -> None:
@@ -178,15 +211,24 @@ def run_with(contest: Contest, complete: Complete) -> None:
 
     Args:
         contest: what to run.
-        complete: completes runs.
+        complete: completes runs. If it raises `RowsMissing`, whatever depends on those
+            rows is left out, and the others are asked for.
     """
-    fixed = contest.fixed
     for task in contest.tasks:
         for name in contest.opponents:
-            lrs = _tested_lrs(contest, task, name, complete)
-            for lr in lrs:
-                complete(contest.final(task, OpponentSpec(name=name, lr=lr)))
-        complete(item for spec in fixed for item in contest.final(task, spec))
+            with suppress(RowsMissing):
+                for lr in _tested_lrs(contest, task, name, complete):
+                    complete(contest.final(task, OpponentSpec(name=name, lr=lr)))
+        with suppress(RowsMissing):
+            complete(
+                item for spec in contest.fixed for item in contest.final(task, spec)
+            )
+        with suppress(RowsMissing):
+            complete(
+                item
+                for rule in contest.control_rules
+                for item in contest.final(task, rule_spec(rule), contest.control_seeds)
+            )
 
 
 def _tested_lrs(
@@ -194,9 +236,15 @@ def _tested_lrs(
 ) -> Grid:
     """Return the learning rates of an opponent to test: the best, or all of a grid."""
 
-    def measure(lr: float) -> list[Row]:
-        return complete(contest.selection(task, OpponentSpec(name=name, lr=lr)))
+    def runs(lr: float) -> list[TrainingRun]:
+        return contest.selection(task, OpponentSpec(name=name, lr=lr))
 
-    grid = contest.lrs[name]
-    best = tune(grid, measure, extensions=contest.extensions)
+    grid = contest.grid(name)
+    complete(item for lr in grid for item in runs(lr))  # all at once: they are shared
+    best = tune(
+        grid,
+        lambda lr: complete(runs(lr)),
+        extensions=contest.extensions,
+        by=contest.tune_by,
+    )
     return grid if contest.test_all_lrs else (best,)

@@ -7,12 +7,13 @@ every rate of its grid is tested, too.
 
 from functools import partial
 
-from .contest import Contest, run
+from .contest import Contest
 from .contest_report import PAPER_ACCURACY, milliseconds, report_contest
 from .opponents import OPPONENTS
 from .report import github_table
 from .runs import RESULTS, Row
 from .summary import best_rate, groups, spread
+from .workers import run
 
 __all__ = ["CONFIG", "ROWS", "report", "run"]
 

@@ -8,7 +8,7 @@ length; rules have nothing to choose. `--steps 10000` shows whether they stay st
 
 from functools import partial
 
-from .contest import Contest, run
+from .contest import Contest
 from .contest_report import (
     NOTES,
     contest_tables,
@@ -16,6 +16,7 @@ from .contest_report import (
     report_contest,
 )
 from .runs import RESULTS
+from .workers import run
 
 __all__ = ["CONFIG", "ROWS", "report", "run"]
 

@@ -2,12 +2,13 @@
 
 from functools import partial
 
-from .contest import Contest, run
+from .contest import Contest
 from .contest_report import milliseconds, report_contest
 from .optimizers import ADAM_LR
 from .report import github_table
 from .runs import RESULTS, Row
 from .summary import groups, spread
+from .workers import run
 
 __all__ = ["CONFIG", "ROWS", "report", "run"]
 

@@ -1,7 +1,7 @@
 """Many training runs, one JSON line each, resumable."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -65,81 +65,136 @@ class TrainingRun:
     """What to train on."""
     held_out_split: HeldOutSplit
     """What to evaluate on."""
+    curve_every: int = 10
+    """Steps that one point of the curve in its row averages."""
+
+    @property
+    def name(self) -> str:
+        """The run in a few words."""
+        return f"{self.task}, {self.optimizer.label}, seed {self.seed}"
 
 
-def complete_runs(
-    runs: Iterable[TrainingRun],
-    results: Path,
-    *,
-    data: DataChoice,
-    config: Mapping[str, Any],
-    announce: Callable[[str], object],
-    known: Iterable[Path] = (),
-) -> list[Row]:
-    """Train a network in each run and append a row for it.
+class Ledger:
+    """The rows of a results file, and of other files that may answer its runs.
 
-    Runs whose row is there already are left out, so an interrupted benchmark continues
-    where it stopped.
+    Several processes may share one results file: a row is appended as one write, by
+    one process at a time.
 
     Args:
-        runs: the runs, in order.
         results: the JSON lines file.
         data: which copy of FashionMNIST; "auto" takes the full one if there is any.
-        config: the benchmark's configuration as JSON values, written into each row.
-        announce: called with one line for each run.
         known: results of other benchmarks; a row that answers a run is copied.
 
+    Raises:
+        ValueError: if a line of a results file is damaged; nothing is written then.
+    """
+
+    def __init__(
+        self, results: Path, *, data: DataChoice, known: Iterable[Path] = ()
+    ) -> None:
+        self.results = results
+        self.data: DataChoice = data
+        self._identity_of = cache(partial(data_identity, data=data))
+        self._elsewhere = {_key(row): row for path in known for row in read_rows(path)}
+        self._rows: dict[str, Row] = {}
+        self._keys: dict[TrainingRun, str] = {}
+        self._size = -1
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have appended."""
+        size = self.results.stat().st_size if self.results.is_file() else 0
+        if size != self._size:
+            self._rows = {_key(row): row for row in read_json_lines(self.results)}
+            self._size = size
+
+    def key(self, run: TrainingRun) -> str:
+        """Return what tells a run from all others."""
+        if run not in self._keys:
+            self._keys[run] = _key(self.identity(run))
+        return self._keys[run]
+
+    def identity(self, run: TrainingRun) -> Row:
+        """Return what a row says of the run before it is made."""
+        return {
+            "task": run.task,
+            **run.optimizer.identity(),
+            "seed": run.seed,
+            "steps": run.steps,
+            "evaluate_at": list(run.evaluate_at),
+            "batch_size": run.batch_size,
+            "train_split": run.train_split,
+            "held_out_split": run.held_out_split,
+            "data": self._identity_of(run.task),
+        }
+
+    def row(self, run: TrainingRun) -> Row | None:
+        """Return the row of a run; None if it is not in the results file."""
+        return self._rows.get(self.key(run))
+
+    def elsewhere(self, run: TrainingRun) -> Row | None:
+        """Return the row that another benchmark made for a run; None without one."""
+        return self._elsewhere.get(self.key(run))
+
+    def append(self, row: Row) -> None:
+        """Add a row to the file.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        append_json_line(self.results, row)
+
+
+def train_run(
+    run: TrainingRun,
+    ledger: Ledger,
+    loader: TaskLoader,
+    *,
+    config: Mapping[str, Any],
+    name: str,
+    shows_progress: bool = True,
+) -> tuple[Row, str]:
+    """Train a network as a run says.
+
+    Args:
+        run: what is trained, how and from which seed.
+        ledger: whose row it becomes.
+        loader: loads the task.
+        config: settings that are no part of the run's identity, as JSON values.
+        name: of the run, next to a progress bar.
+        shows_progress: whether there is a bar if stderr is a terminal.
+
     Returns:
-        The rows of the runs, in their order.
+        Its row, and one line that says how it went.
 
     Raises:
-        FileNotFoundError: if data is asked for and not there.
-        ValueError: if a line of a results file is damaged; nothing is written then.
-        OSError: if the file cannot be written.
+        FileNotFoundError: if data is not there.
+        ModuleNotFoundError: if a package is not installed.
     """
-    load = cache(TaskLoader(data=data).load)
-    todo = list(runs)
-    done = {_key(row): row for row in read_rows(results)}
-    elsewhere = {_key(row): row for path in known for row in read_rows(path)}
-    rows: list[Row] = []
-    for index, run in enumerate(todo, start=1):
-        name = f"[{index}/{len(todo)}] {_describe(run)}"
-        identity = _identity(run, data)
-        key = _key(identity)
-        if key in done:
-            rows.append(done[key])
-            announce(f"{name}: already there")
-            continue
-        if key in elsewhere:
-            rows.append(elsewhere[key])
-            announce(f"{name}: copied")
-        else:
-            task = load(
-                run.task,
-                batch_size=run.batch_size,
-                train_split=run.train_split,
-                held_out=(run.held_out_split,),
-            )
-            curve = train(
-                task,
-                partial(run.optimizer.build, steps=run.steps),
-                seed=run.seed,
-                steps=run.steps,
-                split=run.held_out_split,
-                evaluate_at=run.evaluate_at,
-                label=name,
-            )
-            row = {
-                **identity,
-                **_outcome(curve),
-                "data_source": task.source,
-                "config": config,
-                "provenance": provenance(),
-            }
-            rows.append(row)
-            announce(f"{name}: {_summary(curve, run)}")
-        append_json_line(results, rows[-1])
-    return rows
+    task = loader.load(
+        run.task,
+        batch_size=run.batch_size,
+        train_split=run.train_split,
+        held_out=(run.held_out_split,),
+    )
+    curve = train(
+        task,
+        partial(run.optimizer.build, steps=run.steps),
+        seed=run.seed,
+        steps=run.steps,
+        split=run.held_out_split,
+        curve_every=run.curve_every,
+        evaluate_at=run.evaluate_at,
+        label=name if shows_progress else None,
+    )
+    row = {
+        **ledger.identity(run),
+        **_outcome(curve),
+        "data_source": task.source,
+        "config": dict(config),
+        "provenance": provenance(),
+    }
+    return row, _summary(curve, run)
 
 
 def read_rows(results: Path) -> list[Row]:
@@ -172,26 +227,6 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
-def _describe(run: TrainingRun) -> str:
-    """Name a run in one line."""
-    return f"{run.task}, {run.optimizer.label}, seed {run.seed}"
-
-
-def _identity(run: TrainingRun, data: DataChoice) -> Row:
-    """Return what tells one row from another, and the whole record of a rule."""
-    return {
-        "task": run.task,
-        **run.optimizer.identity(),
-        "seed": run.seed,
-        "steps": run.steps,
-        "evaluate_at": list(run.evaluate_at),
-        "batch_size": run.batch_size,
-        "train_split": run.train_split,
-        "held_out_split": run.held_out_split,
-        "data": data_identity(run.task, data),
-    }
-
-
 def _key(row: Row) -> str:
     return json.dumps([row.get(name, default) for name, default in _KEY.items()])
 
@@ -200,12 +235,20 @@ def _outcome(curve: TrainingCurve) -> Row:
     """Return what a row says of the run, rounded to what is meaningful."""
     return {
         "diverged": curve.diverged,
-        "scores": [asdict(score) for score in curve.scores],
+        "scores": [
+            {name: _rounded(value) for name, value in asdict(score).items()}
+            for score in curve.scores
+        ],
         "optimizer_ms": round(curve.optimizer_ms, 3),
         "loss_ms": round(curve.loss_ms, 3),
         "curve_every": curve.curve_every,
         "curve": [None if loss is None else round(loss, 4) for loss in curve.curve],
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return a number with six significant digits; whole numbers stay as they are."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _summary(curve: TrainingCurve, run: TrainingRun) -> str:

@@ -5,11 +5,14 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from .opponents import find_opponent
 from .optimizers import in_words
 from .runs import Row
+
+Measure: TypeAlias = Literal["accuracy", "loss"]
+"""What decides which runs are better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +94,18 @@ def groups(rows: Iterable[Row], held_out_split: str) -> list[Group]:
     ]
 
 
-def best_rate(found: Iterable[Group], optimizer: str = "adam") -> float | None:
+def best_rate(
+    found: Iterable[Group], optimizer: str = "adam", by: Measure = "accuracy"
+) -> float | None:
     """Return the learning rate whose runs are best; None without runs.
 
     Args:
         found: the groups to choose from.
         optimizer: whose learning rate.
+        by: which number decides.
     """
     merits = {
-        group.lr: merit(group.rows)
+        group.lr: merit(group.rows, by)
         for group in found
         if group.lr is not None and group.optimizer == optimizer
     }
@@ -117,14 +123,19 @@ def is_chosen(group: Group, validated: Iterable[Group]) -> bool:
     return group.lr is not None and group.lr == rate
 
 
-def merit(rows: Sequence[Row]) -> float:
+def merit(rows: Sequence[Row], by: Measure = "accuracy") -> float:
     """Return how good the runs of one optimizer are; more is better.
 
     It is the mean accuracy, or minus the mean loss where there are no classes. A run
     without a number counts as the worst, so divergence is no advantage.
+
+    Args:
+        rows: runs that differ in their seeds.
+        by: "loss" takes the loss even where there are classes.
     """
     scores = [row["scores"][-1] for row in rows]
-    if any(score["accuracy"] is not None for score in scores):
+    has_accuracy = any(score["accuracy"] is not None for score in scores)
+    if by == "accuracy" and has_accuracy:
         return sum(score["accuracy"] or 0.0 for score in scores) / len(scores)
     losses = [math.inf if score["loss"] is None else score["loss"] for score in scores]
     return -sum(losses) / len(losses)

@@ -7,10 +7,11 @@ tested. Rules have nothing to choose.
 
 from functools import partial
 
-from .contest import Contest, run
+from .contest import Contest
 from .contest_report import NOTES, contest_tables, report_contest
 from .opponents import OPPONENTS
 from .runs import RESULTS
+from .workers import run
 
 __all__ = ["CONFIG", "ROWS", "report", "run"]
 

@@ -118,7 +118,7 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
         *(*FEW, "--threads", "1", "--results", str(path)),
     ]
     assert benchmark(arguments) == 0
-    assert "[5/5] fashion-cnn, teacher, seed 101: test acc" in capsys.readouterr().out
+    assert "[9/9] fashion-cnn, teacher, seed 101: test acc" in capsys.readouterr().out
     rows = read_rows(path)
     assert listed(rows) == [
         ("adam", 0.01, 9001, "validation"),

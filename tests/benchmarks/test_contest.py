@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import held_out, transfer
-from benchmarks.contest import Contest, run_with
+from benchmarks.contest import Contest, RowsMissing, run_with
 from benchmarks.optimizers import TeacherSpec
+from optimizees.named_tasks import budget_of
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def complete_and_record():
 
     def complete(runs):
         runs = list(runs)
-        asked.extend(runs)
+        asked.extend(run for run in runs if run not in asked)
         return [
             {"scores": [{"accuracy": 1 - abs(getattr(run.optimizer, "lr", 0) - 0.2)}]}
             for run in runs
@@ -105,14 +106,59 @@ def test_tasks_have_batch_sizes_of_their_own():
         "cifar-resnet": {64},
         "cifar-vit": {64},
     }
-    assert contest.stops == (200, 400, 600, 800)
+    assert contest.stops("cifar-vit") == (200, 400, 600, 800)
+
+
+def test_a_task_may_decide_its_length_and_evaluations(contest):
+    own = replace(
+        contest,
+        tasks=("photo-siren", "cifar-cnn"),
+        steps=None,
+        evaluate_at=None,
+        batch_size=None,
+        points=20,
+    )
+    for task in own.tasks:
+        budget = budget_of(task)
+        (run, _) = own.final(task, TeacherSpec())
+        assert (run.steps, run.batch_size) == (budget.steps, budget.batch_size)
+        assert len(run.evaluate_at) == budget.evaluations - 1
+        assert run.curve_every == budget.steps // 20
+        assert own.selection(task, TeacherSpec())[0].evaluate_at == ()
+
+
+def test_untuned_opponents_have_the_rate_of_their_users(contest):
+    untuned = ("soap", "original-muon")
+    fixed = replace(contest, untuned_lrs=(), untuned=untuned).fixed
+    assert [(spec.name, spec.lr) for spec in fixed[:2]] == [
+        ("soap", 3e-3),
+        ("original-muon", 0.02),
+    ]
+
+
+def test_what_cannot_run_yet_does_not_hold_up_the_rest(contest):
+    asked = []
+
+    def complete(runs):
+        asked.extend(runs)
+        raise RowsMissing
+
+    run_with(contest, complete)
+    assert [(run.optimizer.name, run.held_out_split) for run in asked] == (
+        [("adam", "validation")] * 6
+        + [("muon", "validation")] * 4
+        + [("adam", "test")] * 2
+        + [("teacher", "test")] * 2
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
         ({"opponents": ("adamm",)}, "Check the spelling"),
-        ({"lrs": {"adam": (0.1, 0.2)}}, "muon needs two or more"),
+        ({"lrs": {"muon": (0.1,)}}, "muon needs two or more"),
+        ({"untuned": ("adamm",)}, "Check the spelling"),
+        ({"workers": 0}, "got workers=0"),
         ({"steps": 1}, "Raise steps"),
         ({"evaluate_at": (0.5, 0.51)}, "got \\[10, 10, 20\\]"),
         ({"evaluate_at": (1.0,)}, "leave both out"),

@@ -5,14 +5,14 @@ import schedulefree
 import torch
 from torch import nn
 
-from benchmarks.opponents import (
-    OPPONENTS,
+from benchmarks.opponent_builders import (
     MuonAndAdamW,
-    build_opponent,
     cosine,
-    find_opponent,
+    hidden_weights,
     linear,
 )
+from benchmarks.opponents import OPPONENTS, build_opponent, find_opponent
+from optimizees.lstm import TiedLSTM
 
 
 def small_model():
@@ -33,23 +33,25 @@ def test_every_opponent_lowers_a_loss(name):
     model = small_model()
     inputs = torch.randn(16, 2, 4, 4, dtype=torch.float64)
     targets = torch.arange(16) % 4
-    optimizer = build_opponent(name, 0.02, model, steps=30)
+    optimizer = build_opponent(
+        name, max(0.02, OPPONENTS[name].untuned_lr), model, steps=60
+    )
     if isinstance(optimizer, schedulefree.AdamWScheduleFree):
         optimizer.train()
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(inputs), targets)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
 
 
 @pytest.mark.parametrize("name", OPPONENTS)
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("inf"), float("nan")])
 def test_every_opponent_needs_a_learning_rate(name, lr):
-    with pytest.raises(ValueError, match=rf"got lr={lr} for {name}\. Try 0"):
+    with pytest.raises(ValueError, match=rf"got lr={lr} for {name}\. Try [01]"):
         build_opponent(name, lr, small_model(), steps=3)
 
 
@@ -74,6 +76,50 @@ def test_every_step_moves_the_schedule_on(name, factor):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * factor(step))
         give_grads(model)
         optimizer.step()
+
+
+def test_hidden_weights_are_all_but_the_output_layers():
+    def names(model):
+        known = {id(param): name for name, param in model.named_parameters()}
+        return [known[id(weight)] for weight in hidden_weights(model)]
+
+    assert names(small_model()) == ["0.weight", "3.weight"]
+    tied = TiedLSTM(vocabulary=11, width=3)
+    assert names(tied) == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
+    with_head = nn.Sequential(nn.Embedding(11, 3), nn.Linear(3, 5), nn.Linear(5, 11))
+    assert names(with_head) == ["1.weight"]
+
+
+@pytest.mark.parametrize("name", ["soap", "normuon", "ademamix", "prodigy", "adamw"])
+def test_a_linear_decay_is_the_only_difference_of_a_pair(name):
+    """The first step is the same; the last one is a tenth of it."""
+    rates = {}
+    for ending, knows in (("", False), ("-linear", True)):
+        opponent = OPPONENTS[name + ending]
+        assert opponent.knows_horizon is knows
+        model = small_model()
+        optimizer = build_opponent(name + ending, 0.5, model, steps=10)
+        for _ in range(9):
+            give_grads(model)
+            optimizer.step()
+        rates[ending] = optimizer.param_groups[0]["lr"]
+    assert rates[""] == 0.5
+    assert rates["-linear"] == pytest.approx(0.05)
+
+
+def test_original_muon_leaves_first_and_last_layer_to_adamw():
+    model = small_model()
+    before = {name: param.clone() for name, param in model.named_parameters()}
+    give_grads(model)
+    build_opponent("original-muon", 0.02, model, steps=9).step()
+    for name, param in model.named_parameters():
+        moved = (param - before[name]).detach()
+        if name == "3.weight":  # spectral norm of one times the rate
+            norm = torch.linalg.svdvals(moved / 0.02)
+            assert bool(((norm > 0.6) & (norm < 1.3)).all())
+        else:
+            expected = torch.full_like(moved, 3e-4)
+            torch.testing.assert_close(moved.abs(), expected, rtol=1e-4, atol=0)
 
 
 def test_a_cosine_rises_then_falls_to_zero():

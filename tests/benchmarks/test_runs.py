@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from benchmarks.optimizers import OpponentSpec, rule_spec
-from benchmarks.runs import TrainingRun, complete_runs, read_rows, use_threads
-from meta_train.log import read_json_lines, write_json_lines
-from optimizees import named_tasks
+from benchmarks.runs import Ledger, TrainingRun, read_rows, train_run, use_threads
+from meta_train.log import write_json_lines
+from optimizees import TaskLoader, named_tasks
 
 
 def adam(lr):
@@ -26,29 +26,25 @@ def make_run(optimizer, **values):
 
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
-    """Make runs on random images; return the rows and the lines that were said."""
+    """Make one run on random images; return its row and the line that was said."""
     monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
 
-    def call(*todo, known=()):
-        lines = []
-        rows = complete_runs(
-            todo,
-            tmp_path / "some" / "rows.jsonl",
-            data="embedded",
-            config={"a": 1},
-            announce=lines.append,
-            known=known,
-        )
-        written = read_json_lines(tmp_path / "some" / "rows.jsonl")
-        assert [row for row in written if row in rows] == rows
-        return written, lines
+    def call(todo):
+        ledger = Ledger(tmp_path / "some" / "rows.jsonl", data="embedded")
+        loader = TaskLoader(data="embedded")
+        row, line = train_run(todo, ledger, loader, config={"a": 1}, name=todo.name)
+        ledger.append(row)
+        ledger.refresh()
+        assert ledger.row(todo) == row
+        return row, line
 
     return call
 
 
 def test_a_row_tells_where_it_comes_from(run, rule_file):
     spec = rule_spec(rule_file)
-    ((row,), (line,)) = run(make_run(spec, evaluate_at=(1,)))
+    todo = make_run(spec, evaluate_at=(1,))
+    row, line = run(todo)
     assert row["optimizer"] == rule_file
     assert row["rule_sha256"] == row["rule"]["sha256"] == spec.sha256
     assert (row["task"], row["settings"]) == ("fashion-cnn", {})
@@ -61,15 +57,8 @@ def test_a_row_tells_where_it_comes_from(run, rule_file):
     assert len(row["curve"]) == 1
     assert row["config"] == {"a": 1}
     assert row["provenance"]["machine"]["threads"] == torch.get_num_threads()
-    assert line.startswith(f"[1/1] fashion-cnn, {rule_file}, seed 101: test accuracy ")
-
-
-def test_a_second_run_adds_what_is_missing_only(run):
-    first, _ = run(make_run(adam(0.01)))
-    again, lines = run(make_run(adam(0.01)), make_run(adam(0.02)))
-    assert again[:1] == first
-    assert [row["lr"] for row in again] == [0.01, 0.02]
-    assert lines[0] == "[1/2] fashion-cnn, Adam, lr 0.01, seed 101: already there"
+    assert todo.name == f"fashion-cnn, {rule_file}, seed 101"
+    assert line.startswith("test accuracy ")
 
 
 @pytest.mark.parametrize(
@@ -84,44 +73,33 @@ def test_a_second_run_adds_what_is_missing_only(run):
     ],
     ids=str,
 )
-def test_whatever_changes_a_result_makes_another_row(run, change):
-    run(make_run(adam(0.01)))
-    rows, _ = run(make_run(adam(0.01), **change))
-    assert len(rows) == 2
+def test_whatever_changes_a_result_makes_another_row(tmp_path, change):
+    ledger = Ledger(tmp_path / "rows.jsonl", data="embedded")
+    first, again = make_run(adam(0.01)), make_run(adam(0.01), **change)
+    assert ledger.key(first) == ledger.key(make_run(adam(0.01)))
+    assert ledger.key(first) != ledger.key(again)
 
 
-def test_rows_of_another_benchmark_are_copied(run, tmp_path, make_row):
-    theirs = make_row(lr=0.5, steps=2, batch_size=4, data="embedded", curve=[1.0])
-    for name in ("task", "settings"):  # an old row does not say
-        del theirs[name]
-    write_json_lines(tmp_path / "theirs.jsonl", [theirs])
-    rows, lines = run(make_run(adam(0.5)), known=[tmp_path / "theirs.jsonl"])
-    assert rows == [theirs]
-    assert lines == ["[1/1] fashion-cnn, Adam, lr 0.5, seed 101: copied"]
+def test_a_row_from_before_there_was_a_choice_counts(tmp_path, make_row):
+    old = make_row(lr=0.5, steps=2, batch_size=4, data="embedded", curve=[1.0])
+    for name in ("task", "settings"):
+        del old[name]
+    write_json_lines(tmp_path / "theirs.jsonl", [old])
+    ledger = Ledger(
+        tmp_path / "rows.jsonl", data="embedded", known=[tmp_path / "theirs.jsonl"]
+    )
+    assert ledger.elsewhere(make_run(adam(0.5))) == old
+    assert ledger.elsewhere(make_run(adam(0.6))) is None
+    assert ledger.row(make_run(adam(0.5))) is None
 
 
-def test_an_interrupted_line_is_cut_off_and_run_again(run, tmp_path):
-    first, _ = run(make_run(adam(0.01)), make_run(adam(0.02)))
-    path = tmp_path / "some" / "rows.jsonl"
-    path.write_text(path.read_text()[:-20])
-    rows, _ = run(make_run(adam(0.01)), make_run(adam(0.02)))
-    assert [row["lr"] for row in rows] == [0.01, 0.02]
-    assert rows[0] == first[0]
-
-
-@pytest.mark.parametrize("tail", ["", '{"seed": 1'], ids=["whole", "torn"])
-def test_a_damaged_line_stops_the_benchmark_and_nothing_is_lost(run, tmp_path, tail):
-    run(make_run(adam(0.01)))
-    path = tmp_path / "some" / "rows.jsonl"
-    damaged = "<<<<<<< HEAD\n" + path.read_text() * 3 + tail
-    path.write_text(damaged)
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 1\."):
-        run(make_run(adam(0.01)), make_run(adam(0.02)))
-    assert path.read_text() == damaged
+def test_a_curve_may_have_fewer_points(run):
+    row, _ = run(make_run(adam(0.01), steps=4, curve_every=2))
+    assert (row["curve_every"], len(row["curve"])) == (2, 2)
 
 
 def test_a_divergence_is_recorded_as_such(run):
-    (row,), (line,) = run(make_run(adam(1e30)))
+    row, line = run(make_run(adam(1e30)))
     assert row["diverged"] is True
     assert row["scores"][0]["accuracy"] is None
     assert row["curve"] == [None]
@@ -130,29 +108,11 @@ def test_a_divergence_is_recorded_as_such(run):
     assert "NaN" not in json.dumps(row)
 
 
-def test_auto_takes_the_full_data_where_it_is(tmp_path, images, monkeypatch):
-    asked = []
-
-    def load(split, source):
-        asked.append(source)
-        return images
-
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", load)
+def test_auto_takes_the_full_data_where_it_is(tmp_path, monkeypatch):
     for found, expected in ((None, "embedded"), (tmp_path, "full")):
         monkeypatch.setattr(named_tasks, "locate", lambda name, found=found: found)
-        complete_runs(
-            [make_run(adam(0.01))],
-            tmp_path / "rows.jsonl",
-            data="auto",
-            config={},
-            announce=print,
-        )
-        assert set(asked) == {expected}
-        asked.clear()
-    assert [row["data"] for row in read_rows(tmp_path / "rows.jsonl")] == [
-        "embedded",
-        "full",
-    ]
+        ledger = Ledger(tmp_path / "rows.jsonl", data="auto")
+        assert ledger.identity(make_run(adam(0.01)))["data"] == expected
 
 
 def test_of_equal_rows_the_last_one_counts(tmp_path, make_row):
