@@ -324,6 +324,8 @@ def connect(
 def _runs(tracer: Tracer, source: Ids, columns: Ids) -> list[_Run]:
     """Split sources into runs of one group, one spacing, and equally many cells."""
     groups = tracer.log.group_of(source)
+    if (groups == groups[:1]).all() and (source[1:] > source[:-1]).all():
+        return _split(source, columns)  # one group, one cell per neuron
     runs: list[_Run] = []
     for group in first_order(groups)[0]:
         places = np.flatnonzero(groups == group)
@@ -353,6 +355,9 @@ def _march(neurons: Ids, grid: Ids, cells: tuple[tuple[int, int], ...]) -> list[
     order = np.argsort(grid[:, 0], kind="stable")
     neurons, grid = neurons[order], grid[order]
     gaps = np.diff(grid[:, 0])
+    if (gaps == gaps[:1]).all():
+        step = int(gaps[0]) if len(gaps) else 0
+        return [_Run(neurons, int(grid[0, 0]), step, cells)] if len(grid) else []
     runs, start = [], 0
     while start < len(neurons):
         stop = start + 1

@@ -5,6 +5,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,39 @@ _ATOMS = (
     *(types.FunctionType, types.BuiltinFunctionType, types.CodeType, torch.dtype),
     *(torch.device, torch.Size),
 )
-_EXACT_ATOMS = frozenset(_ATOMS)
 _CONTAINERS = (dict, list, set, deque)
 _BARE = frozenset({*_CONTAINERS, OrderedDict})
 """Containers without attributes."""
+
+
+class _Kind(Enum):
+    """What `Isolation` does with an object; it depends on the object's type alone."""
+
+    ATOM = "nothing"
+    TENSOR = "remembers it"
+    GENERATOR = "saves its state"
+    ARRAY = "saves its values"
+    FIXED = "looks into it"
+    BARE = "saves its items and looks into them"
+    CONTAINER = "saves items and attributes and looks into them"
+    OBJECT = "saves its attributes and looks into them"
+
+
+def _kind_of(kind: type) -> _Kind:
+    """Return what is done with objects of a type."""
+    if kind in _BARE:
+        return _Kind.BARE
+    for bases, found in (
+        (_ATOMS, _Kind.ATOM),
+        (Tensor, _Kind.TENSOR),
+        (GENERATORS, _Kind.GENERATOR),
+        (np.ndarray, _Kind.ARRAY),
+        ((tuple, frozenset), _Kind.FIXED),
+        (_CONTAINERS, _Kind.CONTAINER),
+    ):
+        if issubclass(kind, bases):
+            return found
+    return _Kind.OBJECT
 
 
 class Isolation:
@@ -107,28 +137,30 @@ class Isolation:
     def _explore(self, start: Iterable[Any], generators: list[Generator]) -> None:
         """Save objects and what they hold, breadth first."""
         known: set[int] = set()
-        queue = deque(start)
+        queue, kinds = deque(start), dict.fromkeys(_ATOMS, _Kind.ATOM)
         while queue and len(known) < MOST_OBJECTS:
             item = queue.popleft()
-            kind = type(item)
-            if kind in _EXACT_ATOMS or id(item) in known or isinstance(item, _ATOMS):
+            kind = kinds.get(type(item))
+            if kind is None:
+                kind = kinds[type(item)] = _kind_of(type(item))
+            if kind is _Kind.ATOM or id(item) in known:
                 continue
             known.add(id(item))
-            if isinstance(item, Tensor):
+            if kind is _Kind.TENSOR:
                 self._note(item)
-            elif isinstance(item, GENERATORS):
+            elif kind is _Kind.GENERATOR:
                 generators.append(item)
-            elif isinstance(item, np.ndarray):
+            elif kind is _Kind.ARRAY:
                 if item.nbytes <= _MOST_BYTES and item.flags.writeable:
                     self._arrays.append((item, item.copy()))
-            elif isinstance(item, tuple | frozenset):
+            elif kind is _Kind.FIXED:
                 queue.extend(item if len(item) <= MOST_ITEMS else ())
             else:
-                if isinstance(item, _CONTAINERS):
-                    self._contents.append((item, _copied(item)))
-                    values = item.values() if isinstance(item, dict) else item
-                    queue.extend(values if len(item) <= MOST_ITEMS else ())
-                attributes = None if kind in _BARE else _attributes_of(item)
+                if kind is not _Kind.OBJECT:
+                    self._contents.append((item, _copied(item) if item else ()))
+                    if 0 < len(item) <= MOST_ITEMS:
+                        queue.extend(item.values() if isinstance(item, dict) else item)
+                attributes = None if kind is _Kind.BARE else _attributes_of(item)
                 if attributes:
                     self._attributes.append((item, attributes))
                     queue.extend(attributes.values())
@@ -245,7 +277,9 @@ def _refill(item: Any, copy: Any) -> None:
     """Give a container the items that it had, unless it still has them."""
     if not item and not copy:
         return
-    if isinstance(item, dict):
+    if not copy:
+        next(kind for kind in _CONTAINERS if isinstance(item, kind)).clear(item)
+    elif isinstance(item, dict):
         pairs = zip(item.items(), copy.items(), strict=False)
         same = len(item) == len(copy) and all(
             a[0] is b[0] and a[1] is b[1] for a, b in pairs

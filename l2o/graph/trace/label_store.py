@@ -88,16 +88,17 @@ class LabelStore:
         """Return a tensor with what is known of its entries."""
         if tensor.layout != torch.strided or tensor.numel() == 0:
             return Labelled(tensor, Labels(depends=True))
-        spans = self._spans.get(_key(tensor))
+        memory = _key(tensor)
+        spans = self._spans.get(memory)
         if spans is not None:
-            key = _key(tensor), _geometry(tensor), tensor.dtype
+            key = memory, _geometry(tensor), tensor.dtype
             if key not in self._views:
                 labels = self._entries(tensor, spans)
                 if labels.is_plain:  # given up, at every sight
                     return Labelled(tensor, labels)
                 self._views[key] = labels, labels
             return Labelled(tensor, self._views[key][1])
-        found = self._storages.get(_key(tensor))
+        found = self._storages.get(memory)
         return Labelled(
             tensor, Labels() if found is None else self._view(found, tensor)
         )

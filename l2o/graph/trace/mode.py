@@ -1,6 +1,7 @@
 """Watching a real forward pass, operator by operator."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,14 @@ class TraceMode(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch keeps its compiler out of every operator of this mode.
+
+        No need: `replay` keeps it out of the whole pass, for far less time.
+        """
+        return False
+
     def __init__(self, tracer: Tracer, protect: Callable[[Tensor], None]) -> None:
         """Label for `tracer`; `protect` is told of tensors about to be overwritten."""
         super().__init__()
@@ -52,7 +61,10 @@ class TraceMode(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if not isinstance(func, OpOverload):
             return self._opaque(func, args, kwargs)
-        for tensor in _written(func, args, kwargs):
+        if _only_views(func):
+            return func(*args, **kwargs)
+        written = _written(func, args, kwargs)
+        for tensor in written:
             self._protect(tensor)
         if torch._C._current_autograd_node() is not None:
             return self._differentiate(func, args, kwargs)
@@ -64,7 +76,7 @@ class TraceMode(TorchDispatchMode):
         if func.overloadpacket.__name__ in ("copy_", "_copy_from"):
             return self._copy(func, args, kwargs)
         result = func(*args, **kwargs)
-        self._label(func, args, kwargs, result)
+        self._label(Call(func, args, kwargs, self._tracer.store), result, written)
         return result
 
     def _differentiate(
@@ -88,26 +100,22 @@ class TraceMode(TorchDispatchMode):
             for x in tensors_in(args, kwargs)
         )
 
-    def _label(
-        self,
-        func: OpOverload,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        result: Any,
-    ) -> None:
-        store, inputs = self._tracer.store, tensors_in(args, kwargs)
+    def _label(self, call: Call, result: Any, written: Sequence[Tensor]) -> None:
+        """Label what an operator returned; `written` are arguments that it wrote to."""
+        store = self._tracer.store
         outputs = [x for x in _flat(result) if isinstance(x, Tensor)]
-        memory = {_storage(tensor) for tensor in inputs}
-        written = {_storage(tensor) for tensor in _written(func, args, kwargs)}
+        memory = {_storage(tensor) for tensor in call.tensors}
+        changed = {_storage(tensor) for tensor in written}
+        places = [_storage(output) for output in outputs]
         is_view = bool(outputs) and all(
-            _storage(x) in memory and _storage(x) not in written for x in outputs
+            place in memory and place not in changed for place in places
         )
-        if is_view or torch.Tag.inplace_view in func.tags:
+        if is_view or torch.Tag.inplace_view in call.func.tags:
             return
-        labels = self._follow(Call(func, args, kwargs, store))
+        labels = self._follow(call)
         for index, output in enumerate(outputs):
             own = labels[min(index, len(labels) - 1)]
-            if _storage(output) in written and store.is_part(output):
+            if places[index] in changed and store.is_part(output):
                 self._tell_apart(own.planes)
             store.write(output, _fitting(own, output))
 
@@ -309,6 +317,21 @@ def _written(
         value = args[index] if index < len(args) else kwargs.get(argument.name)
         found += [x for x in _flat(value) if isinstance(x, Tensor)]
     return found
+
+
+@functools.cache
+def _only_views(func: OpOverload) -> bool:
+    """Whether an operator writes nothing and returns views of its arguments alone.
+
+    The labels of a view are those of its memory.
+    """
+    schema = func._schema
+    return (
+        not schema.is_mutable
+        and bool(schema.returns)
+        and all(item.alias_info is not None for item in schema.returns)
+        and OPERATORS.get(name_of(func)) is None
+    )
 
 
 def _flat(value: Any) -> list[Any]:

@@ -64,8 +64,11 @@ class RandomState:
                 )
                 for device in devices
             ]
-            for module in model.modules():
-                own += [x for x in vars(module).values() if isinstance(x, GENERATORS)]
+            held = [x for module in model.modules() for x in vars(module).values()]
+            kinds = {
+                kind for kind in set(map(type, held)) if issubclass(kind, GENERATORS)
+            }
+            own += [x for x in held if type(x) in kinds] if kinds else []
         unique = {id(generator): generator for generator in own}
         found += [_saved(generator) for generator in unique.values()]
         return cls(tuple(found))

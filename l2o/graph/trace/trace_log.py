@@ -1,5 +1,6 @@
 """What a traced forward pass says about neurons: who they are and who is joined."""
 
+import bisect
 import copy
 import itertools
 from collections.abc import Iterable, Sequence
@@ -86,6 +87,8 @@ class TraceLog:
         self.frozen = np.zeros(1024, dtype=bool)
         self.ends: set[int] = set()
         """Neurons that are outputs of the network."""
+        self._starts: Ids | None = None
+        """First neuron of every group; None after a group was added."""
         self._names: set[str] = set()
         self._known: set[object] = set()
         self._serial = 0
@@ -104,6 +107,7 @@ class TraceLog:
 
     def add_group(self, name: str, size: int, *, frozen: bool = False) -> Tensor:
         """Add a group; return the numbers of its neurons."""
+        self._starts = None
         label = name
         for count in itertools.count(2):
             if label not in self._names:
@@ -121,17 +125,17 @@ class TraceLog:
 
     def group_of(self, ids: Ids) -> Ids:
         """Return the group of every neuron."""
-        starts = np.array([group.start for group in self.groups])
-        return np.searchsorted(starts, ids, side="right") - 1
+        if self._starts is None:
+            self._starts = np.array([group.start for group in self.groups])
+        return np.searchsorted(self._starts, ids, side="right") - 1
 
     def parameters_of(self, codes: Codes) -> list[int]:
         """Return the parameters that the codes belong to."""
         if codes.dense is None:
-            owners = np.searchsorted(self._bases, [codes.offset], side="right") - 1
-        else:
-            numbers = codes.dense.numpy().ravel()
-            numbers = numbers[numbers >= 0]
-            owners = np.searchsorted(self._bases, numbers, side="right") - 1
+            return [bisect.bisect_right(self.bases, codes.offset) - 1]
+        numbers = codes.dense.numpy().ravel()
+        numbers = numbers[numbers >= 0]
+        owners = np.searchsorted(self._bases, numbers, side="right") - 1
         return np.unique(owners).tolist()
 
     def owners_of(self, codes: Ids) -> Ids:
@@ -202,24 +206,34 @@ class TraceLog:
         """TraceLog an operation on the values of neurons."""
         for plane in planes:
             ids = plane.numpy().ravel()
-            for group in np.unique(self.group_of(ids[ids >= 0])):
+            groups = self.group_of(ids[ids >= 0])
+            if len(groups) and groups[0] == groups.max() == groups.min():
+                groups = groups[:1]  # most planes: no sorting
+            for group in np.unique(groups):
                 self.groups[group].operations.append(operation)
 
 
 def mix(*words: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     """Return well-spread 64-bit numbers that depend on all of `words`."""
-    total = np.zeros(1, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for word in words:
-            total = (total ^ word) + np.uint64(0x9E3779B97F4A7C15)
-            total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            total = total ^ (total >> np.uint64(31))
+    total = np.zeros(1, dtype=np.uint64)  # arrays wrap around without a warning
+    for word in words:
+        total = (total ^ word) + _WEYL
+        total = (total ^ (total >> _SHIFTS[0])) * _FACTORS[0]
+        total = (total ^ (total >> _SHIFTS[1])) * _FACTORS[1]
+        total = total ^ (total >> _SHIFTS[2])
     return total
+
+
+# The steps of splitmix64.
+_WEYL = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def first_order(keys: Ids) -> tuple[Ids, Ids]:
     """Return the distinct keys by first occurrence, and each key's rank among them."""
+    if keys.ndim == 1 and (keys[1:] > keys[:-1]).all():
+        return keys, np.arange(len(keys))
     distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     rank = np.empty_like(order)

@@ -242,6 +242,8 @@ class Tracer:
     def _alike(self, neurons: Ids) -> list[Ids]:
         """Split places into equally spaced ones with neurons of one group."""
         groups, found = self.log.group_of(neurons), []
+        if (groups == groups[:1]).all():
+            return [np.arange(len(neurons))]
         for group in first_order(groups)[0]:
             places = np.flatnonzero(groups == group)
             breaks = np.flatnonzero(np.diff(np.diff(places), prepend=0)[1:]) + 2
