@@ -12,49 +12,26 @@ import sys
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import FrameType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from l2o.graph import NeuralGraph
 from l2o.graph.trace import NetworkTrace, RandomState, unwrapped
 
 from .distributed import unsharded
-from .inputs import Inputs, autocast, autocast_of, copied, is_ordinary
+from .inputs import autocast, autocast_of, is_ordinary
+from .kept_calls import Call, KeptInputs, joined, returned
 
 # `torch.compiler.disable` without importing the compiler, which takes a second.
 _without_compiler = torch._disable_dynamo  # pyright: ignore[reportPrivateImportUsage]
 _run = cast(Callable[..., None], _without_compiler(NetworkTrace.run))
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """The first call of an outermost module."""
-
-    module: "weakref.ref[nn.Module]"
-    held: frozenset[int]
-    """`id` of each of the optimizer's parameters that the module holds."""
-    inputs: Inputs
-    autocast: tuple[str, torch.dtype] | None
-    random_state: RandomState
-    outputs: "list[weakref.ref[Tensor]] | None" = None
-    """The tensors that it returned; None until it returns."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Stands in kept inputs for a tensor that another call returned."""
-
-    call: _Call
-    index: int
-    value: Tensor
 
 
 class Capture:
@@ -76,7 +53,8 @@ class Capture:
         self.passes = passes
         self.traced: NetworkTrace | None = None
         """The passes that `read` returned a graph of."""
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
+        self._inputs = KeptInputs()
         self.compiled: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] | None = None
         """The last call that `torch.compile` saw: of nested calls, the outermost."""
         self.is_fresh = False
@@ -119,10 +97,10 @@ class Capture:
         self._calls = [call for call in self._calls if not call.held <= held]
         kind = next(module.parameters()).device.type
         self._calls.append(
-            _Call(
+            Call(
                 weakref.ref(module),
                 held,
-                cast(Inputs, pytree.tree_map(self._kept, (args, kwargs))),
+                self._inputs.keep((args, kwargs), self._calls),
                 autocast_of(kind),
                 RandomState.capture(module),
             )
@@ -135,8 +113,7 @@ class Capture:
         """Remember what a kept call returned: another may take it as input."""
         for call in self._calls:
             if call.outputs is None and call.module() is module:
-                leaves = pytree.tree_leaves(outputs)
-                call.outputs = [weakref.ref(x) for x in leaves if isinstance(x, Tensor)]
+                call.outputs = returned(outputs)
 
     def names(self) -> dict[int, str]:
         """Return `id` of each tensor found to its name in its module.
@@ -175,7 +152,7 @@ class Capture:
         if not calls:
             return None
         title = self.title
-        model, inputs = _joined(calls)
+        model, inputs = joined(calls)
         first = calls[0][0]
         try:
             with (
@@ -188,8 +165,6 @@ class Capture:
                 _run(passes, model, *inputs, parameters=named, random_state=state)
             graph = replace(passes.graph(), source=f"trace of {title}")
             check(graph)
-            self.traced = passes
-            return graph
         except Exception as error:
             # An optimizer must step whatever a model's code does in a second run.
             warnings.warn(
@@ -200,8 +175,25 @@ class Capture:
                 stacklevel=6,
             )
             return None
+        self.traced = passes
+        self._warn_of_lost()
+        return graph
 
-    def _live(self) -> list[tuple[_Call, nn.Module]]:
+    def _warn_of_lost(self) -> None:
+        """Say which modules are not joined, though autograd joins them."""
+        lost = [
+            type(unwrapped(m)).__name__ for call, m in self._live() if call.has_lost
+        ]
+        if lost and self.passes is None:
+            warnings.warn(
+                "NeuralGraphOpt needs modules that hand their outputs, or views of "
+                "them, to other modules; got inputs that were computed from the output "
+                f"of {', '.join(lost)} outside of any module. The graph does not join "
+                "the two. Let the forward of one module do it all, or pass graph=.",
+                stacklevel=7,
+            )
+
+    def _live(self) -> list[tuple[Call, nn.Module]]:
         """Return the calls whose modules still exist."""
         pairs = [(call, call.module()) for call in self._calls]
         return [(call, module) for call, module in pairs if module is not None]
@@ -211,60 +203,6 @@ class Capture:
         seen, self.compiled = self.compiled, None
         if seen is not None:
             self.see(*seen)
-
-    def _kept(self, leaf: object) -> object:
-        """Return an input as the trace will need it; nobody else can change it."""
-        if not isinstance(leaf, Tensor):
-            return copied(leaf)
-        for call in self._calls:
-            for index, output in enumerate(call.outputs or ()):
-                if output() is leaf:
-                    return _Output(call, index, leaf.detach())
-        return leaf.detach()
-
-
-class _Together(nn.Module):
-    """Several modules as one: each runs on what it was called with.
-
-    A tensor that one of them returned and another took is passed on.
-    """
-
-    def __init__(self, calls: Sequence[_Call], modules: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self._calls = list(calls)
-
-    def forward(self, *inputs: Inputs) -> list[Any]:
-        """Return the outputs of all modules."""
-        outputs: list[Any] = []
-
-        def take(leaf: object) -> object:
-            if not isinstance(leaf, _Output):
-                return leaf
-            earlier = self._calls.index(leaf.call)
-            found = pytree.tree_leaves(outputs[earlier])
-            return [x for x in found if isinstance(x, Tensor)][leaf.index]
-
-        for module, own in zip(self.parts, inputs, strict=True):
-            args, kwargs = pytree.tree_map(take, own)
-            outputs.append(module(*args, **kwargs))
-        return outputs
-
-
-def _joined(calls: Sequence[tuple[_Call, nn.Module]]) -> tuple[nn.Module, Inputs]:
-    """Return one module, and its inputs, that make all the calls in turn."""
-    known = {id(call) for call, _ in calls}
-
-    def settle(leaf: object) -> object:
-        if isinstance(leaf, _Output) and id(leaf.call) not in known:
-            return leaf.value
-        return leaf
-
-    inputs = [cast(Inputs, pytree.tree_map(settle, c.inputs)) for c, _ in calls]
-    if len(calls) == 1:
-        return calls[0][1], inputs[0]
-    modules = [unwrapped(module) for _, module in calls]
-    return _Together([call for call, _ in calls], modules), (tuple(inputs), {})
 
 
 def _watch_calls(capture: Capture) -> "weakref.finalize[Any, Capture]":

@@ -93,7 +93,11 @@ class NetworkTrace:
         random_state: RandomState | None,
     ) -> None:
         tracer = self._tracer.again(tensors)
-        replay(model, args, kwargs, tracer, random_state)
+        try:
+            replay(model, args, kwargs, tracer, random_state, keeps_saved=False)
+        except REFUSALS:  # perhaps for a gradient that is taken inside `forward`
+            tracer = self._tracer.again(tensors)
+            replay(model, args, kwargs, tracer, random_state)
         tracer.end_pass()
         self._tracer, self._graph = tracer, None
 

@@ -278,7 +278,7 @@ def _refill(item: Any, copy: Any) -> None:
     if not item and not copy:
         return
     if not copy:
-        next(kind for kind in _CONTAINERS if isinstance(item, kind)).clear(item)
+        item.clear()
     elif isinstance(item, dict):
         pairs = zip(item.items(), copy.items(), strict=False)
         same = len(item) == len(copy) and all(

@@ -222,12 +222,13 @@ class LabelStore:
         self._lay_out(found, tensor)
         planes = []
         for plane in found.planes or ():
-            small = compact(plane.as_strided(*place).long(), ignore=found.fills)
+            # `long` copies, so that the storage's planes can be freed.
+            small = compact(plane.as_strided(*place), ignore=found.fills).long()
             if bool((small >= 0).any()):
                 planes.append(small)
         codes = None
         if found.codes is not None:
-            dense = compact(found.codes.as_strided(*place))
+            dense = compact(found.codes.as_strided(*place)).clone()
             if bool((dense >= 0).any()):
                 summary = labels.codes is not None and labels.codes.is_summary
                 width = 1 if labels.codes is None else labels.codes.width
@@ -306,7 +307,7 @@ class LabelStore:
         """Return the stored plane that varies along the same axes here."""
         assert found.planes is not None
         for slot in slots:
-            here = compact(found.planes[slot].as_strided(*place).long())
+            here = compact(found.planes[slot].as_strided(*place))
             is_empty = not bool((here >= 0).any())
             if is_empty or set(varying(here)) & set(varying(plane)):
                 return slot

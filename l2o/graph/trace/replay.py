@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -36,6 +37,8 @@ def replay(
     kwargs: Mapping[str, Any],
     tracer: Tracer,
     random_state: RandomState | None,
+    *,
+    keeps_saved: bool = True,
 ) -> None:
     """Run the model once; `tracer` records what its operators do.
 
@@ -45,6 +48,8 @@ def replay(
         kwargs: its named inputs; left unchanged.
         tracer: where the pass is recorded. The neurons of the outputs are frozen.
         random_state: the random numbers to draw; None means those that come next.
+        keeps_saved: whether autograd keeps what a backward pass inside `forward`
+            needs, which takes several times the memory of the parameters.
     """
     leaves, form = pytree.tree_flatten((tuple(args), dict(kwargs)))
     others = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
@@ -57,18 +62,30 @@ def replay(
         stack.enter_context(quiet_hooks(model))
         stack.enter_context(_plain_kernels(model))
         stack.enter_context(torch.enable_grad())
-        copies = [_copied(leaf) for leaf in leaves]
-        inputs = [copy for copy in copies if isinstance(copy, Tensor)]
+        twins = {id(leaf): _copied(leaf) for leaf in leaves}
+        copies = [twins[id(leaf)] for leaf in leaves]
+        inputs = [copy for copy in twins.values() if isinstance(copy, Tensor)]
         for number, copy in enumerate(inputs):
             tracer.store.write(copy, Labels(depends=True))
             tracer.store.name_input(copy, number)
         args, kwargs = pytree.tree_unflatten(copies, form)
         stack.enter_context(GradientMode(tracer))
         stack.enter_context(TraceMode(tracer, protect))
+        if not keeps_saved:
+            stack.enter_context(saved_tensors_hooks(_dropped, _refused))
         outputs = model(*args, **kwargs)
     for tensor in _tensors_in(outputs, set()):
         for plane in tracer.store.see(tensor).planes:
             tracer.end(plane)
+
+
+def _dropped(tensor: Tensor) -> None:
+    """Keep nothing for a backward pass."""
+
+
+def _refused(nothing: None) -> Tensor:
+    """Refuse a backward pass."""
+    raise RuntimeError("this pass keeps nothing for a backward pass")
 
 
 def cut(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | None:
@@ -82,8 +99,8 @@ def cut(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any] | Non
     sizes = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
     if len(sizes) != 1 or max(sizes) <= 2:
         return None
-    kept = [x[:2] if isinstance(x, Tensor) else x for x in leaves]
-    return pytree.tree_unflatten(kept, form)
+    twins = {id(x): x[:2] if isinstance(x, Tensor) else x for x in leaves}
+    return pytree.tree_unflatten([twins[id(x)] for x in leaves], form)
 
 
 def _copied(leaf: Any) -> Any:

@@ -214,9 +214,17 @@ class Coupling(nn.Module):
         return (values * self.scale(values).exp() + self.shift(values)).square()
 
 
+def _wires(graph):
+    names = [group.name for group in graph.groups]
+    return {
+        (names[b.source.group], b.parameter, names[b.target.group])
+        for b in graph.blocks
+    }
+
+
 class TestSeveralModules:
     def test_a_method_is_traced_module_by_module(self, rule):
-        """Nothing joins networks that were called apart."""
+        """Networks that read the same tensor read the same input neurons."""
         model = Coupling()
         optimizer = NeuralGraphOpt(model.parameters(), rule=rule)
         model.log_prob(torch.randn(8, 2)).sum().backward()
@@ -224,8 +232,24 @@ class TestSeveralModules:
         graph = optimizer.graph
         assert graph.source == "trace of Sequential and Sequential"
         assert graph.placed_share == 1
-        assert graph.num_components == 2
         assert list(graph.shapes) == [name for name, _ in model.named_parameters()]
+
+        class Whole(Coupling):
+            forward = Coupling.log_prob
+
+        expected = neural_graph(Whole(), torch.randn(8, 2))
+        assert _wires(graph) == _wires(expected)
+
+    def test_inputs_that_were_written_in_between_are_two(self, rule):
+        """The control: then nothing joins the networks."""
+        model, values = Coupling(), torch.randn(8, 2)
+        optimizer = NeuralGraphOpt(model.parameters(), rule=rule)
+        with torch.no_grad():
+            model.scale(values)
+        values.add_(1)
+        model.shift(values).sum().backward()
+        optimizer.step()
+        assert optimizer.graph.num_components == 2
 
     def test_a_tensor_that_is_passed_on_joins_them(self, rule):
         first, second = nn.Linear(3, 4), nn.Linear(4, 2)
@@ -237,6 +261,50 @@ class TestSeveralModules:
         assert list(optimizer.graph.shapes) == [
             *("Linear.weight", "Linear.bias", "Linear#2.weight", "Linear#2.bias")
         ]
+
+    @pytest.mark.parametrize(
+        "between",
+        [
+            torch.Tensor.detach,
+            lambda values: values[:, 0],
+            lambda values: values.flatten(0, 1),
+            lambda values: values.transpose(0, 1),
+        ],
+    )
+    def test_so_does_a_view_of_it(self, rule, between):
+        first, second = nn.Linear(3, 4), nn.Linear(4, 2)
+        params = [*first.parameters(), *second.parameters()]
+        optimizer = NeuralGraphOpt(params, rule=rule)
+        second(between(first(torch.randn(5, 6, 3)))).sum().backward()
+        second.weight.grad = torch.ones_like(second.weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            optimizer.step()
+        assert optimizer.graph.num_components == 1
+        assert optimizer.graph.placed_share == 1
+
+    @pytest.mark.parametrize(
+        "between", [torch.relu, torch.relu_, lambda values: torch.cat([values, values])]
+    )
+    def test_what_is_computed_in_between_is_told(self, rule, between):
+        first, second = nn.Linear(3, 4), nn.Linear(4, 2)
+        params = [*first.parameters(), *second.parameters()]
+        optimizer = NeuralGraphOpt(params, rule=rule)
+        second(between(first(torch.randn(5, 3)))).sum().backward()
+        with pytest.warns(UserWarning, match="Let the forward of one module do it all"):
+            optimizer.step()
+        assert optimizer.graph.num_components == 2
+
+    def test_nothing_is_told_of_independent_modules(self, rule):
+        first, second = nn.Linear(3, 4), nn.Linear(4, 2)
+        params = [*first.parameters(), *second.parameters()]
+        optimizer = NeuralGraphOpt(params, rule=rule)
+        first(torch.randn(5, 3)).sum().backward()
+        second(torch.randn(5, 4).requires_grad_().relu()).sum().backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            optimizer.step()
+        assert optimizer.graph.num_components == 2
 
     def test_the_whole_takes_the_place_of_its_parts(self, rule, model):
         optimizer = NeuralGraphOpt(list(model.parameters()), rule=rule)
