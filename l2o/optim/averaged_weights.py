@@ -8,7 +8,7 @@ after its step number :math:`t`, counted from 0. So it needs to know neither the
 of the run nor a rate.
 """
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,13 @@ def advance_average(
     share = share if is_sound is None else share * is_sound
     average.lerp_(weights.to(average.dtype), share)
     item[COUNT] += 1 if is_sound is None else is_sound.to(torch.int64)
+
+
+def averages_in(
+    states: Mapping[Tensor, Mapping[str, Any]], params: Iterable[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the parameters that have an average, each with it."""
+    return [(p, states[p][AVERAGE]) for p in params if AVERAGE in states.get(p, {})]
 
 
 @contextmanager

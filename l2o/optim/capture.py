@@ -172,7 +172,7 @@ class Capture:
                 f"{title} ({type(error).__name__}: {error}). It goes on with the "
                 "graph that shapes prove; pass graph=l2o.neural_graph(model, inputs) "
                 "to see the whole error.",
-                stacklevel=6,
+                stacklevel=7,
             )
             return None
         self.traced = passes

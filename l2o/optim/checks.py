@@ -95,6 +95,16 @@ def check_device(name: str, tensor: Tensor, device: torch.device) -> None:
         )
 
 
+def check_rule_device(rule: AbstractRule, device: torch.device) -> None:
+    """Raise unless the rule's weights lie on the parameters' device."""
+    theta = next(rule.parameters(), None)
+    if theta is not None and theta.device != device:
+        raise ValueError(
+            f"NeuralGraphOpt needs the rule on the parameters' device {device}; got a "
+            f"rule on {theta.device}. Call rule.to({str(device)!r}) first."
+        )
+
+
 def check_gradient(name: str, grad: Tensor) -> None:
     """Raise if the gradient is sparse."""
     if grad.layout != torch.strided:
@@ -199,4 +209,14 @@ def warn_of_betas(betas: tuple[float, float]) -> None:
         f"NeuralGraphOpt has fixed decays, its rule's; betas={betas} changes nothing. "
         "Pass cycle_momentum=False to the scheduler to say so yourself.",
         stacklevel=2,
+    )
+
+
+def warn_of_compile() -> None:
+    """Say that a step is compiled from outside."""
+    warnings.warn(
+        "NeuralGraphOpt.step must not be compiled from outside; got a call within "
+        "torch.compile, which is taken uncompiled. Build the optimizer with "
+        "compile=True instead.",
+        stacklevel=3,
     )

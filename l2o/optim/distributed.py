@@ -54,6 +54,12 @@ def spread_like(tensor: Tensor, param: Tensor) -> Tensor:
     return whole.redistribute(placements=placements)
 
 
+def write_back(param: Tensor, whole: Tensor) -> None:
+    """Write this process's part of a parameter that was gathered."""
+    if is_sharded(param):
+        param.copy_(spread_like(whole, param))
+
+
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[dict[int, nn.Parameter]]:
     """Let a sharded model run on this process alone, as if it had never been sharded.

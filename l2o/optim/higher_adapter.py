@@ -76,7 +76,7 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
         super().__init__(other, reference, **settings)
         self.rule = other.rule
         self.graph = other.graph
-        names = {tensor: name for name, tensor in other._tensors.items()}
+        names = {tensor: name for name, tensor in other._watched.tensors.items()}
         self._group_names = [
             [names.get(param) for param in group["params"]]
             for group in other.param_groups
@@ -85,7 +85,7 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
         places = {tensor: index for index, tensor in enumerate(reference)}
         self._read_only = {
             name: places[tensor]
-            for name, tensor in other._tensors.items()
+            for name, tensor in other._watched.tensors.items()
             if name not in trained
         }
 

@@ -1,12 +1,10 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -14,63 +12,44 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.graph.build import graph_so_far
-from l2o.graph.trace import NetworkTrace
-from l2o.graph.trace.locations import NEVER_USED, PARTLY_USED
 from l2o.rule.cached_outputs import check_structure_every
 from l2o.rule.checkpoint import rule_hash
 from l2o.rule.rule import AbstractRule
 from l2o.rule.safety import SafetyConfig
-from l2o.rule.state import State
-from l2o.rule.step import Hyper, complete_state
+from l2o.rule.step import complete_state
 
-from .averaged_weights import AVERAGE, KEYS, advance_average, swapped_in
-from .capture import Capture, warn_of_loose
+from .averaged_weights import AVERAGE, advance_average, averages_in, swapped_in
 from .checks import (
     BETAS,
     PeakRate,
-    check_device,
-    check_gradient,
     check_group,
+    check_rule_device,
     check_settings,
     check_state_dtype,
     found_rule,
     listed_params,
     warn_of_betas,
+    warn_of_compile,
     warn_of_rate,
     warn_of_skips,
 )
 from .diagnostics import SKIPS_IN_A_ROW, Diagnostics, Tally
-from .distributed import gathered, is_sharded, spread_like
+from .distributed import gathered, write_back
 from .in_place import step_in_place
 from .interrupts import uninterrupted
-from .names import is_place, name_tensors, names_in, parameters_of
+from .named_values import gather_inputs, spread_state
+from .names import names_in, parameters_of
 from .resume import wide_loading
+from .watched_graph import WatchedGraph
 
 _SAFETY = SafetyConfig()
 
 _COPIED = (
-    *("defaults", "state", "param_groups", "rule", "_device", "_given_graph"),
-    *("_graph", "_has_average", "_is_averaged", "_is_compiled", "_is_ready"),
-    *(
-        "_model",
-        "_names",
-        "_owns_rule",
-        "_passes_left",
-        "_peak_rate",
-        "_safety",
-        "_said",
-    ),
-    *("_state_dtype", "_structure_every"),
-    *("_tally", "_tensors"),
+    *("defaults", "state", "param_groups", "rule", "_device", "_has_average"),
+    *("_is_averaged", "_is_compiled", "_is_ready", "_owns_rule", "_peak_rate"),
+    *("_safety", "_said", "_state_dtype", "_structure_every", "_tally", "_watched"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
-_WATCHES = "watches"
-"""Key of a copied optimizer for whether it has not seen its modules run."""
-_LATER_PASSES = 3
-"""Passes after the first that may complete the graph, by experts it did not reach."""
-_LEAST_PLACED = 0.8
-"""Share of the parameters below which an unknown place is worth a warning."""
 
 
 class NeuralGraphOpt(Optimizer):
@@ -148,10 +127,6 @@ class NeuralGraphOpt(Optimizer):
         check_settings(lr=lr, weight_decay=weight_decay)
         names = names_in(params)
         params = listed_params(params)
-        self._model = model
-        self._capture: Capture | None = None
-        self._tensors: dict[str, Tensor] = {}
-        self._given_graph = graph
         self._is_compiled = compile
         self._safety = safety
         self._state_dtype = state_dtype
@@ -160,8 +135,6 @@ class NeuralGraphOpt(Optimizer):
         self._is_averaged = False
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
-        self._passes: NetworkTrace | None = None
-        self._passes_left = _LATER_PASSES
         self._said: set[str] = set()
         self._peak_rate = PeakRate()
         defaults = {
@@ -175,9 +148,11 @@ class NeuralGraphOpt(Optimizer):
         self.rule = found_rule(rule)
         check_state_dtype(state_dtype, self.rule)
         check_structure_every(structure_every, self.rule, is_compiled=compile)
+        self._watched = WatchedGraph(self, self.rule, model, graph)
         self._settle()
         self._write_rule_hash()
-        self._set_graph(names)
+        self._watched.find(names, self._device)
+        self._follow_graph()
         self._is_ready = True
 
     @property
@@ -189,7 +164,7 @@ class NeuralGraphOpt(Optimizer):
     def graph(self) -> NeuralGraph:
         """The neural graph that the rule reads."""
         self._look()
-        return self._graph
+        return self._watched.graph
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -203,7 +178,8 @@ class NeuralGraphOpt(Optimizer):
             check_group(self.param_groups[-1])
             if self._is_ready:
                 self._look()
-                self._set_graph({})
+                self._watched.find({}, self._device)
+                self._follow_graph()
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -249,41 +225,42 @@ class NeuralGraphOpt(Optimizer):
         moving = [p for p in parameters_of(self.param_groups) if p.grad is not None]
         if moving and moving[0].device != self._device:
             self._settle()
-        if any(param.numel() and param not in self._names for param in moving):
-            self._find_again()
-        if not any(param in self._names for param in moving):
+        watched = self._watched
+        if any(param.numel() and param not in watched.names for param in moving):
+            watched.find_again(self._device)
+            self._follow_graph()
+        if not any(param in watched.names for param in moving):
             return
         self._look(steps=True)
-        if self._peak_rate.is_low(self.param_groups) and self._is_new("lr"):
-            warn_of_rate(self._peak_rate.value)
-        grads, hyper, state = self._gather()
-        params = {name: gathered(tensor) for name, tensor in self._tensors.items()}
+        self._warn_of_settings()
+        grads, hyper, state = gather_inputs(
+            self.param_groups,
+            watched.names,
+            self.state,
+            self._device,
+            lr_as_tensor=self._is_compiled,
+        )
+        params = {name: gathered(tensor) for name, tensor in watched.tensors.items()}
         kind = self._device.type
         has_autocast = torch.amp.is_autocast_available(kind)
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             state = complete_state(self.rule, params, state, self._state_dtype)
             new_state, report = self._step(
-                self.rule, self._graph, params, grads, state, hyper
+                self.rule, watched.graph, params, grads, state, hyper
             )
         if report is not None:
             self._tally.add(report)
             if self._tally.has_stopped() and self._is_new("skips"):
                 warn_of_skips(SKIPS_IN_A_ROW)
         for name in grads:
-            param = self._tensors[name]
-            if is_sharded(param):
-                param.copy_(spread_like(params[name], param))
-            before = self.state.get(param, {})
-            item = {
-                key: spread_like(value, param) for key, value in new_state[name].items()
-            }
-            item.update({key: before[key] for key in KEYS if key in before})
+            param = watched.tensors[name]
+            write_back(param, params[name])
+            item = spread_state(new_state[name], param, self.state.get(param, {}))
             if self._has_average or AVERAGE in item:
-                advance_average(
-                    param, item, None if report is None else report.is_sound
-                )
+                sound = None if report is None else report.is_sound
+                advance_average(param, item, sound)
             self.state[param] = item
-        self._watch_again(moving)
+        watched.watch_again(moving)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -335,10 +312,7 @@ class NeuralGraphOpt(Optimizer):
 
     def _averages(self, caller: str) -> list[tuple[Tensor, Tensor]]:
         """Return the parameters that have an average, each with it."""
-        params = parameters_of(self.param_groups)
-        found = [
-            (p, self.state[p][AVERAGE]) for p in params if AVERAGE in self.state[p]
-        ]
+        found = averages_in(self.state, parameters_of(self.param_groups))
         if not (found or self._has_average):
             raise ValueError(
                 f"NeuralGraphOpt.{caller} needs averages; got an optimizer that keeps "
@@ -384,20 +358,12 @@ class NeuralGraphOpt(Optimizer):
         hang on it (a scheduler wraps `step`). The compiled step is made again.
         """
         self._look()
-        copied = {key: item for key, item in vars(self).items() if key in _COPIED}
-        return {**copied, _WATCHES: self._capture is not None}
+        return {key: item for key, item in vars(self).items() if key in _COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a copy, or the groups and states of a checkpoint.
-
-        A copy watches module calls by itself, if its original still did.
-        """
-        watches = state.get(_WATCHES)
-        super().__setstate__({key: v for key, v in state.items() if key != _WATCHES})
-        if watches is not None:
-            self._passes = None  # of other tensors
-        if watches is not None:
-            self._capture = Capture(WeakMethod(self._read_tensors)) if watches else None
+        """Restore a copy, or the groups and states of a checkpoint."""
+        super().__setstate__(state)
+        self._watched.belong_to(self)
         for group in self.param_groups:
             for name in ("maximize", "betas", "rule_hash"):  # newer than some files
                 group.setdefault(name, self.defaults[name])
@@ -423,49 +389,12 @@ class NeuralGraphOpt(Optimizer):
         with wide_loading(self, self.rule, self._state_dtype):
             super().load_state_dict(state_dict)
 
-    def _gather(self) -> tuple[dict[str, Tensor], dict[str, Hyper], State]:
-        """Collect gradients, settings and state by name."""
-        grads: dict[str, Tensor] = {}
-        hyper: dict[str, Hyper] = {}
-        state: State = {}
-        for group in self.param_groups:
-            if tuple(group["betas"]) != BETAS and self._is_new("betas"):
-                warn_of_betas(group["betas"])
-            lr = group["lr"]
-            if isinstance(lr, Tensor):
-                lr = lr.reshape(())
-            elif self._is_compiled:
-                lr = torch.full((), lr, device=self._device)
-            item = Hyper(lr=lr, weight_decay=group["weight_decay"])
-            for param in group["params"]:
-                name = self._names.get(param)
-                if param.grad is None or name is None:
-                    continue
-                check_gradient(name, param.grad)
-                check_device(name, param, self._device)
-                grad = gathered(param.grad)
-                grads[name] = -grad if group["maximize"] else grad
-                hyper[name] = item
-                if self.state.get(param):
-                    state[name] = {
-                        key: gathered(value)
-                        for key, value in self.state[param].items()
-                        if key not in KEYS
-                    }
-        return grads, hyper, state
-
     def _settle(self) -> None:
         """Go to the parameters' device, with the rule unless it is the user's."""
         self._device = parameters_of(self.param_groups)[0].device
         if self._owns_rule:
             self.rule.to(self._device)
-        theta = next(self.rule.parameters(), None)
-        if theta is not None and theta.device != self._device:
-            raise ValueError(
-                f"NeuralGraphOpt needs the rule on the parameters' device "
-                f"{self._device}; got a rule on {theta.device}. Call "
-                f"rule.to({str(self._device)!r}) first."
-            )
+        check_rule_device(self.rule, self._device)
         self._tally = self._tally.moved(self._device)
         for param in parameters_of(self.param_groups):
             if self.state.get(param):
@@ -478,113 +407,23 @@ class NeuralGraphOpt(Optimizer):
         for group in (self.defaults, *self.param_groups):
             group["rule_hash"] = number
 
-    def _set_graph(self, names: Mapping[int, str]) -> None:
-        """Name every tensor, find what shapes prove, and watch for the modules."""
-        before = self._tensors
-        tensors = name_tensors(self.param_groups, self._model, names, before)
-        for name, tensor in tensors.items():
-            check_device(name, tensor, self._device)
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if self._given_graph is None:
-            known = self._graph if before else None
-            is_named = not all(map(is_place, shapes))
-            graph = graph_so_far(shapes, known, is_named=is_named)
-        elif self._given_graph.shapes == shapes:
-            graph = self._given_graph
-        else:
-            raise ValueError(
-                "NeuralGraphOpt needs a graph over exactly its parameters; got a graph "
-                f"of {self._given_graph.shapes} for {shapes}. Build it from the same "
-                "parameters, under the same names."
-            )
-        if tensors:
-            self.rule.check(graph)
-        self._use(graph, tensors)
-        self._passes = None  # of other tensors
-        if self._given_graph is None:
-            self._capture = Capture(WeakMethod(self._read_tensors))
+    def _look(self, *, steps: bool = False) -> None:
+        """Take the traced graph once the modules have run; a step ends the watch."""
+        if self._watched.look(steps=steps):
+            self._follow_graph()
 
-    def _use(self, graph: NeuralGraph, tensors: dict[str, Tensor]) -> None:
-        """Read these tensors by this graph from now on."""
-        self._graph = graph
-        self._tensors = tensors
-        self._names = {tensor: name for name, tensor in tensors.items()}
-        self._tally = self._tally.renamed(tensors)
+    def _follow_graph(self) -> None:
+        """Count and compute by the tensors that the rule reads now."""
+        self._tally = self._tally.renamed(self._watched.tensors)
         self._prepare_step()
 
-    def _read_tensors(self) -> list[Tensor]:
-        """Return all tensors that the rule reads, as they are now."""
-        own = parameters_of(self.param_groups)
-        others = () if self._model is None else self._model.parameters()
-        return [tensor for tensor in dict.fromkeys((*own, *others)) if tensor.numel()]
-
-    def _find_again(self) -> None:
-        """Find the tensors anew, which somebody exchanged inside a group.
-
-        accelerate does so when it shards a model: not knowing them, we would train
-        nothing and say nothing.
-        """
-        capture, self._tensors = self._capture, {}
-        self._set_graph({})
-        if capture is not None and capture.has_seen:
-            self._capture = capture
-
-    def _look(self, *, steps: bool = False) -> None:
-        """Take the traced graph once the modules have run; a step ends the watch.
-
-        Args:
-            steps: whether a step is about to be taken.
-        """
-        capture = self._capture
-        if capture is None:
-            return
-        has_seen = capture.has_seen
-        if has_seen and capture.is_fresh:
-            is_first = capture.passes is None
-            tensors = self._named_by(capture) if is_first else self._tensors
-            graph = capture.read(tensors, self.rule.check)
-            if graph is None:
-                self._said.add("loose")  # the warning of the failure says it
-                shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-                graph = graph_so_far(shapes, self._graph, is_named=True)
-            self._use(graph, tensors)
-        if steps:
-            capture.close()
-            self._capture = None
-            if capture.traced is not None:
-                is_complete = capture.traced.is_complete
-                self._passes = None if is_complete else capture.traced
-            self._warn_of_loose(capture.title if has_seen else "")
-        elif has_seen and not capture.is_waiting:
-            self._capture = None
-
-    def _watch_again(self, moving: Iterable[Tensor]) -> None:
-        """Watch one more pass if a parameter moves that no pass has used."""
-        if self._passes is None or not self._passes_left:
-            return
-        loose = {
-            item.parameter
-            for item in self._graph.unplaced
-            if item.reason in (NEVER_USED, PARTLY_USED)
-        }
-        if any(self._names.get(param) in loose for param in moving):
-            self._passes_left -= 1
-            self._capture = Capture(WeakMethod(self._read_tensors), self._passes)
-
-    def _named_by(self, capture: Capture) -> dict[str, Tensor]:
-        """Return the tensors, those without names of their own under a capture's."""
-        known = {n: tensor for n, tensor in self._tensors.items() if not is_place(n)}
-        return name_tensors(self.param_groups, self._model, capture.names(), known)
-
-    def _warn_of_loose(self, title: str) -> None:
-        """Say once if much of the graph is unknown, where anything can be joined."""
-        maps = (isinstance(t, nn.Parameter) and t.ndim > 1 for t in self._names)
-        if (
-            any(maps)
-            and self._graph.placed_share < _LEAST_PLACED
-            and self._is_new("loose")
-        ):
-            warn_of_loose(self._graph, title, stacklevel=7)
+    def _warn_of_settings(self) -> None:
+        """Say once of each setting of the groups that does not do what it seems to."""
+        if self._peak_rate.is_low(self.param_groups) and self._is_new("lr"):
+            warn_of_rate(self._peak_rate.value)
+        for group in self.param_groups:
+            if tuple(group["betas"]) != BETAS and self._is_new("betas"):
+                warn_of_betas(group["betas"])
 
     def _is_new(self, warning: str) -> bool:
         """Whether a warning was never given; it counts as given from now on."""
@@ -605,10 +444,5 @@ def _step_uncompiled(
 ) -> float | Tensor | None:
     """Take a step that somebody compiles from outside: once in Python, as it is."""
     if optimizer._is_new("compile"):
-        warnings.warn(
-            "NeuralGraphOpt.step must not be compiled from outside; got a call within "
-            "torch.compile, which is taken uncompiled. Build the optimizer with "
-            "compile=True instead.",
-            stacklevel=2,
-        )
+        warn_of_compile()
     return type(optimizer).step(optimizer, closure)  # the attribute is the compiled one
