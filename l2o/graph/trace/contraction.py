@@ -71,7 +71,7 @@ def grouped(tracer: Tracer, call: Call) -> Found:
     labels = _weighted(tracer, rows, weight.codes, Operation(name="linear"))
     planes = []
     for plane in labels.planes:
-        line = tracer.vector(plane, (1, 2))
+        line = tracer.joins.vector(plane, (1, 2))
         planes += [] if line is None else [line[0]]
     return Labels(planes=tuple(planes), depends=True)
 
@@ -204,7 +204,7 @@ def _inner(
     kept = [p for p in data.planes if not any(p is f for f in found) and axes_of(p)]
     for plane in found[1:]:
         tracer.log.freeze(plane)
-    plane = tracer.vector(found[0], allowed) if found else None
+    plane = tracer.joins.vector(found[0], allowed) if found else None
     for other in found[1:]:
         tracer.log.freeze(other)
         tracer.log.freeze(found[0])
@@ -250,14 +250,14 @@ def _dotted(tracer: Tracer, first: Labelled, second: Labelled) -> Labels:
             tracer.log.freeze(plane)
             tracer.log.freeze(other)
         elif 3 in lines and 3 in axes_of(other):
-            tracer.dot(plane, other)
+            tracer.joins.dot(plane, other)
             tracer.mean(plane, (3,))
             tracer.mean(other, (3,))
         elif 3 in lines | axes_of(other):
             tracer.log.freeze(plane)
             tracer.log.freeze(other)
         else:
-            kept.append(tracer.cross("gate", plane, other))
+            kept.append(tracer.joins.cross("gate", plane, other))
     for index, plane in enumerate(right.planes):
         if index not in used:
             _alone(tracer, plane, left, kept)

@@ -93,7 +93,7 @@ def _channels(tracer: Tracer, data: Labelled, reader: object) -> Tensor:
         found = found or [plane for plane in data.planes if not axes_of(plane)][:1]
     for plane in found[1:]:
         tracer.log.freeze(plane)
-    plane = tracer.vector(found[0], (1,)) if len(found) == 1 else None
+    plane = tracer.joins.vector(found[0], (1,)) if len(found) == 1 else None
     if plane is None:
         for lost in found:
             tracer.log.freeze(lost)
@@ -245,7 +245,7 @@ def batch_norm(tracer: Tracer, call: Call) -> Found:
         return first_of(_affine(tracer, call, data, (1,)))
     kept = []
     for plane in data.planes:
-        line = tracer.vector(plane, (1,)) if axes_of(plane) else plane
+        line = tracer.joins.vector(plane, (1,)) if axes_of(plane) else plane
         if line is not None:
             kept.append(line)
     tracer.note_once(kept, call.operation)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from l2o.graph.neural_graph import Operation
 
 from .calls import Call, name_of, tensors_in
+from .gradients import differentiate, label_gradient, label_gradients
 from .labels import Labels
 from .operators import OPERATORS, labels_of, take_apart
 from .trace_log import axes_of
@@ -252,7 +253,7 @@ class GradientMode(TorchFunctionMode):
                 self._label(given, result)
         elif func in (Tensor.backward, torch.autograd.backward):
             with _plainly():
-                self._tracer.label_gradients()
+                label_gradients(self._tracer)
         return result
 
     def _label(self, given: Mapping[str, Any], result: Sequence[Tensor | None]) -> None:
@@ -263,11 +264,11 @@ class GradientMode(TorchFunctionMode):
         for number, output in enumerate(outputs):
             factor = factors[number] if number < len(factors) else None
             known = None if factor is None else tracer.store.see(_unwrapped(factor))
-            tracer.differentiate(tracer.store.see(_unwrapped(output)), known)
+            differentiate(tracer, tracer.store.see(_unwrapped(output)), known)
         for tensor, gradient in zip(inputs, result, strict=True):
             if gradient is not None:
                 known = tracer.store.see(_unwrapped(tensor))
-                tracer.label_gradient(known, _unwrapped(gradient))
+                label_gradient(tracer, known, _unwrapped(gradient))
 
 
 @contextlib.contextmanager

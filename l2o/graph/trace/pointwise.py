@@ -97,7 +97,7 @@ def _joined(
                 tracer.log.freeze(planes[place])
             first = hits[0]
             _fill(tracer, planes[first], plane, operands, owners[first], index)
-            planes[first] = tracer.cross(kind, planes[first], plane)
+            planes[first] = tracer.joins.cross(kind, planes[first], plane)
             owners[first].add(index)
             for place in reversed(hits[1:]):
                 del planes[place], owners[place]

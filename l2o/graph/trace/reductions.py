@@ -79,7 +79,7 @@ def transform(tracer: Tracer, call: Call) -> Found:
         has_zeros = not is_nonzero(seen.value, plane < 0)
         merged = None
         if rest:
-            merged = tracer.vector(plane, rest, "residual", has_zeros=has_zeros)
+            merged = tracer.joins.vector(plane, rest, "residual", has_zeros=has_zeros)
         else:
             tracer.log.freeze(plane)
         planes += [] if merged is None else [merged]
@@ -122,7 +122,7 @@ def reduced(
                 tracer.log.freeze(plane)
             elif tracer.bundle(plane, gone):
                 left = sorted(axes_of(plane) - set(gone))
-                merged = tracer.vector(plane, left, "residual")
+                merged = tracer.joins.vector(plane, left, "residual")
                 if merged is not None:
                     planes.append(merged if keeps else _without(merged, gone))
             else:
@@ -163,7 +163,7 @@ def along(
     for plane in seen.planes:
         if axis in axes_of(plane):
             if is_symmetric and tracer.bundle(plane, (axis,)):
-                tracer.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
+                tracer.joins.vector(plane, sorted(axes_of(plane) - {axis}), "residual")
             elif is_symmetric:
                 tracer.mean(plane, (axis,))
             else:
@@ -183,7 +183,7 @@ def local(tracer: Tracer, seen: Labelled, spatial: int) -> Labels:
     for plane in seen.planes:
         if any(axis >= rank - spatial for axis in varying(plane)):
             channel = rank - spatial - 1
-            line = tracer.vector(plane, range(channel + 1))
+            line = tracer.joins.vector(plane, range(channel + 1))
             if line is None or varying(line) != (channel,):
                 tracer.log.freeze(plane)
                 continue

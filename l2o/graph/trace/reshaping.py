@@ -130,7 +130,7 @@ def _adopt(
         return piece
     for other in pieces:
         for plane in other.planes:
-            line = tracer.vector(plane, sorted(axes_of(plane) - {axis}))
+            line = tracer.joins.vector(plane, sorted(axes_of(plane) - {axis}))
             if line is None or axis in axes_of(plane) or not axes_of(plane):
                 continue
             if axes_of(line) <= set(piece.codes.axes):

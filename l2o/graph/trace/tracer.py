@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from l2o.graph.neural_graph import Operation, TieKind
+from l2o.graph.neural_graph import Operation
 
+from .entry_runs import entry_runs
 from .label_store import LabelStore
-from .labels import Codes, Labelled, Labels, fit
+from .labels import Codes, Labelled, Labels
+from .neuron_joins import NeuronJoins, Position
 from .trace_log import Ids, TraceLog, Use, axes_of, first_order
-from .union_find import UnionFind
 
 
 class Tracer:
@@ -34,18 +35,15 @@ class Tracer:
         self.unknown: dict[str, None] = {}
         """Operators without a rule that met neurons or parameters."""
         self._targets: dict[object, tuple[Tensor, set[bytes]]] = {}
-        self._joined: dict[object, Tensor] = {}
         self._inputs: dict[object, Tensor] = {}
-        self._unions = UnionFind(self.log)
+        self.joins = NeuronJoins(self.log, self._position)
+        """The neurons that met."""
 
     def begin(self, parameters: Sequence[Tensor]) -> None:
         """Start a pass: nothing is known of any tensor but the parameters."""
         self.store = LabelStore(parameters, self._lose)
         self._parameters = list(parameters)
-        self.repeats = False
-        """Whether the last weight was used before (a loop)."""
-        self.last = "inputs"
-        """Name of the last weight used."""
+        self._position = Position()
         self.start_call()
 
     def again(self, parameters: Sequence[Tensor]) -> "Tracer":
@@ -54,10 +52,10 @@ class Tracer:
         other.log = self.log.copy()
         other.unknown = dict(self.unknown)
         other._targets = {k: (ids, set(v)) for k, (ids, v) in self._targets.items()}
-        other._joined, other._inputs = dict(self._joined), dict(self._inputs)
-        other._unions = UnionFind(other.log)
+        other._inputs = dict(self._inputs)
         other.begin(parameters)
-        other.repeats = bool(self.log.uses)
+        other._position.repeats = bool(self.log.uses)
+        other.joins = NeuronJoins(other.log, other._position, self.joins)
         return other
 
     def end_pass(self) -> None:
@@ -82,9 +80,14 @@ class Tracer:
     ) -> None:
         """Do again what an operator did on tensors with the same labels."""
         if weight is not None:
-            self.repeats, self.last = True, weight
+            self._position.repeats, self._position.last = True, weight
         for planes, operation in notes:
             self.note_once(planes, operation)
+
+    @property
+    def last(self) -> str:
+        """Name of the last weight used."""
+        return self._position.last
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -97,8 +100,8 @@ class Tracer:
         """Return a name for what a weight feeds."""
         name = self.names[self.log.parameters_of(codes)[0]]
         prefix, _, leaf = name.rpartition(".")
-        self.last = prefix if leaf == "weight" and prefix else name
-        return self.last
+        self._position.last = prefix if leaf == "weight" and prefix else name
+        return self._position.last
 
     def targets(
         self,
@@ -123,11 +126,11 @@ class Tracer:
         key = (operation.name, identity)
         wires = b"".join(b"-" if ids is None else ids.tobytes() for ids in sources)
         if key not in self._targets:
-            self.repeats = False
+            self._position.repeats = False
             self._targets[key] = self.log.add_group(self.label(codes), size), set()
         else:
-            self.repeats = True
-        self.weight = self.last
+            self._position.repeats = True
+        self.weight = self._position.last
         target, known = self._targets[key]
         is_new = wires not in known
         known.add(wires)
@@ -184,7 +187,7 @@ class Tracer:
             entries = entries[..., None] + torch.arange(codes.width)
             cells.append(codes.width)
         if bool((ids < 0).any()):
-            fixed = self.log.add_group(f"{self.last} constants", len(ids))
+            fixed = self.log.add_group(f"{self._position.last} constants", len(ids))
             self.log.freeze(fixed)
             ids = torch.where(ids < 0, fixed, ids)
         neurons, rank = first_order(ids.numpy())
@@ -196,7 +199,7 @@ class Tracer:
             return self._give_up(plane, codes, "its neurons own unequal shares of it")
         entries = entries[torch.from_numpy(places)]
         entries = entries.reshape(len(neurons), -1, *cells)
-        found = self._runs(neurons, entries)
+        found = entry_runs(self.log, neurons, entries)
         if found is None:
             return self._give_up(plane, codes, "its entries are used out of order")
         if not scales:
@@ -217,46 +220,6 @@ class Tracer:
         moved = target[torch.from_numpy(rank)].reshape([plane.shape[a] for a in order])
         return moved.reshape(plane.shape)
 
-    def _runs(self, neurons: Ids, entries: Tensor) -> list[tuple[Ids, Codes]] | None:
-        """Return which neurons own which entries `[neuron, *cells]`, in affine runs.
-
-        Returns:
-            None if the entries of one parameter are not affine.
-        """
-        owners = self.log.owners_of(entries.numpy())
-        owner = owners.reshape(len(neurons), -1)[:, 0]
-        found = []
-        for number in np.unique(owner):
-            rows = np.flatnonzero(owner == number)
-            own = fit(entries[torch.from_numpy(rows)])
-            if own is None or (owners[rows] != number).any():
-                return None
-            offset, strides = own
-            kept = [0, *(a for a in range(1, entries.dim()) if strides[a] != 0)]
-            shape = (len(rows), *(entries.shape[a] for a in kept[1:]))
-            whole = Codes(shape, tuple(strides[a] for a in kept), offset)
-            runs = self._alike(neurons[rows])
-            found += [(rows[places], self._part(whole, places)) for places in runs]
-        return found
-
-    def _alike(self, neurons: Ids) -> list[Ids]:
-        """Split places into equally spaced ones with neurons of one group."""
-        groups, found = self.log.group_of(neurons), []
-        if (groups == groups[:1]).all():
-            return [np.arange(len(neurons))]
-        for group in first_order(groups)[0]:
-            places = np.flatnonzero(groups == group)
-            breaks = np.flatnonzero(np.diff(np.diff(places), prepend=0)[1:]) + 2
-            found += np.split(places, breaks) if len(places) > 2 else [places]
-        return found
-
-    def _part(self, whole: Codes, places: Ids) -> Codes:
-        """Return the entries of some equally spaced neurons."""
-        step = int(places[1] - places[0]) if len(places) > 1 else 1
-        shape = (len(places), *whole.shape[1:])
-        strides = (step * whole.strides[0], *whole.strides[1:])
-        return Codes(shape, strides, whole.offset + int(places[0]) * whole.strides[0])
-
     def promote(self, seen: Labelled, axis: int) -> Labelled:
         """Make neurons of a parameter that is used as if it were an activation."""
         assert seen.codes is not None
@@ -272,114 +235,6 @@ class Tracer:
         return plane
 
     # --- neurons --------------------------------------------------------------------
-
-    def meet(self, kind: TieKind, first: Tensor, second: Tensor) -> Tensor:
-        """Return the neurons of a sum or product of two planes on the same axes."""
-        first, second = torch.broadcast_tensors(first, second)
-        if torch.equal(first, second):
-            return first
-        pairs = (first + 1) * (self.log.size + 1) + second + 1
-        distinct, rank = first_order(pairs.numpy())
-        left = distinct // (self.log.size + 1) - 1
-        right = distinct % (self.log.size + 1) - 1
-        key = (kind, left.tobytes(), right.tobytes())
-        is_some = distinct > 0
-        is_new = key not in self._joined
-        if is_new and self.repeats and self._unions.tied(first, second):
-            return torch.maximum(first, second)
-        if is_new:
-            word = "sum" if kind == "residual" else "product"
-            size = int(is_some.sum())
-            fresh = np.full(len(distinct), -1)
-            fresh[is_some] = self.log.add_group(f"{self.last} {word}", size).numpy()
-            for operand, ids in enumerate((left, right)):
-                self._tie(kind, ids[ids >= 0], fresh[ids >= 0], operand)
-            self._joined[key] = torch.from_numpy(fresh)
-        return self._joined[key][torch.from_numpy(rank)].reshape(first.shape)
-
-    def cross(self, kind: TieKind, first: Tensor, second: Tensor) -> Tensor:
-        """Let two planes meet that share an axis, or more.
-
-        Where one varies along more axes than the other (the units of a head, and the
-        head), the other's neurons stay where they are and tell the first's apart.
-        """
-        left, right = axes_of(first), axes_of(second)
-        if left == right or (left & right and self._belong(first, second)):
-            return self.meet(kind, first, second)
-        if not left > right:
-            first, second = second, first
-        self.log.freeze(second)
-        if left > right or right > left:
-            self.log.distinguish(first, left & right)
-        else:
-            self.log.freeze(first)
-        return first
-
-    def _belong(self, first: Tensor, second: Tensor) -> bool:
-        """Whether the neurons that meet move together already."""
-        return self._unions.tied(*torch.broadcast_tensors(first, second))
-
-    def dot(self, first: Tensor, second: Tensor) -> None:
-        """Tie the neurons of two planes that are multiplied and summed over."""
-        first, second = torch.broadcast_tensors(first, second)
-        both = ((first >= 0) & (second >= 0)).numpy()
-        self.log.freeze(torch.where(torch.from_numpy(~both), first, -1))
-        self.log.freeze(torch.where(torch.from_numpy(~both), second, -1))
-        left, right = first.numpy()[both], second.numpy()[both]
-        pairs, _ = first_order(left * (self.log.size + 1) + right)
-        left, right = pairs // (self.log.size + 1), pairs % (self.log.size + 1)
-        key = ("dot", left.tobytes(), right.tobytes())
-        if key not in self._joined:
-            self._joined[key] = first
-            self._tie("dot", left, right, 0)
-
-    def _tie(self, kind: TieKind, source: Ids, target: Ids, operand: int) -> None:
-        is_plain = len(np.unique(source)) == len(source)
-        is_plain &= len(np.unique(target)) == len(target)
-        self.log.join(kind if is_plain else None, source, target, operand)
-
-    def vector(
-        self,
-        plane: Tensor,
-        axes: Sequence[int],
-        kind: TieKind = "move",
-        *,
-        has_zeros: bool = False,
-    ) -> Tensor | None:
-        """Return a plane that varies along `axes` only, None if there is none.
-
-        Neurons that take turns along the other axes (the sub-pixels of a pixel
-        shuffle, the tokens of two towers, the terms of a sum) move into a new group.
-        `has_zeros` says that entries without a neuron are zero.
-        """
-        others = sorted(axes_of(plane) - set(axes))
-        if not others:
-            return plane
-        top = plane.amax(others, keepdim=True)
-        if bool(((plane == top) | (plane < 0)).all()):
-            return top
-        kept = [axis for axis in range(plane.dim()) if axis not in others]
-        rows = plane.permute(kept + others).reshape(top.numel(), -1).numpy()
-        distinct = [np.unique(row[row >= 0]) for row in rows]
-        sizes = {len(ids) for ids in distinct}
-        everyone = np.concatenate(distinct)
-        pairs = zip(distinct, rows, strict=True)
-        pattern = [np.searchsorted(ids, row) for ids, row in pairs]
-        alike = len(sizes) == 1 and len(np.unique(everyone)) == len(everyone)
-        alike = alike and all((p == pattern[0]).all() for p in pattern)
-        holes = rows < 0
-        if not alike or (holes != (holes[0] if has_zeros else False)).any():
-            self.log.freeze(plane)
-            return None
-        turns = np.stack(distinct, axis=1)
-        key = (kind, turns.tobytes(), len(turns))
-        if key not in self._joined:
-            word = "moved" if kind == "move" else "sum"
-            target = self.log.add_group(f"{self.last} {word}", top.numel())
-            for operand, ids in enumerate(turns):
-                self._tie(kind, ids, target.numpy(), operand)
-            self._joined[key] = target
-        return self._joined[key].reshape(top.shape)
 
     def admit(self, plane: Tensor, other: Labelled) -> None:
         """Combine neurons with values of their own: unequal ones tell them apart."""
@@ -440,7 +295,7 @@ class Tracer:
     def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
         """TraceLog an operation on neurons, but not again in every turn of a loop."""
         self.notes.append((tuple(planes), operation))
-        if not self.repeats:
+        if not self._position.repeats:
             self.log.note(planes, operation)
 
     def plain(
@@ -481,39 +336,3 @@ class Tracer:
             labels = dataclasses.replace(seen.labels, planes=(*seen.planes, plane))
             self.store.write(seen.value, labels)
         return plane
-
-    # --- gradients ------------------------------------------------------------------
-
-    def differentiate(self, output: Labelled, factor: Labelled | None) -> None:
-        """Let a gradient be taken of `(factor * output).sum()`."""
-        for plane in output.planes:
-            lines = axes_of(plane)
-            if not lines or (factor is not None and factor.planes):
-                self.log.freeze(plane)
-                continue
-            if factor is not None:
-                self.admit(plane, factor.aligned(plane.dim()))
-            self.mean(plane, sorted(lines))
-        if output.codes is not None and output.codes.axes:
-            self.log.freeze_ends(output.codes)
-        if factor is not None and factor.codes is not None:
-            self.log.freeze_ends(factor.codes)
-
-    def label_gradient(self, tensor: Labelled, gradient: Tensor) -> None:
-        """Give a gradient the labels of the tensor that it is for."""
-        ids = [plane[plane >= 0].numpy() for plane in tensor.planes]
-        is_fixed = tensor.codes is None and all(self.log.frozen[i].all() for i in ids)
-        if is_fixed:
-            self.store.write(gradient, Labels(depends=True))
-        elif tensor.shape == tuple(gradient.shape):
-            labels = dataclasses.replace(tensor.labels, depends=True, noise=False)
-            self.store.write(gradient, labels)
-        else:
-            self.lose(tensor, "a gradient for several members at once")
-            self.store.write(gradient, Labels(depends=True))
-
-    def label_gradients(self) -> None:
-        """Label what `backward` has added to the parameters."""
-        for parameter in self._parameters:
-            if parameter.grad is not None:
-                self.label_gradient(self.store.see(parameter), parameter.grad)
