@@ -6,7 +6,6 @@ from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from l2o import neural_graph
-from l2o.graph.trace import Tracer
 from tests.l2o.graph.test_trace_truth import Middle, distance, movable, weight
 
 
@@ -152,6 +151,6 @@ class TestGradientsForNeurons:
 
     def test_the_law_can_fail(self, monkeypatch):
         """Without the labels of their tensors, gradients would be wrong claims."""
-        monkeypatch.setattr(Tracer, "differentiate", lambda *_: None)
+        monkeypatch.setattr(mode, "differentiate", lambda *_: None)
         model = Middle(uneven_slope).double()
         assert movable(neural_graph(model, self.VALUES)) > 0
