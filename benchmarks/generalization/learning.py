@@ -20,7 +20,7 @@ from l2o.companion import (
     explained_variance,
     fit,
 )
-from l2o.companion.fit import EVALUATED
+from l2o.companion.training_run import EVALUATED
 from l2o.config import check_positive, frozen_config
 
 from .data import Population

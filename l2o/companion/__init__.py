@@ -13,11 +13,10 @@ from .config import InputsConfig as InputsConfig
 from .config import NGGNNBackboneConfig as NGGNNBackboneConfig
 from .config import NGTBackboneConfig as NGTBackboneConfig
 from .config import ReadoutConfig as ReadoutConfig
-from .fit import Epoch as Epoch
-from .fit import FitConfig as FitConfig
-from .fit import Fitted as Fitted
-from .fit import evaluate as evaluate
 from .fit import fit as fit
+from .fit_config import Epoch as Epoch
+from .fit_config import FitConfig as FitConfig
+from .fit_config import Fitted as Fitted
 from .infer import infer_config as infer_config
 from .models import NetworkClassifier as NetworkClassifier
 from .models import NetworkEditor as NetworkEditor
@@ -39,4 +38,5 @@ from .presets import zoo_predictor as zoo_predictor
 from .probes import Evaluate as Evaluate
 from .running_norm import one_batch as one_batch
 from .running_statistics import fold_running_statistics as fold_running_statistics
+from .training_run import evaluate as evaluate
 from .union_graph import typical_log_degree as typical_log_degree
