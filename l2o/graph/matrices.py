@@ -1,9 +1,4 @@
-"""A graph as matrices: rows are targets, columns are sources, alike ones in stacks.
-
-Whatever a parameter holds, here it is a matrix. A linear map has a row per target and
-a column per source and cell; a tensor whose entries belong to single neurons (a bias, a
-norm's scale, a depthwise kernel, a table of positions) has a row per neuron and no
-neurons at its columns, and so has a lookup table, with a row per feature.
+"""A graph as stacks of matrices.
 
 Matrices that are alike lie in one *stack* and are computed together, so the number of
 operations does not grow with depth. Small ones are padded with zeros to a common size,
@@ -20,8 +15,8 @@ from torch import Tensor
 
 from .caching import derived
 from .layout import put_views, take_view
-from .linear_maps import fan_ins
-from .neural_graph import NeuralGraph, Neurons, View, WeightBlock
+from .matrix_pieces import Matrix, Piece, find_pieces, find_ties
+from .neural_graph import NeuralGraph, View
 
 SMALL_ENTRIES = 2**15
 """Matrices of at most so many entries are padded and put together."""
@@ -31,66 +26,6 @@ _PADDED_ENTRIES = 2**16
 
 _LEAST_STACK = 2**22
 """Entries of a stack on an accelerator, or an eighth of all if these are more."""
-
-TIE_KINDS = ("residual", "gate", "dot", "move", "scale")
-"""Kinds of edges without a matrix; `scale` is an edge with a weight of its own for each
-pair of neurons, as a norm's scale and a depthwise kernel have it."""
-
-KINDS = ("map", "kernel", "depthwise", "table", "scale", "bias", "position")
-"""What a matrix can be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
-    """One matrix of a graph."""
-
-    parameter: str
-    """Name of the tensor."""
-    kind: str
-    """One of `KINDS`."""
-    shape: tuple[int, int]
-    """Number of rows and of columns."""
-    cells: int
-    """Number of entries per pair of neurons, or per neuron."""
-    is_map: bool
-    """Whether it is a linear map; all else follows Adam."""
-    is_owned: bool
-    """Whether its entries are updated through it; not for further uses of a tied
-    weight."""
-    is_unplaced: bool
-    """Whether its place in the network is in doubt."""
-    target: int
-    """Group of the neurons of its rows."""
-    source: int | None
-    """Group of the neurons of its columns; None where these are no neurons."""
-    row_neurons: tuple[int, ...]
-    """Running number of the neuron of each row."""
-    column_neurons: tuple[int, ...]
-    """Running number of the neuron of each column; empty where these are none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """Matrices of one view of one parameter: the parts of a block, or one."""
-
-    view: View
-    """Axes (part, row, *column)."""
-    matrices: tuple[Matrix, ...]
-
-    @property
-    def parameter(self) -> str:
-        return self.matrices[0].parameter
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What pieces of one stack share."""
-        first = self.matrices[0]
-        return first.is_map, bool(first.column_neurons), first.is_owned
-
-    @property
-    def numel(self) -> int:
-        """Entries of one matrix."""
-        return math.prod(self.matrices[0].shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +40,7 @@ class Stack:
     has_columns: bool
     """Whether columns belong to neurons."""
     is_owned: bool
-    pieces: tuple[_Piece, ...]
+    pieces: tuple[Piece, ...]
     """Where the entries come from, if they are not padded."""
     index: Tensor | None
     """`[matrix, row, column]`: place of each entry among `MatrixStacks.padded`, one
@@ -239,7 +174,7 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
         is_split: whether large matrices are computed one by one, as on a CPU, whose
             caches are small; else those of one shape lie in one stack.
     """
-    pieces = _pieces(graph)
+    pieces = find_pieces(graph)
     small_names = _small_parameters(pieces)
     groups = [
         *_padded_groups([p for p in pieces if p.parameter in small_names]),
@@ -250,7 +185,7 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
         ),
     ]
     padded = tuple(name for name in graph.shapes if name in small_names)
-    ties = list(_ties(graph))
+    ties = list(find_ties(graph))
     nodes, node_of = _nodes(pieces, ties)
     starts, total = {}, 0
     for name in padded:
@@ -301,108 +236,8 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
     )
 
 
-def _pieces(graph: NeuralGraph) -> list[_Piece]:
-    """Return all matrices of a graph, those of one view together."""
-    maps = fan_ins(graph)
-    unplaced = {item.parameter for item in graph.unplaced}
-    firsts = _first_neurons(graph)
-    tables = {
-        block.parameter
-        for block in graph.blocks
-        if not block.is_alias and block.parameter not in maps
-    }
-    found = []
-    for block in graph.blocks:
-        if block.is_alias and block.parameter in tables:
-            continue  # a table is read by rows; its use as a map carries no messages
-        found.append(
-            _block_piece(
-                block,
-                firsts,
-                is_map=block.parameter in maps,
-                is_unplaced=block.parameter in unplaced,
-            )
-        )
-    for node in graph.node_parameters:
-        rows = _running(node.neurons, firsts)
-        cells = node.num_cells
-        matrix = Matrix(
-            parameter=node.parameter,
-            kind="bias" if cells == 1 else "position",
-            shape=(len(rows), cells),
-            cells=cells,
-            is_map=False,
-            is_owned=True,
-            is_unplaced=node.parameter in unplaced,
-            target=node.neurons.group,
-            source=None,
-            row_neurons=rows,
-            column_neurons=(),
-        )
-        view = node.view
-        view = View((1, *view.shape), (0, *view.strides), view.offset)
-        found.append(_Piece(view=view, matrices=(matrix,)))
-    return [piece for piece in found if piece.view.numel]
-
-
-def _block_piece(
-    block: WeightBlock, firsts: Sequence[int], *, is_map: bool, is_unplaced: bool
-) -> _Piece:
-    parts, targets, sources = block.view.shape[:3]
-    rows = _running(block.target, firsts)
-    columns = _running(block.source, firsts)
-    cells, view = block.num_cells, block.view
-    name = "" if block.operation is None else block.operation.name
-    if (targets, sources) == (1, 1) and parts > 1:  # an entry of its own per neuron
-        kind = "depthwise" if is_map else "scale"
-        strides = (0, view.strides[0], *view.strides[3:])
-        view = View((1, parts, *view.shape[3:]), strides, view.offset)
-        parts, targets, columns, width = 1, parts, (), cells
-    elif name == "embedding" and not is_map:
-        kind, columns, width = "table", (), sources * cells
-    else:
-        kind = "kernel" if name.startswith("conv") and cells > 1 else "map"
-        width = sources * cells
-    matrices = tuple(
-        Matrix(
-            parameter=block.parameter,
-            kind=kind,
-            shape=(targets, width),
-            cells=cells,
-            is_map=is_map,
-            is_owned=not block.is_alias,
-            is_unplaced=is_unplaced,
-            target=block.target.group,
-            source=block.source.group if columns else None,
-            row_neurons=rows[part * targets : (part + 1) * targets],
-            column_neurons=tuple(
-                neuron
-                for neuron in columns[part * sources : (part + 1) * sources]
-                for _ in range(cells)
-            ),
-        )
-        for part in range(parts)
-    )
-    return _Piece(view=view, matrices=matrices)
-
-
-def _ties(graph: NeuralGraph) -> Iterable[tuple[str, int, int]]:
-    """Return kind, source and target of each edge without a matrix."""
-    firsts = _first_neurons(graph)
-    for tie in graph.ties:
-        source, target = _running(tie.source, firsts), _running(tie.target, firsts)
-        for pair in zip(source, target, strict=True):
-            yield (tie.kind, *pair)
-    for block in graph.blocks:
-        if block.view.shape[1:3] == (1, 1) and block.parts > 1:
-            source = _running(block.source, firsts)
-            target = _running(block.target, firsts)
-            for pair in zip(source, target, strict=True):
-                yield ("scale", *pair)
-
-
 def _nodes(
-    pieces: Iterable[_Piece], ties: Iterable[tuple[str, int, int]]
+    pieces: Iterable[Piece], ties: Iterable[tuple[str, int, int]]
 ) -> tuple[tuple[int, ...], dict[int, int]]:
     """Return the neurons that something touches, and the place of each among them."""
     touched: set[int] = set()
@@ -415,21 +250,7 @@ def _nodes(
     return nodes, {neuron: place for place, neuron in enumerate(nodes)}
 
 
-def _first_neurons(graph: NeuralGraph) -> list[int]:
-    """Return the running number of the first neuron of each group."""
-    found, total = [], 0
-    for group in graph.groups:
-        found.append(total)
-        total += group.size
-    return found
-
-
-def _running(neurons: Neurons, firsts: Sequence[int]) -> tuple[int, ...]:
-    first = firsts[neurons.group]
-    return tuple(first + number for number in neurons.index)
-
-
-def _small_parameters(pieces: Iterable[_Piece]) -> set[str]:
+def _small_parameters(pieces: Iterable[Piece]) -> set[str]:
     """Return the parameters all of whose matrices are small."""
     sizes: defaultdict[str, int] = defaultdict(int)
     for piece in pieces:
@@ -437,16 +258,16 @@ def _small_parameters(pieces: Iterable[_Piece]) -> set[str]:
     return {name for name, size in sizes.items() if size <= SMALL_ENTRIES}
 
 
-def _padded_groups(pieces: list[_Piece]) -> list[list[_Piece]]:
+def _padded_groups(pieces: list[Piece]) -> list[list[Piece]]:
     """Put small matrices together that are padded to one size."""
-    alike: defaultdict[tuple[object, ...], list[_Piece]] = defaultdict(list)
+    alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
     for piece in pieces:
         alike[piece.key].append(piece)
     found = []
     for group in alike.values():
         shapes = [piece.matrices[0].shape for piece in group]
         order = sorted(range(len(group)), key=lambda place: -math.prod(shapes[place]))
-        bins: list[tuple[list[_Piece], int, int]] = []
+        bins: list[tuple[list[Piece], int, int]] = []
         for place in order:
             piece, (rows, columns) = group[place], shapes[place]
             for number, (members, height, width) in enumerate(bins):
@@ -462,17 +283,17 @@ def _padded_groups(pieces: list[_Piece]) -> list[list[_Piece]]:
 
 
 def _alike_groups(
-    pieces: list[_Piece], *, is_split: bool, limit: int
-) -> list[list[_Piece]]:
+    pieces: list[Piece], *, is_split: bool, limit: int
+) -> list[list[Piece]]:
     """Put large matrices of one shape together, up to a number of entries."""
-    alike: defaultdict[tuple[object, ...], list[_Piece]] = defaultdict(list)
+    alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
     for piece in pieces:
         alike[*piece.key, piece.matrices[0].shape].append(piece)
     found = []
     for group in alike.values():
         count = 1 if is_split else max(1, limit // group[0].numel)
         while group:
-            taken: list[_Piece] = [group.pop(0)]
+            taken: list[Piece] = [group.pop(0)]
             while group and sum(len(p.matrices) for p in taken) < count:
                 taken.append(group.pop(0))
             found.append(taken)
@@ -480,7 +301,7 @@ def _alike_groups(
 
 
 def _padded_index(
-    group: Sequence[_Piece],
+    group: Sequence[Piece],
     shape: tuple[int, int, int],
     starts: Mapping[str, int],
     padding: int,

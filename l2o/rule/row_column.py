@@ -10,15 +10,8 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph, derived
 from l2o.graph.linear_maps import fan_ins
-from l2o.graph.matrices import (
-    KINDS,
-    TIE_KINDS,
-    Matrix,
-    MatrixStacks,
-    Stack,
-    find_matrices,
-    host_matrices,
-)
+from l2o.graph.matrices import MatrixStacks, Stack, find_matrices, host_matrices
+from l2o.graph.matrix_pieces import KINDS, TIE_KINDS, Matrix
 from l2o.nets.fast_ops import in_plain_eager, new_empty
 from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
 
