@@ -6,6 +6,7 @@ from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from l2o import neural_graph
+from l2o.graph.trace import mode
 from tests.l2o.graph.test_trace_truth import Middle, distance, movable, weight
 
 
