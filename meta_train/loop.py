@@ -10,28 +10,27 @@ from typing import Any, Literal
 import torch
 
 from l2o.config import config_values
-from l2o.files import remove_unfinished
-from l2o.rule.build import AnyRule, build_rule
-from l2o.rule.checkpoint import load_rule, save_rule
+from l2o.rule.checkpoint import save_rule
 from optimizees import Task
 from optimizees.devices import choose_device
 
-from .config import MetaTrainConfig, save_config
+from .config import MetaTrainConfig
 from .distributed import Processes
 from .folder_lock import FolderLock
 from .inner_problem import ProblemRunner
 from .interrupt import StopRequest
-from .log import JsonLines
 from .meta_optimizer import (
     ThetaAverage,
     build_meta_optimizer,
     choose_trained,
+    initial_rule,
     learning_rate,
 )
 from .problems import TaskBuilder
-from .progress import ProgressDisplay, TensorBoard
+from .progress import ProgressDisplay
 from .provenance import provenance
 from .resume import load_checkpoint, save_checkpoint
+from .run_log import RunLog
 from .task_config import SingleTaskConfig
 from .validation import Validation, as_record, averaged, validate
 
@@ -100,7 +99,7 @@ class MetaTrainer:
             )
         if resume and not self.checkpoint_path.exists():
             load_checkpoint(self.checkpoint_path)  # says what to do
-        self.rule = self._initial_rule().to(self.device)
+        self.rule = initial_rule(config).to(self.device)
         self.trained = choose_trained(self.rule, config.trained)
         self.meta_optimizer = build_meta_optimizer(config, self.trained)
         decay = config.meta_optimizer.average
@@ -122,19 +121,12 @@ class MetaTrainer:
         self.lock = FolderLock(folder) if self.processes.is_first else None
         if resume:
             self._load()
-        self.log: JsonLines | None = None
-        self.board: TensorBoard | None = None
+        self.log: RunLog | None = None
         if self.processes.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(folder)
-            save_config(config, folder / "config.yaml")
-            self.log = JsonLines(
-                folder / "log.jsonl", last_step=self.outer_step if resume else None
+            step = self.outer_step
+            self.log = RunLog(
+                folder, config, step if resume else None, tensorboard=tensorboard
             )
-            if tensorboard:
-                self.board = TensorBoard(
-                    folder / "tensorboard", purge_step=self.outer_step
-                )
 
     def train(
         self, *, max_minutes: float | None = None, until: int | None = None
@@ -278,21 +270,6 @@ class MetaTrainer:
         )
         return {name: getattr(self, name) for name in names}
 
-    def _initial_rule(self) -> AnyRule:
-        wanted = self.config.rule_config
-        if self.config.init is not None:
-            rule = load_rule(self.config.init)
-            if rule.config != wanted:
-                raise ValueError(
-                    "MetaTrainConfig init must name a file of the configured rule; got "
-                    f"init={self.config.init!r}, which holds {rule.config}, for rule="
-                    f"{wanted}. Set rule to what the file holds, or name another file."
-                )
-            return rule
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.config.seed)
-            return build_rule(wanted)
-
     def _move_theta(self) -> tuple[float, bool]:
         """Clip, check and apply the meta-gradient; return its norm."""
         clip = self.config.meta_optimizer.clip_norm
@@ -395,14 +372,8 @@ class MetaTrainer:
         """Append one record to the log."""
         if self.log is None:
             return
-        record = {
-            "outer_step": self.outer_step,
-            **values,
-            "seconds": round(self.seconds, 1),
-        }
-        self.log.write(**record)
-        if self.board is not None:
-            self.board.write(**record)
+        seconds = round(self.seconds, 1)
+        self.log.write(outer_step=self.outer_step, **values, seconds=seconds)
 
     def _tasks_of_run(self) -> dict[str, Any]:
         """Return what a rule file says of the tasks that the rule was trained on."""

@@ -1,4 +1,4 @@
-"""How theta moves: the outer optimizer, its schedule, the average of theta."""
+"""How theta begins and moves: initial rule, outer optimizer, schedule, average."""
 
 import copy
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from l2o.rule.build import AnyRule, build_rule
+from l2o.rule.checkpoint import load_rule
 from l2o.schedules import cosine_factor
 
 from .config import MetaTrainConfig
@@ -92,3 +94,24 @@ class ThetaAverage:
             yield
         finally:
             self.rule.load_state_dict(own)
+
+
+def initial_rule(config: MetaTrainConfig) -> AnyRule:
+    """Return the rule that a run starts from: the file of `init`, or a new one.
+
+    Raises:
+        ValueError: if the file holds another rule than the configured one.
+    """
+    wanted = config.rule_config
+    if config.init is not None:
+        rule = load_rule(config.init)
+        if rule.config != wanted:
+            raise ValueError(
+                "MetaTrainConfig init must name a file of the configured rule; got "
+                f"init={config.init!r}, which holds {rule.config}, for rule="
+                f"{wanted}. Set rule to what the file holds, or name another file."
+            )
+        return rule
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return build_rule(wanted)
