@@ -49,6 +49,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         module="benchmarks.held_out",
         summary="Networks that no rule was trained on.",
     ),
+    "scoreboard": Benchmark(
+        module="benchmarks.scoreboard",
+        summary="Twelve tasks; opponents untuned and tuned, horizon known and not.",
+    ),
     "reproduction": Benchmark(
         module="benchmarks.reproduction",
         summary="The paper's table of learned optimizers, from rows of transfer.",

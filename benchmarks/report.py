@@ -56,8 +56,9 @@ def report_rows(
 
 
 def require_rows(results: Path, command: str) -> Path:
-    """Return the file, which must have rows."""
-    if not read_json_lines(results):
+    """Return the file, which must have rows, in itself or in its archive."""
+    packed = results.with_name(f"{results.name}.gz")
+    if not packed.is_file() and not read_json_lines(results):
         raise FileNotFoundError(
             f"report needs rows in {results}; got none. Run `{command}` first, or name "
             "another file with --results."

@@ -12,6 +12,7 @@ import torch
 from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 from optimizees import TaskLoader, TaskName
+from optimizees.files import FileKind
 from optimizees.named_tasks import (
     DataChoice,
     HeldOutSplit,
@@ -96,6 +97,7 @@ class Ledger:
         self.data: DataChoice = data
         self._identity_of = cache(partial(data_identity, data=data))
         self._elsewhere = {_key(row): row for path in known for row in read_rows(path)}
+        self._archive = {_key(row): row for row in _archived(results)}
         self._rows: dict[str, Row] = {}
         self._keys: dict[TrainingRun, str] = {}
         self._size = -1
@@ -105,7 +107,8 @@ class Ledger:
         """Read what other processes have appended."""
         size = self.results.stat().st_size if self.results.is_file() else 0
         if size != self._size:
-            self._rows = {_key(row): row for row in read_json_lines(self.results)}
+            added = {_key(row): row for row in read_json_lines(self.results)}
+            self._rows = self._archive | added
             self._size = size
 
     def key(self, run: TrainingRun) -> str:
@@ -129,7 +132,7 @@ class Ledger:
         }
 
     def row(self, run: TrainingRun) -> Row | None:
-        """Return the row of a run; None if it is not in the results file."""
+        """Return the row of a run; None if it is not in the results."""
         return self._rows.get(self.key(run))
 
     def elsewhere(self, run: TrainingRun) -> Row | None:
@@ -200,10 +203,24 @@ def train_run(
 def read_rows(results: Path) -> list[Row]:
     """Return the rows of training runs in a file, one per run; the last one counts.
 
+    Rows in the file's archive come first: `gzip rows.jsonl` leaves `rows.jsonl.gz`,
+    which counts as a part of `rows.jsonl`. New rows are appended to the latter.
+
     Raises:
         ValueError: if a line is damaged.
     """
-    return list({_key(row): row for row in read_json_lines(results)}.values())
+    rows = [*_archived(results), *read_json_lines(results)]
+    return list({_key(row): row for row in rows}.values())
+
+
+def _archived(results: Path) -> list[Row]:
+    """Return the rows that were packed; none without an archive."""
+    path = results.with_name(f"{results.name}.gz")
+    if not path.is_file():
+        return []
+    kind = FileKind("read_rows", "packed JSON lines", "Restore the file.")
+    lines = kind.read_lines(path)
+    return [kind.parse_json(path, line) for line in lines if line.strip()]
 
 
 def config_values(config: Any) -> dict[str, Any]:
