@@ -2,12 +2,14 @@
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import (
+    Annotated,
     Any,
     Literal,
+    TypeAlias,
     TypeVar,
     Union,
     dataclass_transform,
@@ -17,14 +19,24 @@ from typing import (
 )
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What the numbers of a field must satisfy; stands in its `Annotated` type."""
+
+    check: Callable[..., None]
+    """Takes the name of the class and, by keyword, the value; raises ValueError."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def frozen_config(cls: type[T]) -> type[T]:
     """Make a class a configuration: a frozen dataclass with keyword-only fields.
 
-    Types and choices (`Literal`) of all fields are checked when one is made, before its
-    own `__post_init__`; numbers must be finite. pydantic refuses unknown keys.
+    Types, choices (`Literal`) and ranges (`Positive[int]`) of all fields are checked
+    when one is made, before its own `__post_init__`; numbers must be finite. pydantic
+    refuses unknown keys.
 
     Args:
         cls: a class with annotated fields. Fields may be numbers, strings, booleans,
@@ -34,7 +46,7 @@ def frozen_config(cls: type[T]) -> type[T]:
     Example:
         >>> @frozen_config
         ... class Layer:
-        ...     width: int = 32
+        ...     width: Positive[int] = 32
         ...     activation: Literal["relu", "silu"] = "relu"
         >>> Layer(width=8)
         Layer(width=8, activation='relu')
@@ -148,6 +160,26 @@ def check_share(owner: str, **values: int | float) -> None:
             )
 
 
+def check_below_one(owner: str, **values: int | float) -> None:
+    """Raise ValueError unless every value lies in [0, 1); as `check_positive`."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"{owner} {name} must lie in [0, 1); got {name}={value}. "
+                "Choose a share below 1, or 0 for none."
+            )
+
+
+Positive: TypeAlias = Annotated[N, Range(check_positive)]
+"""A number above zero, as in `width: Positive[int]`."""
+NotNegative: TypeAlias = Annotated[N, Range(check_not_negative)]
+"""A number that is zero or above."""
+Share: TypeAlias = Annotated[N, Range(check_share)]
+"""A number in (0, 1]."""
+BelowOne: TypeAlias = Annotated[N, Range(check_below_one)]
+"""A number in [0, 1)."""
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     """Return the types of a configuration's fields."""
@@ -158,12 +190,38 @@ def _hints(kind: type) -> dict[str, Any]:
     }
 
 
+@cache
+def _ranges(kind: type) -> dict[str, Any]:
+    """Return the types of a configuration's fields with their ranges."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name] for name in _hints(kind)}
+
+
+def _check_range(owner: str, name: str, hint: Any, value: Any) -> None:
+    """Raise ValueError unless the numbers of a field lie in their ranges."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        for item in arguments[1:]:
+            if isinstance(item, Range) and _fits(arguments[0], value):
+                item.check(owner, **{name: value})
+    elif origin in (Union, types.UnionType):
+        for member in arguments:
+            _check_range(owner, name, member, value)
+    elif origin is tuple and isinstance(value, tuple):
+        whole = arguments[1:] == (...,)
+        members = arguments[:1] * len(value) if whole else arguments
+        for member, item in zip(members, value, strict=True):
+            _check_range(owner, name, member, item)
+
+
 def _check_fields(config: Any) -> None:
-    """Raise unless every field has a value of its type."""
+    """Raise unless every field has a value of its type, in its range."""
     owner = type(config).__name__
+    ranges = _ranges(type(config))
     for name, hint in _hints(type(config)).items():
         value = getattr(config, name)
         if _fits(hint, value):
+            _check_range(owner, name, ranges[name], value)
             continue
         choices = _choices(hint)
         if (

@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from l2o import PRESETS
-from l2o.config import check_not_negative, check_positive, config_values, frozen_config
+from l2o.config import BelowOne, NotNegative, Positive, config_values, frozen_config
 from l2o.files import write_whole
 from l2o.rule.build import AnyRuleConfig
 
@@ -24,44 +24,28 @@ class MetaOptimizerConfig:
 
     kind: Literal["adam", "adamw"] = "adamw"
     """`adam` puts the decay into the gradient, as the paper does; `adamw` decouples."""
-    lr: float = 1e-3
+    lr: Positive[float] = 1e-3
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[BelowOne[float], BelowOne[float]] = (0.9, 0.99)
     """Decays of the moments."""
-    weight_decay: float = 1e-4
+    weight_decay: NotNegative[float] = 1e-4
     """Decay of theta."""
-    warmup: int = 20
+    warmup: NotNegative[int] = 20
     """Outer steps of linear warm-up; 0 for none."""
     final_lr_share: float = 0.0
     """Learning rate at the last outer step over the peak; between them a cosine."""
-    clip_norm: float | None = 1.0
+    clip_norm: Positive[float] | None = 1.0
     """Largest norm of a meta-gradient; None for no clipping."""
-    average: float | None = None
+    average: BelowOne[float] | None = None
     """Decay of an exponential moving average of theta; it is what is validated and
     saved. None: theta itself."""
 
     def __post_init__(self) -> None:
-        check_positive("MetaOptimizerConfig", lr=self.lr)
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(
-                "MetaOptimizerConfig betas must be from 0 to below 1; got betas="
-                f"{self.betas}. Choose for example (0.9, 0.99)."
-            )
-        check_not_negative(
-            "MetaOptimizerConfig", weight_decay=self.weight_decay, warmup=self.warmup
-        )
         if not 0 <= self.final_lr_share <= 1:
             raise ValueError(
                 "MetaOptimizerConfig final_lr_share must be from 0 to 1; got "
                 f"final_lr_share={self.final_lr_share}. Choose 0 to decay to nothing, "
                 "or 1 for no decay."
-            )
-        if self.clip_norm is not None:
-            check_positive("MetaOptimizerConfig", clip_norm=self.clip_norm)
-        if self.average is not None and not 0 <= self.average < 1:
-            raise ValueError(
-                "MetaOptimizerConfig average must be from 0 to below 1; got "
-                f"average={self.average}. Choose for example 0.95, or None for none."
             )
 
 
@@ -69,11 +53,11 @@ class MetaOptimizerConfig:
 class ValidationConfig:
     """How candidate rules are compared, on held-out data of the tasks."""
 
-    every: int = 50
+    every: Positive[int] = 50
     """Outer steps between two validations."""
-    steps: int = 1000
+    steps: Positive[int] = 1000
     """Inner steps of a validation run."""
-    seeds: tuple[int, ...] = (9001, 9002)
+    seeds: tuple[NotNegative[int], ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
     select: Literal["loss", "accuracy"] = "loss"
     """What the best rule is best at: the lowest loss, or the highest accuracy, which
@@ -89,9 +73,6 @@ class ValidationConfig:
     """What is trained; the mean over all of them counts."""
 
     def __post_init__(self) -> None:
-        check_positive("ValidationConfig", every=self.every, steps=self.steps)
-        for seed in self.seeds:
-            check_not_negative("ValidationConfig", seeds=seed)
         if not self.seeds:
             raise ValueError(
                 "ValidationConfig seeds must hold at least one seed; got seeds=(). "
@@ -112,25 +93,25 @@ class MetaTrainConfig:
     """Name of the run and of its folder."""
     rule: str | AnyRuleConfig = "default"
     """The rule to train: a preset's name, or features, network and head."""
-    seed: int = 0
+    seed: NotNegative[int] = 0
     """Decides initial theta, inner problems, batches and replays."""
     init: str | None = None
     """A rule file to start from, instead of a fresh theta."""
-    outer_steps: int = 1000
+    outer_steps: Positive[int] = 1000
     """Number of updates of theta."""
-    num_tasks: int = 2
+    num_tasks: Positive[int] = 2
     """Inner problems in flight; each advances in every outer step."""
-    steps_per_outer: int = 40
+    steps_per_outer: Positive[int] = 40
     """Inner steps a problem advances between two updates of theta."""
     trained: tuple[str, ...] = ("*",)
     """Which weights of theta move: patterns of names as a shell has them, for example
     `net.entry.last.*`. The others stay as they were."""
     unroll: tuple[int, int] = (100, 1000)
     """Shortest and longest life of an inner problem, in inner steps; log-uniform."""
-    curriculum: int = 0
+    curriculum: NotNegative[int] = 0
     """Outer steps over which the longest life grows from the shortest one to its full
     length; 0 for the full length at once."""
-    max_offset: float = 0.0
+    max_offset: BelowOne[float] = 0.0
     """Largest share of a life that passes before theta learns from it; drawn uniformly
     for each problem, so that windows begin at every age."""
     tasks: tuple[AnyTaskConfig, ...] = (TaskConfig(),)
@@ -141,7 +122,7 @@ class MetaTrainConfig:
     """How theta moves."""
     validation: ValidationConfig = ValidationConfig()
     """How the shipped theta is selected."""
-    checkpoint_minutes: float = 3.0
+    checkpoint_minutes: Positive[float] = 3.0
     """Minutes between two checkpoints."""
     device: str = "auto"
     """`auto` takes CUDA when there is a GPU, else the CPU; or cpu, cuda, mps."""
@@ -156,20 +137,6 @@ class MetaTrainConfig:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        check_not_negative("MetaTrainConfig", seed=self.seed)
-        check_positive(
-            "MetaTrainConfig",
-            outer_steps=self.outer_steps,
-            num_tasks=self.num_tasks,
-            steps_per_outer=self.steps_per_outer,
-            checkpoint_minutes=self.checkpoint_minutes,
-        )
-        check_not_negative("MetaTrainConfig", curriculum=self.curriculum)
-        if not 0 <= self.max_offset < 1:
-            raise ValueError(
-                "MetaTrainConfig max_offset must be from 0 to below 1; got "
-                f"max_offset={self.max_offset}. Choose 0 to learn from the first step."
-            )
         if not self.tasks:
             raise ValueError(
                 "MetaTrainConfig tasks must hold at least one inner problem; got "

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from l2o.config import check_not_negative, check_positive, check_share, frozen_config
+from l2o.config import NotNegative, Positive, Share, frozen_config
 
 Objective: TypeAlias = Literal["mean", "log"]
 """A loss in nats, or its logarithm, which weighs late training more."""
@@ -13,11 +13,8 @@ class OneStepConfig:
     """The paper's estimator: the loss after one update, on that update's own batch."""
 
     kind: Literal["one_step"] = "one_step"
-    replay: float = 1.0
+    replay: Share[float] = 1.0
     """Share of the inner steps that are differentiated, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_share("OneStepConfig", replay=self.replay)
 
 
 @frozen_config
@@ -25,27 +22,18 @@ class FirstOrderConfig:
     """Losses on fresh batches up to the window's end, to first order in the updates."""
 
     kind: Literal["first_order"] = "first_order"
-    window: int = 20
+    window: Positive[int] = 20
     """Inner steps over which an update is judged, at most."""
-    tail: float = 1.0
+    tail: Share[float] = 1.0
     """Share of the window, at its end, whose losses count; a small one judges updates
     by where they lead."""
-    discount: float = 1.0
+    discount: Share[float] = 1.0
     """Weight of each later loss over the one before it. Below 1 it keeps the meaning of
     the estimate where training is nearly unstable and gradients alternate in sign."""
-    replay: float = 0.25
+    replay: Share[float] = 0.25
     """Share of the inner steps that are differentiated, drawn at random."""
     objective: Objective = "log"
     """What is averaged over the window."""
-
-    def __post_init__(self) -> None:
-        check_positive("FirstOrderConfig", window=self.window)
-        check_share(
-            "FirstOrderConfig",
-            tail=self.tail,
-            discount=self.discount,
-            replay=self.replay,
-        )
 
 
 @frozen_config
@@ -58,45 +46,26 @@ class ImitationConfig:
     """
 
     kind: Literal["imitation"] = "imitation"
-    matrix_rate: float = 0.7
+    matrix_rate: NotNegative[float] = 0.7
     """Root mean square of a linear map's update at the peak of the schedule, in the
     units that the head has for it."""
-    kernel_rate: float | None = None
+    kernel_rate: NotNegative[float] | None = None
     """The same for kernels of convolutions; None is `matrix_rate`."""
-    rates: tuple[float, ...] = ()
+    rates: tuple[Positive[float], ...] = ()
     """Factors of `matrix_rate` that the teacher tries on each problem before it is
     imitated there; it takes the one with the lowest loss. Empty: no trials."""
-    trial_steps: int = 400
+    trial_steps: Positive[int] = 400
     """Inner steps of a trial; the mean loss of the last fifth counts."""
-    vector_rate: float = 1.0
+    vector_rate: NotNegative[float] = 1.0
     """Factor of Adam's direction for all else at the peak of the schedule."""
-    warmup: int = 20
+    warmup: Positive[int] = 20
     """Inner steps of linear warm-up."""
-    decay_steps: float = 400.0
+    decay_steps: Positive[float] = 400.0
     """Inner steps after which the decay has halved the rates."""
-    decay_power: float = 1.5
+    decay_power: Positive[float] = 1.5
     """Power of time with which the rates fall in the end."""
-    replay: float = 0.1
+    replay: Share[float] = 0.1
     """Share of the inner steps that are differentiated, drawn at random."""
-
-    def __post_init__(self) -> None:
-        check_not_negative(
-            "ImitationConfig",
-            matrix_rate=self.matrix_rate,
-            vector_rate=self.vector_rate,
-        )
-        check_positive(
-            "ImitationConfig",
-            warmup=self.warmup,
-            decay_steps=self.decay_steps,
-            decay_power=self.decay_power,
-            trial_steps=self.trial_steps,
-        )
-        if self.kernel_rate is not None:
-            check_not_negative("ImitationConfig", kernel_rate=self.kernel_rate)
-        check_share("ImitationConfig", replay=self.replay)
-        for rate in self.rates:
-            check_positive("ImitationConfig", rates=rate)
 
 
 @frozen_config
@@ -108,16 +77,13 @@ class TBPTTConfig:
     """
 
     kind: Literal["tbptt"] = "tbptt"
-    window: int = 20
+    window: Positive[int] = 20
     """Inner steps through which autograd passes."""
     second_order: bool = True
     """Whether derivatives also pass through the optimizee's gradients, which takes its
     second derivatives. Without it, a gradient counts as a constant."""
     objective: Objective = "log"
     """What is averaged over the window."""
-
-    def __post_init__(self) -> None:
-        check_positive("TBPTTConfig", window=self.window)
 
 
 @frozen_config
@@ -134,17 +100,17 @@ class EvolutionConfig:
     `pes`: both members of a pair keep their own network, and the changes of all windows
     so far share the credit. `nres`: one change for the whole life of the pair. The last
     two are unbiased; with a window as long as a life they are the same."""
-    pairs: int = 1
+    pairs: Positive[int] = 1
     """Pairs that share one inner problem: its initial parameters and its batches."""
-    sigma: float = 0.01
+    sigma: Positive[float] = 0.01
     """Standard deviation of the change of each weight of theta."""
     objective: Objective = "mean"
     """What is averaged over the inner steps."""
-    final_share: float = 0.0
+    final_share: NotNegative[float] = 0.0
     """Share of the meta-loss that the end of a life makes; its whole makes the rest."""
-    tail: float = 0.1
+    tail: Share[float] = 0.1
     """Share of a life that counts as its end."""
-    max_loss: float = 1.5
+    max_loss: Positive[float] = 1.5
     """Losses count at most this multiple of the first loss, and so does every step of a
     network that diverged, so that one of them does not outweigh all others."""
     stacked: bool = False
@@ -152,14 +118,6 @@ class EvolutionConfig:
     accelerators. Otherwise they take turns."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "EvolutionConfig",
-            pairs=self.pairs,
-            sigma=self.sigma,
-            max_loss=self.max_loss,
-        )
-        check_share("EvolutionConfig", tail=self.tail)
-        check_not_negative("EvolutionConfig", final_share=self.final_share)
         if self.final_share > 1:
             raise ValueError(
                 "EvolutionConfig final_share must be at most 1; got "

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 from pydantic import Discriminator, Tag
 
-from l2o.config import check_not_negative, check_positive, frozen_config
+from l2o.config import NotNegative, Positive, frozen_config
 from optimizees import Family, Task, TaskName
 
 
@@ -22,18 +22,13 @@ class TaskConfig:
     kind: Literal["named"] = "named"
     name: TaskName = "fashion-cnn"
     """Which task."""
-    image_size: int | None = None
+    image_size: Positive[int] | None = None
     """Pixels per side to which images are average-pooled; None leaves them. Only tasks
     whose network fits images of any size take it."""
-    batch_size: int = 128
+    batch_size: Positive[int] = 128
     """Examples per batch."""
-    weight: float = 1.0
+    weight: Positive[float] = 1.0
     """Relative frequency among the unrolls."""
-
-    def __post_init__(self) -> None:
-        check_positive("TaskConfig", batch_size=self.batch_size, weight=self.weight)
-        if self.image_size is not None:
-            check_positive("TaskConfig", image_size=self.image_size)
 
     @property
     def label(self) -> str:
@@ -50,11 +45,10 @@ class FactoryConfig:
     factory: str
     """The function as `module:function`. It takes no argument, or `device`, and returns
     an `optimizees.Task`. The working directory is searched, too."""
-    weight: float = 1.0
+    weight: Positive[float] = 1.0
     """Relative frequency among the unrolls."""
 
     def __post_init__(self) -> None:
-        check_positive("FactoryConfig", weight=self.weight)
         module, mark, function = self.factory.partition(":")
         if not (module and mark and function):
             raise ValueError(
@@ -75,11 +69,8 @@ class GivenTaskConfig:
     kind: Literal["given"]
     name: str
     """Name of the task."""
-    weight: float = 1.0
+    weight: Positive[float] = 1.0
     """Relative frequency among the unrolls."""
-
-    def __post_init__(self) -> None:
-        check_positive("GivenTaskConfig", weight=self.weight)
 
     @property
     def label(self) -> str:
@@ -94,17 +85,13 @@ class FamilyConfig:
     kind: Literal["family"]
     family: Family = field(default_factory=Family)
     """From which ranges."""
-    members: int = 8
+    members: Positive[int] = 8
     """How many different problems are drawn, once; each has its own architecture, for
     which the rule is compiled."""
-    seed: int = 0
+    seed: NotNegative[int] = 0
     """Decides which."""
-    weight: float = 1.0
+    weight: Positive[float] = 1.0
     """Relative frequency among the unrolls."""
-
-    def __post_init__(self) -> None:
-        check_positive("FamilyConfig", members=self.members, weight=self.weight)
-        check_not_negative("FamilyConfig", seed=self.seed)
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ from l2o.companion import (
     fit,
 )
 from l2o.companion.training_run import EVALUATED
-from l2o.config import check_positive, frozen_config
+from l2o.config import Positive, frozen_config
 
 from .data import Population
 from .predictors import PredictorName, build_predictor, num_weights, parts_of
@@ -36,13 +36,13 @@ _PIECE = 4
 class LearningConfig:
     """How predictors are trained: the paper's settings, and how long."""
 
-    epochs: int = 10
+    epochs: Positive[int] = 10
     """Passes over the training networks, the same for every predictor."""
-    long_epochs: int = 300
+    long_epochs: Positive[int] = 300
     """The same for `stat-nn-long`, which stops when validation has not improved."""
-    patience: int = 30
+    patience: Positive[int] = 30
     """Epochs without improvement after which `stat-nn-long` stops."""
-    batch_size: int = 32
+    batch_size: Positive[int] = 32
     """Networks per batch."""
     learning_rate: float = 1e-3
     """Of AdamW with AMSGrad."""
@@ -59,15 +59,6 @@ class LearningConfig:
     augment: bool = True
     """Whether training networks get noise of a tenth of each tensor's deviation and
     lose one weight in a hundred."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "LearningConfig",
-            epochs=self.epochs,
-            long_epochs=self.long_epochs,
-            patience=self.patience,
-            batch_size=self.batch_size,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from dataclasses import field
 from typing import Literal, TypeAlias
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import BelowOne, NotNegative, Positive, frozen_config
 from l2o.nets.transformer import RelationalConfig
 
 from .architecture import ACTIVATIONS
@@ -11,48 +11,27 @@ from .architecture import ACTIVATIONS
 Pooling: TypeAlias = Literal["outputs", "mean", "max", "last_mean", "last_max"]
 
 
-def check_sizes(config: object, *names: str) -> None:
-    """Raise unless these settings are above zero, and the dropout, if any, below one.
-
-    Args:
-        config: whose settings; messages name its class.
-        names: of the settings.
-    """
-    owner = type(config).__name__
-    check_positive(owner, **{name: getattr(config, name) for name in names})
-    check_dropout(owner, getattr(config, "dropout", 0.0))
-
-
-def check_dropout(owner: str, dropout: float) -> None:
-    """Raise unless this is a probability below one."""
-    if not 0 <= dropout < 1:
-        raise ValueError(
-            f"{owner} dropout must lie in [0, 1); got dropout={dropout}. "
-            "Choose a share below 1, or 0 for none."
-        )
-
-
 @frozen_config
 class InputsConfig:
     """How trained networks become node and edge features; each part is a switch."""
 
-    num_inputs: int
+    num_inputs: Positive[int]
     """Input neurons of the networks that are read."""
-    num_hidden: int
+    num_hidden: NotNegative[int]
     """Largest number of hidden layers of a network that is read."""
-    num_outputs: int
+    num_outputs: Positive[int]
     """Output neurons."""
-    kernel: tuple[int, int] = (1, 1)
+    kernel: tuple[Positive[int], Positive[int]] = (1, 1)
     """Height and width of the largest kernel; smaller ones are padded, centred."""
     linear_as_conv: bool = True
     """Whether a linear layer is a kernel of one cell; if not, it has a projection of
     its own."""
     reversed_edges: bool = False
     """Whether messages also run backwards and edges see the features of both ways."""
-    fourier_scale: float | None = 1.0
+    fourier_scale: Positive[float] | None = 1.0
     """Standard deviation of the fixed frequencies that features pass through; None for
     a plain linear map."""
-    num_frequencies: int = 128
+    num_frequencies: Positive[int] = 128
     """Number of fixed frequencies."""
     positions: bool = True
     """Whether neurons have an embedding of their input or output number or layer."""
@@ -61,34 +40,19 @@ class InputsConfig:
     with another is an error. Empty for no embedding."""
     ties: bool = True
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
-    node_channels: int = 1
+    node_channels: Positive[int] = 1
     """Entries per neuron that are read: its bias, and others in the order of the
     network's parameters, such as the slope of a PReLU."""
-    num_probes: int = 0
+    num_probes: NotNegative[int] = 0
     """Learned inputs whose activations every neuron sees; 0 for none."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "InputsConfig",
-            num_inputs=self.num_inputs,
-            num_outputs=self.num_outputs,
-            num_frequencies=self.num_frequencies,
-            node_channels=self.node_channels,
-            kernel=min(self.kernel),
-        )
-        if self.num_hidden < 0 or self.num_probes < 0:
-            raise ValueError(
-                "InputsConfig num_hidden and num_probes must not be negative; got "
-                f"{self.num_hidden} and {self.num_probes}. Use 0 for none."
-            )
         unknown = [name for name in self.activations if name not in ACTIVATIONS]
         if unknown:
             raise ValueError(
                 f"InputsConfig activations must be out of {ACTIVATIONS}; got "
                 f"{unknown}. Leave them out."
             )
-        if self.fourier_scale is not None:
-            check_positive("InputsConfig", fourier_scale=self.fourier_scale)
 
 
 @frozen_config
@@ -96,13 +60,13 @@ class NGGNNBackboneConfig:
     """NG-GNN on batches of trained networks."""
 
     kind: Literal["ng_gnn"] = "ng_gnn"
-    width: int = 64
+    width: Positive[int] = 64
     """Channels of a node state and of an edge state; even, at least 6."""
-    layers: int = 4
+    layers: Positive[int] = 4
     """Number of message-passing layers."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of node channels that are dropped after each layer but the last."""
-    typical_log_degree: float = 3.4657359027997265
+    typical_log_degree: Positive[float] = 3.4657359027997265
     """Mean of log(number of neighbours + 1) over the neurons of the training set: where
     the amplification by degree is 1. The default is 31 neighbours."""
     residual: bool = False
@@ -110,22 +74,16 @@ class NGGNNBackboneConfig:
     one never does. Not in the paper; without, what tells networks apart nearly vanishes
     on its way through untrained layers."""
 
-    def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers", "typical_log_degree")
-
 
 @frozen_config
 class NGTBackboneConfig:
     """NG-T on batches of trained networks."""
 
     kind: Literal["ng_t"] = "ng_t"
-    layers: int = 4
+    layers: Positive[int] = 4
     """Number of relational transformer layers."""
     layer: RelationalConfig = field(default_factory=RelationalConfig)
     """What each layer looks like."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "layers")
 
 
 BackboneConfig: TypeAlias = NGGNNBackboneConfig | NGTBackboneConfig
@@ -138,13 +96,10 @@ class ReadoutConfig:
     pooling: Pooling = "outputs"
     """`outputs`: the states of the output neurons, one after another. `mean`, `max`:
     over all neurons. `last_mean`, `last_max`: over the output neurons."""
-    width: int = 64
+    width: Positive[int] = 64
     """Channels of each hidden layer."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of hidden layers."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers")
 
 
 @frozen_config

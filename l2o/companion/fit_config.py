@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from l2o.config import check_not_negative, check_positive, frozen_config
+from l2o.config import NotNegative, Positive, frozen_config
 
 from .objectives import Scores
 
@@ -12,45 +12,28 @@ from .objectives import Scores
 class FitConfig:
     """How a network is trained; the defaults are the paper's for classification."""
 
-    epochs: int = 200
+    epochs: Positive[int] = 200
     """Most passes over the training set."""
-    seconds: float | None = None
+    seconds: Positive[float] | None = None
     """Most seconds of training; the last epoch that fits is finished. None for any."""
-    patience: int | None = None
+    patience: Positive[int] | None = None
     """Epochs without a better validation score after which to stop; None never stops.
     The weights of the best epoch are kept in any case."""
-    batch_size: int = 128
+    batch_size: Positive[int] = 128
     """Networks per step."""
-    lr: float = 1e-3
+    lr: Positive[float] = 1e-3
     """Step size of AdamW with AMSGrad."""
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative[float] = 5e-4
     """Of AdamW."""
-    warmup_steps: int = 1000
+    warmup_steps: NotNegative[int] = 1000
     """Steps over which the step size rises linearly from 0."""
     decay: Literal["none", "cosine"] = "none"
     """Whether the step size then falls to 0 along half a cosine, over all epochs; a run
     that `seconds` or `patience` ends does not get that far."""
-    clip: float = 10.0
+    clip: Positive[float] = 10.0
     """Largest norm of the gradient."""
-    save_seconds: float = 60.0
+    save_seconds: NotNegative[float] = 60.0
     """Seconds between two checkpoints: what an interrupt loses."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "FitConfig",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            clip=self.clip,
-            patience=1 if self.patience is None else self.patience,
-            seconds=1.0 if self.seconds is None else self.seconds,
-        )
-        check_not_negative(
-            "FitConfig",
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            save_seconds=self.save_seconds,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

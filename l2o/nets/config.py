@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from l2o.config import check_not_negative, check_positive, frozen_config
+from l2o.config import NotNegative, Positive, check_positive, frozen_config
 
 Activation: TypeAlias = Literal["relu", "silu"]
 
@@ -21,9 +21,9 @@ class FeedForwardConfig:
     """The plain per-entry network: every entry by itself, no graph."""
 
     kind: Literal["ff"] = "ff"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels of each hidden layer."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of hidden layers."""
     activation: Activation = "silu"
     """Pointwise function after each hidden layer."""
@@ -31,20 +31,17 @@ class FeedForwardConfig:
     """How the hidden layers start that read hidden layers: as `torch.nn.Linear` does,
     by which the signal fades with depth, or by Kaiming He's rule without biases."""
 
-    def __post_init__(self) -> None:
-        check_positive("FeedForwardConfig", width=self.width, layers=self.layers)
-
 
 @frozen_config
 class NGGNNConfig:
     """The graph network NG-GNN, ending in a per-entry network."""
 
     kind: Literal["ng_gnn"] = "ng_gnn"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels of a node state and of an edge state; even, at least 6."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of message-passing layers."""
-    kernel: int | None = None
+    kernel: Positive[int] | None = None
     """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
     input channel of its own. None: an edge reads the mean over its cells of the
     features and of their magnitudes, whatever the number of cells."""
@@ -64,10 +61,7 @@ class NGGNNConfig:
     state."""
 
     def __post_init__(self) -> None:
-        check_positive("NGGNNConfig", width=self.width, layers=self.layers)
         _check_width("NGGNNConfig", self.width)
-        if self.kernel is not None:
-            check_positive("NGGNNConfig", kernel=self.kernel)
 
 
 @frozen_config
@@ -75,18 +69,12 @@ class NeuronGNNConfig:
     """The graph network NG-GNN neuron by neuron, without a hidden state per entry."""
 
     kind: Literal["neuron_gnn"] = "neuron_gnn"
-    width: int = 16
+    width: Positive[int] = 16
     """Channels of the state of a neuron and of a matrix."""
-    message_width: int = 8
+    message_width: Positive[int] = 8
     """Channels of a message through one edge channel."""
-    layers: int = 2
+    layers: NotNegative[int] = 2
     """Number of rounds of messages; 0 cuts the graph."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "NeuronGNNConfig", width=self.width, message_width=self.message_width
-        )
-        check_not_negative("NeuronGNNConfig", layers=self.layers)
 
 
 @frozen_config
@@ -94,13 +82,13 @@ class NGTConfig:
     """The relational transformer NG-T, ending in a per-entry network."""
 
     kind: Literal["ng_t"] = "ng_t"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels of a node state and of an edge state; even, at least 6."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of relational transformer layers."""
-    heads: int = 4
+    heads: Positive[int] = 4
     """Attention heads; must divide `width`."""
-    kernel: int | None = None
+    kernel: Positive[int] | None = None
     """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
     input channel of its own. None: an edge reads the mean over its cells of the
     features and of their magnitudes, whatever the number of cells."""
@@ -108,7 +96,7 @@ class NGTConfig:
     """Which neurons and edges parameters read: their `own`; or, as in the paper's
     `released` code, those one place before, which breaks the symmetry of the neurons.
     Only for measuring what that fault costs."""
-    most_neurons: int = 2048
+    most_neurons: Positive[int] = 2048
     """Largest graph that is read, in neurons: time and memory of a step grow with their
     square."""
     head: FeedForwardConfig = FeedForwardConfig()
@@ -116,16 +104,7 @@ class NGTConfig:
     state."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "NGTConfig",
-            width=self.width,
-            layers=self.layers,
-            heads=self.heads,
-            most_neurons=self.most_neurons,
-        )
         _check_width("NGTConfig", self.width)
-        if self.kernel is not None:
-            check_positive("NGTConfig", kernel=self.kernel)
         if self.width % self.heads:
             raise ValueError(
                 f"NGTConfig heads must divide width; got {self.heads} and "
@@ -138,14 +117,11 @@ class LSTMConfig:
     """A recurrent network over the tensors, in order, next to a per-entry one."""
 
     kind: Literal["lstm"] = "lstm"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels of a tensor's state and of what its entries are averaged to."""
     head: FeedForwardConfig = FeedForwardConfig()
     """The per-entry network that reads an entry's features and its tensor's
     state."""
-
-    def __post_init__(self) -> None:
-        check_positive("LSTMConfig", width=self.width)
 
 
 @frozen_config
@@ -153,11 +129,11 @@ class NFNConfig:
     """A neural functional for plain chains, ending in a per-entry network."""
 
     kind: Literal["nfn"] = "nfn"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels of an edge state and of a neuron state."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of equivariant layers with an activation; one more follows without."""
-    depth: int = 4
+    depth: Positive[int] = 4
     """Most layers of a chain; each has weights of its own."""
     kernel: int | None = None
     """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
@@ -171,9 +147,6 @@ class NFNConfig:
     state."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "NFNConfig", width=self.width, layers=self.layers, depth=self.depth
-        )
         for name in ("kernel", "fourier_scale"):
             if getattr(self, name) is not None:
                 check_positive("NFNConfig", **{name: getattr(self, name)})

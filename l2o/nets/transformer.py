@@ -6,29 +6,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import BelowOne, Positive, frozen_config
 
 
 @frozen_config
 class RelationalConfig:
     """One layer of the relational transformer."""
 
-    node_width: int = 64
+    node_width: Positive[int] = 64
     """Channels of a node state."""
-    edge_width: int = 32
+    edge_width: Positive[int] = 32
     """Channels of an edge state."""
-    attention_width: int = 128
+    attention_width: Positive[int] = 128
     """Channels of queries, keys and values, over all heads."""
-    node_hidden: int = 128
+    node_hidden: Positive[int] = 128
     """Hidden channels of the nodes' network."""
-    edge_hidden: int = 64
+    edge_hidden: Positive[int] = 64
     """Hidden channels of the edges' two networks."""
-    update_hidden: int | None = None
+    update_hidden: Positive[int] | None = None
     """Hidden channels of the first of them, which reads the ends; None for
     `edge_hidden`."""
-    heads: int = 8
+    heads: Positive[int] = 8
     """Attention heads; must divide `attention_width`."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of channels that are dropped before each residual sum."""
     scale: Literal["width", "head"] = "width"
     """Attention scores are divided by the root of the whole attention width (the
@@ -41,21 +41,6 @@ class RelationalConfig:
     those that enter its target (learning to optimize)."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "RelationalConfig",
-            node_width=self.node_width,
-            edge_width=self.edge_width,
-            attention_width=self.attention_width,
-            node_hidden=self.node_hidden,
-            edge_hidden=self.edge_hidden,
-            heads=self.heads,
-            update_hidden=1 if self.update_hidden is None else self.update_hidden,
-        )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                "RelationalConfig dropout must lie in [0, 1); got dropout="
-                f"{self.dropout}. Choose a share below 1, or 0 for none."
-            )
         if self.attention_width % self.heads:
             raise ValueError(
                 "RelationalConfig heads must divide attention_width; got "

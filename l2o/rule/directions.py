@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import torch
 from torch import Tensor
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.nets.fast_ops import joined
 
@@ -152,13 +152,10 @@ class WhitenedConfig:
     """
 
     kind: Literal["whitened"] = "whitened"
-    group_rows: int = GROUP_ROWS
+    group_rows: Positive[int] = GROUP_ROWS
     """Most rows of a linear map, or columns if these are fewer, whose momentum is
     whitened together. Larger maps are whitened by groups of rows, up to the last
     step, which bounds the cost per entry of a wide layer."""
-
-    def __post_init__(self) -> None:
-        check_positive("WhitenedConfig", group_rows=self.group_rows)
 
     def build(self, averages: Averages) -> Direction:
         """Return the direction."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import Positive, frozen_config
 from l2o.nets.fast_ops import clamped, joined
 
 from .directions import Directions, DirectionSet, Values
@@ -92,12 +92,17 @@ class ScaleFreeFeaturesConfig:
     """Features that do not change when the loss or a tensor is rescaled."""
 
     kind: Literal["scale_free"] = "scale_free"
-    time_scales: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4)
+    time_scales: tuple[Positive[float], ...] = (
+        10.0,
+        30.0,
+        100.0,
+        300.0,
+        1e3,
+        3e3,
+        1e4,
+        3e4,
+    )
     """Time constants, in steps, of the clock features tanh(t / scale - 1)."""
-
-    def __post_init__(self) -> None:
-        for scale in self.time_scales:
-            check_positive("ScaleFreeFeaturesConfig", time_scales=scale)
 
     def build(self, directions: DirectionSet) -> Features:
         """Return the features."""

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import add, multiplied
@@ -85,11 +85,8 @@ class PaperHeadConfig:
     """The paper's update: `0.01 * s * exp(0.01 * m)`, sign learned."""
 
     kind: Literal["paper"] = "paper"
-    step_size: float = 0.01
+    step_size: Positive[float] = 0.01
     """Factor of the update and of the exponent."""
-
-    def __post_init__(self) -> None:
-        check_positive("PaperHeadConfig", step_size=self.step_size)
 
     def build(self, directions: DirectionSet) -> Head:
         """Return the head."""
@@ -101,19 +98,19 @@ class NominalHeadConfig:
     """A hand-designed update with others added, scaled by what the network says."""
 
     kind: Literal["nominal"] = "nominal"
-    step_size: float = 0.01
+    step_size: Positive[float] = 0.01
     """Learning rate of the optimizer that an untrained rule is, in the units below."""
     base: Literal["adam", "whitened"] = "adam"
     """What an untrained rule is: `adam`; or `whitened`, the whitened momentum for
     linear maps and Adam for the rest. A rule that is to follow the latter need not take
     Adam's direction away again, which fails where gradients are steadier than any that
     it has learned from."""
-    max_deviation: float | None = None
+    max_deviation: Positive[float] | None = None
     """Bound on what the other directions add to an entry of the base, as a share of
     that entry; below 1 no entry of an update ever opposes the base. None is no bound:
     then a rule may go uphill where it meets gradients unlike any that it has learned
     from."""
-    max_log_scale: float = 6.0
+    max_log_scale: Positive[float] = 6.0
     """Bound on the learned logarithm of a step's scale, approached smoothly."""
     scaled: Literal["adam", "all"] = "all"
     """What the learned scale multiplies: `adam`, the base alone, with the others added
@@ -123,19 +120,9 @@ class NominalHeadConfig:
     """What updates of a linear map are multiples of: `one` whatever its size; or with
     `fan_in` sqrt(full_fan_in / inputs), at most 1, which is how initial weights are
     scaled, so that one rule fits narrow and wide layers. Other parameters have 1."""
-    full_fan_in: float = 16.0
+    full_fan_in: Positive[float] = 16.0
     """Most inputs of a map whose unit is 1, with `unit: fan_in`; of a convolution only
     those count that are new at each position."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "NominalHeadConfig",
-            step_size=self.step_size,
-            max_log_scale=self.max_log_scale,
-            full_fan_in=self.full_fan_in,
-        )
-        if self.max_deviation is not None:
-            check_positive("NominalHeadConfig", max_deviation=self.max_deviation)
 
     def build(self, directions: DirectionSet) -> Head:
         """Return the head."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2o.config import check_positive, frozen_config
+from l2o.config import Positive, frozen_config
 
 from .state import Averages, State
 
@@ -28,26 +28,18 @@ class SafetyConfig:
         >>> optimizer = NeuralGraphOpt(layer.parameters(), safety=strict)
     """
 
-    max_update: float = 10.0
+    max_update: Positive[float] = 10.0
     """Largest root mean square of a tensor's update at `lr = 1`, in nominal steps: in
     units of `rule.step_size`, the size of Adam's first step. What is larger is scaled
     down to one nominal step."""
-    max_gradient: float = 1e15
+    max_gradient: Positive[float] = 1e15
     """Largest magnitude of a gradient's entry; a tensor with a larger one is scaled
     down to it. Squares of larger ones overflow float32."""
-    max_growth: float = 30.0
+    max_growth: Positive[float] = 30.0
     """Largest root mean square of a tensor's gradient, in units of that of its past
     gradients (the root of the mean second moment); a larger gradient is scaled down to
     it. One batch can then not dominate the momenta. Holds from the tenth step of a
     tensor, for rules whose state is averages."""
-
-    def __post_init__(self) -> None:
-        check_positive(
-            "SafetyConfig",
-            max_update=self.max_update,
-            max_gradient=self.max_gradient,
-            max_growth=self.max_growth,
-        )
 
 
 class StepReport(NamedTuple):

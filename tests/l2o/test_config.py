@@ -7,9 +7,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from l2o.config import (
-    check_not_negative,
-    check_positive,
-    check_share,
+    BelowOne,
+    NotNegative,
+    Positive,
+    Share,
     config_from_values,
     config_values,
     frozen_config,
@@ -24,13 +25,10 @@ class Shaped(Protocol):
 @frozen_config
 class Square:
     kind: Literal["square"] = "square"
-    side: float = 1.0
+    side: Positive[float] = 1.0
 
     def area(self) -> float:
         return self.side**2
-
-    def __post_init__(self) -> None:
-        check_positive("Square", side=self.side)
 
 
 @frozen_config
@@ -109,10 +107,36 @@ def test_pydantic_is_as_strict():
         adapter.validate_python({"cutz": [1]})
 
 
-def test_ranges():
-    check_not_negative("A", b=0.0)
-    check_share("A", b=1.0)
-    with pytest.raises(ValueError, match="A b must not be negative; got b=-1"):
-        check_not_negative("A", b=-1)
-    with pytest.raises(ValueError, match="above zero and at most 1"):
-        check_share("A", b=1.5)
+@frozen_config
+class Ranges:
+    count: NotNegative[int] | None = None
+    share: Share[float] | Literal["all"] = 1.0
+    decay: BelowOne[float] = 0.0
+    sizes: tuple[Positive[int], ...] = ()
+    plain: float = -1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"count": -1}, "Ranges count must not be negative; got count=-1"),
+        ({"share": 1.5}, "share must be above zero and at most 1; got share=1.5"),
+        ({"share": 0.0}, "share must be above zero"),
+        ({"decay": 1.0}, r"decay must lie in \[0, 1\); got decay=1.0"),
+        ({"decay": -0.1}, "a share below 1, or 0 for none"),
+        ({"sizes": (3, 0)}, "sizes must be above zero; got sizes=0"),
+    ],
+)
+def test_ranges(settings, words):
+    with pytest.raises(ValueError, match=words):
+        Ranges(**settings)
+
+
+def test_ends_of_ranges():
+    Ranges(count=0, share="all", decay=0.999, sizes=(1,), plain=-2.0)
+    Ranges(share=1)
+
+
+def test_a_range_never_sees_a_value_of_another_type():
+    with pytest.raises(TypeError, match="Ranges decay must be float"):
+        Ranges(decay="0.5")

@@ -260,7 +260,7 @@ class TestValues:
                 (
                     {"max_offset": value},
                     "max_offset",
-                    r"from 0 to below 1; got .*\. Choose 0 to learn",
+                    r"lie in \[0, 1\); got .*\. Choose a share",
                 )
                 for value in (-0.1, 1.0)
             ),
@@ -268,7 +268,7 @@ class TestValues:
                 (
                     {"meta_optimizer": {"average": value}},
                     "average",
-                    r"from 0 to below 1; got .*\. Choose for example",
+                    r"lie in \[0, 1\); got .*\. Choose a share",
                 )
                 for value in (-0.1, 1.0)
             ),

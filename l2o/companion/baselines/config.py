@@ -2,8 +2,13 @@
 
 from typing import Literal, TypeAlias
 
-from l2o.companion.config import check_sizes
-from l2o.config import check_positive, frozen_config
+from l2o.config import (
+    BelowOne,
+    NotNegative,
+    Positive,
+    check_positive,
+    frozen_config,
+)
 
 
 @frozen_config
@@ -11,15 +16,12 @@ class MLPConfig:
     """A multi-layer perceptron on the flattened parameters, blind to symmetry."""
 
     kind: Literal["mlp"] = "mlp"
-    width: int = 256
+    width: Positive[int] = 256
     """Channels of each hidden layer."""
-    layers: int = 3
+    layers: Positive[int] = 3
     """Number of hidden layers."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of hidden channels that are dropped."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers")
 
 
 @frozen_config
@@ -27,17 +29,14 @@ class SetNNConfig:
     """Deep Sets on single entries: more symmetric than the networks that it reads."""
 
     kind: Literal["set_nn"] = "set_nn"
-    width: int = 64
+    width: Positive[int] = 64
     """Channels per entry."""
-    layers: int = 2
+    layers: Positive[int] = 2
     """Number of layers before the entries are averaged."""
-    head_width: int = 256
+    head_width: Positive[int] = 256
     """Channels of the hidden layer after that."""
     with_tensors: bool = True
     """Whether an entry knows which tensor it is from."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers", "head_width")
 
 
 @frozen_config
@@ -45,19 +44,16 @@ class DWSNetConfig:
     """DWSNet: affine equivariant layers, hidden neurons exchangeable."""
 
     kind: Literal["dwsnet"] = "dwsnet"
-    width: int = 32
+    width: Positive[int] = 32
     """Channels per entry."""
-    layers: int = 5
+    layers: Positive[int] = 5
     """Number of equivariant layers."""
     pooling: Literal["mean", "max"] = "max"
     """How exchangeable neurons are pooled."""
     batch_norm: bool = True
     """Whether tensors are normalised between the layers, over the batch."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of the channels that are dropped between the layers."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "width", "layers")
 
 
 @frozen_config
@@ -68,29 +64,23 @@ class FunctionalConfig:
     mode: Literal["np", "hnp"] = "np"
     """`np`: inputs and outputs permute too, and are told apart by what is added to the
     features. `hnp`: only hidden neurons permute."""
-    widths: tuple[int, ...] = (64, 64, 64)
+    widths: tuple[Positive[int], ...] = (64, 64, 64)
     """Channels of an entry after each equivariant layer."""
-    num_frequencies: int = 64
+    num_frequencies: NotNegative[int] = 64
     """Random frequencies of the input; 0 for the plain value."""
-    fourier_scale: float = 3.0
+    fourier_scale: Positive[float] = 3.0
     """Standard deviation of the frequencies."""
-    num_bands: int = 3
+    num_bands: NotNegative[int] = 3
     """Frequencies of the encoding of inputs, outputs and layers; 0 for none."""
     max_frequency: float = 3.0
     """Highest of these frequencies, in half turns from the first to the last."""
-    head_width: int = 1000
+    head_width: Positive[int] = 1000
     """Channels of both hidden layers of the head."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of the channels that are dropped between layers, and in the head."""
 
     def __post_init__(self) -> None:
-        check_positive("FunctionalConfig", widths=min(self.widths, default=0))
-        check_sizes(self, "fourier_scale", "head_width")
-        if min(self.num_frequencies, self.num_bands) < 0:
-            raise ValueError(
-                "FunctionalConfig num_frequencies and num_bands must not be negative; "
-                f"got {self.num_frequencies} and {self.num_bands}. Use 0 for none."
-            )
+        check_positive("FunctionalConfig", widths=len(self.widths))
 
 
 @frozen_config
@@ -98,15 +88,12 @@ class StatNNConfig:
     """A perceptron on statistics of every tensor, for any depth up to a limit."""
 
     kind: Literal["stat_nn"] = "stat_nn"
-    max_layers: int = 6
+    max_layers: Positive[int] = 6
     """Layers of the deepest network; shallower ones leave zeros."""
-    width: int = 1000
+    width: Positive[int] = 1000
     """Channels of both hidden layers."""
-    dropout: float = 0.0
+    dropout: BelowOne[float] = 0.0
     """Share of hidden channels that are dropped."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self, "max_layers", "width")
 
 
 EditorConfig: TypeAlias = MLPConfig | DWSNetConfig | FunctionalConfig

@@ -291,7 +291,7 @@ class TestErrors:
         ("settings", "advice"),
         [
             ({"num_inputs": 0}, "above zero"),
-            ({"num_hidden": -1}, "Use 0 for none"),
+            ({"num_hidden": -1}, "or 0 for none"),
             ({"kernel": (3, 0)}, "above zero"),
             ({"fourier_scale": 0.0}, "above zero"),
             ({"activations": ("wobble",)}, "Leave them out"),
