@@ -205,7 +205,7 @@ class TestConfigs:
 
     @pytest.mark.parametrize("name", ["num_frequencies", "num_bands"])
     def test_negative_counts_are_refused(self, name):
-        with pytest.raises(ValueError, match="Use 0 for none"):
+        with pytest.raises(ValueError, match="or 0 for none"):
             FunctionalConfig(**{name: -1})
 
     @pytest.mark.parametrize("name", EDITORS)
