@@ -53,6 +53,11 @@ class Entry:
         return (self.name, self.setting)
 
     @property
+    def line(self) -> str:
+        """A name for pictures that no other entry has."""
+        return f"{self.label} ({self.setting})" if self.is_opponent else self.label
+
+    @property
     def is_opponent(self) -> bool:
         """Whether it is hand-designed and from a package."""
         return self.setting != "as it is"
@@ -86,6 +91,30 @@ class Scoreboard:
     def of(self, horizon: Horizon) -> list[Entry]:
         """Return the entries of one table."""
         return [entry for entry in self.entries if horizon in entry.horizons]
+
+    def compared_tasks(self, horizon: Horizon) -> list[TaskName]:
+        """Return the tasks that all untuned opponents of a table and its rules ran."""
+        needed = [entry for entry in self.of(horizon) if entry.setting != "tuned"]
+        return [
+            task for task in self.tasks if all(task in entry.groups for entry in needed)
+        ]
+
+    def scores(self, horizon: Horizon) -> dict[str, list[list[float]]]:
+        """Return the scores of a table's entries over its compared tasks.
+
+        Returns:
+            By label and setting, one list per task of one score per run, for the
+            entries that have runs on all of these tasks.
+        """
+        tasks = self.compared_tasks(horizon)
+        return {
+            entry.line: [
+                [self.best_loss(task) / loss for loss in entry.losses(task).values()]
+                for task in tasks
+            ]
+            for entry in self.of(horizon)
+            if tasks and all(task in entry.groups for task in tasks)
+        }
 
     def best_loss(self, task: str) -> float:
         """Return the lowest mean test loss of a task, in either table."""

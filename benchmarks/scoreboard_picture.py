@@ -59,26 +59,22 @@ def profile_curves(board: Scoreboard, horizon: Horizon) -> dict[str, list[list[f
     """Return the scores that a profile shows, by label.
 
     Rules, teacher and the opponents with the highest mean score, each in its better
-    setting; all of them have runs on every task.
+    setting; all of them have runs on all compared tasks.
 
     Args:
         board: the scoreboard.
         horizon: which table.
     """
-    best = {task: board.best_loss(task) for task in board.tasks}
+    all_scores = board.scores(horizon)
     found: dict[str, tuple[float, bool, str, list[list[float]]]] = {}
     for entry in board.of(horizon):
-        if not all(task in entry.groups for task in board.tasks):
+        if entry.line not in all_scores:
             continue
-        scores = [
-            [best[task] / loss for loss in entry.losses(task).values()]
-            for task in board.tasks
-        ]
+        scores = all_scores[entry.line]
         mean = sum(sum(each) / len(each) for each in scores) / len(scores)
-        label = f"{entry.label} ({entry.setting})" * entry.is_opponent or entry.label
         known = found.get(entry.name)
         if known is None or mean > known[0]:
-            found[entry.name] = (mean, entry.is_opponent, label, scores)
+            found[entry.name] = (mean, entry.is_opponent, entry.line, scores)
     order = sorted(found.values(), key=lambda item: (item[1], -item[0]))
     return {label: scores for _, _, label, scores in order[:_MOST_CURVES]}
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimizees.named_tasks import TaskName, budget_of
@@ -35,8 +35,8 @@ and are tested once.
 *Score* of a run: the lowest mean test loss of the task in either table, divided by
 the run's own; 1 is the best, a run without a finite loss has 0. *IQM*: mean of the
 middle half of the scores of all runs and tasks, with a 95 % bootstrap interval that
-draws runs within each task (rliable). It is given where every task of its table has
-runs.
+draws runs within each task (rliable), over the tasks that all rules and all untuned
+opponents of the table ran.
 
 *Won*, *level*, *lost*: whether the 95 % interval of the ratio of test losses lies
 below, around or above one: Student's, of the logarithms, paired by seed.
@@ -75,7 +75,7 @@ def report_scoreboard(results: Path, *, contest: Contest) -> str:
         words = "known" if horizon == "known" else "not known"
         parts += [
             f"## The length of the run is {words}",
-            _table(board, horizon),
+            *_table(board, horizon),
         ]
     parts += ["## The default rule against each opponent", *_verdicts(board)]
     parts += ["## Where the default rule loses", _losses(board)]
@@ -115,17 +115,17 @@ def _coverage(board: Scoreboard, contest: Contest) -> str:
     return github_table(lines, headers)
 
 
-def _table(board: Scoreboard, horizon: Horizon) -> str:
+def _table(board: Scoreboard, horizon: Horizon) -> list[str]:
     """Return one line per entry, the best first: mean test loss of each task."""
     entries = board.of(horizon)
-    means = interquartile_means(scores_of(board, entries))
+    means = interquartile_means(board.scores(horizon))
     best = {
         task: min(loss for entry in entries if (loss := entry.loss(task)) is not None)
         for task in board.tasks
     }
 
     def order(entry: Entry) -> tuple[bool, float, int]:
-        mean = means.get(line_name(entry))
+        mean = means.get(entry.line)
         return (mean is None, -(mean or (0.0,))[0], -len(entry.groups))
 
     lines = [
@@ -133,41 +133,14 @@ def _table(board: Scoreboard, horizon: Horizon) -> str:
             entry.label,
             entry.setting,
             sum(entry.tuning_runs.values()),
-            _interval_words(means.get(line_name(entry))),
+            _interval_words(means.get(entry.line)),
             *(_cell(entry.loss(task), best[task]) for task in board.tasks),
         )
         for entry in sorted(entries, key=order)
     ]
     headers = ("optimizer", "setting", "tuning runs", "IQM", *board.tasks)
-    return github_table(lines, headers)
-
-
-def scores_of(
-    board: Scoreboard, entries: Iterable[Entry]
-) -> dict[str, list[list[float]]]:
-    """Return the scores of the entries that have runs on every task of the board.
-
-    Args:
-        board: decides the best loss of each task.
-        entries: those of one table.
-
-    Returns:
-        By `line_name`, one list per task of one score per run.
-    """
-    best = {task: board.best_loss(task) for task in board.tasks}
-    return {
-        line_name(entry): [
-            [best[task] / loss for loss in entry.losses(task).values()]
-            for task in board.tasks
-        ]
-        for entry in entries
-        if all(task in entry.groups for task in board.tasks)
-    }
-
-
-def line_name(entry: Entry) -> str:
-    """Return a name that no other entry has."""
-    return f"{entry.label}, {entry.setting}" if entry.is_opponent else entry.label
+    over = ", ".join(board.compared_tasks(horizon)) or "no task"
+    return [f"Mean test losses; IQM over {over}.", github_table(lines, headers)]
 
 
 def _verdicts(board: Scoreboard) -> list[str]:

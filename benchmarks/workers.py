@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -106,7 +105,10 @@ class _Survey:
 
 
 class _Locks:
-    """Locks on single runs and on the results file, one small file each."""
+    """Locks on single runs and on the results file, one small file each.
+
+    That of the results file stays, since another contest may write the same results.
+    """
 
     def __init__(self, results: Path) -> None:
         self.folder = results.with_name(f"{results.name}.locks")
@@ -118,7 +120,8 @@ class _Locks:
 
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / f"{name}.lock")
+        path = self.folder / f"{name}.lock"
+        lock = FileLock(path)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -127,6 +130,9 @@ class _Locks:
         try:
             yield True
         finally:
+            # Whoever opened the file before finds the row when it gets the lock.
+            with contextlib.suppress(OSError):
+                path.unlink()
             lock.release()
 
     @contextmanager
@@ -136,10 +142,6 @@ class _Locks:
 
         with FileLock(self.folder / "append.lock"):
             yield
-
-    def remove(self) -> None:
-        """Remove the files of all locks; for when nothing is left to run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def work(
@@ -180,7 +182,6 @@ def work(
             announce(f"{survey.num_done} rows are already there")
         is_first = False
         if not survey.missing:
-            locks.remove()
             return
         for run in survey.missing:
             with locks.try_hold(ledger.key(run)) as is_held:

@@ -64,7 +64,7 @@ def test_a_second_run_adds_what_is_missing_only(made, contest):
         "device": "cpu",
         "threads": torch.get_num_threads(),
     }
-    assert os.listdir(contest.results.parent) == ["rows.jsonl"]
+    assert os.listdir(contest.results.parent / "rows.jsonl.locks") == ["append.lock"]
 
 
 def test_rows_of_another_benchmark_are_copied(made, tmp_path, make_row):
