@@ -95,7 +95,7 @@ def _draw_profile(axis: "Axes", board: Scoreboard, horizon: Horizon) -> None:
     look, ends = styles(scores), {}
     for label, shares in performance_profiles(scores, thresholds).items():
         color, style = look[label]
-        width = 2.2 if label.startswith(DEFAULT_RULE) else 1.3
+        width = 2.2 if label.partition(",")[0] == DEFAULT_RULE else 1.3
         axis.plot(factors, shares, color=color, linestyle=style, linewidth=width)
         ends[label] = (factors[-1], shares[-1])
     label_ends(axis, ends)

@@ -126,6 +126,19 @@ def test_workers_take_turns_at_gpus(monkeypatch):
     assert spread_device(named, 0) == named
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_contest_on_a_gpu_makes_the_rows_of_the_cpu(contest, tmp_path):
+    there = replace(contest, device="cuda", results=tmp_path / "gpu.jsonl")
+    run(contest, print)
+    run(there, print)
+    for row, other in zip(
+        read_rows(there.results), read_rows(contest.results), strict=True
+    ):
+        assert row["config"]["device"] == "cuda:0"
+        assert row["curve"] == pytest.approx(other["curve"], abs=1e-3)
+
+
 def table_contest(path, **changes):
     """Six short runs on a table that needs no file."""
     values = {
@@ -156,7 +169,7 @@ def test_several_workers_make_the_same_rows_as_one(tmp_path):
     alone, shared = tmp_path / "alone.jsonl", tmp_path / "shared.jsonl"
     run(table_contest(alone), print)
     lines = []
-    run(table_contest(shared, workers=3), lines.append)
+    run(table_contest(shared, workers=2), lines.append)
     assert outcomes(shared) == outcomes(alone)
     assert len(read_json_lines(shared)) == len(read_rows(shared)) == len(lines)
 
@@ -178,7 +191,7 @@ def test_what_killed_workers_leave_is_made_by_others(tmp_path):
         "sys.path.insert(0, sys.argv[2])\n"
         "from test_workers import table_contest\n"
         "from benchmarks.workers import run\n"
-        "run(table_contest(Path(sys.argv[1]), steps=300), print)\n"
+        "run(table_contest(Path(sys.argv[1]), steps=150), print)\n"
     )
     here = os.path.dirname(__file__)
     command = [sys.executable, "-c", code, str(path), here]
@@ -191,9 +204,29 @@ def test_what_killed_workers_leave_is_made_by_others(tmp_path):
         other.wait()
     num_left = len(read_json_lines(path))
     assert num_left >= 2
-    run(table_contest(path, steps=300, workers=2), print)
+    run(table_contest(path, steps=150, workers=2), print)
     rows = read_json_lines(path)
     assert len(rows) == len(read_rows(path)) > num_left
     alone = tmp_path / "alone.jsonl"
-    run(table_contest(alone, steps=300), print)
+    run(table_contest(alone, steps=150), print)
     assert outcomes(path) == outcomes(alone)
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_runs(tmp_path):
+    path, script = tmp_path / "rows.jsonl", tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_workers import table_contest\n"
+        "from benchmarks.workers import run\n"
+        f"run(table_contest(Path({str(path)!r}), steps=150), print)\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, str(script)], capture_output=True, text=True, check=True
+    )
+    made = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    rows = read_json_lines(path)
+    assert len(rows) == len(read_rows(path)) == len(made)
