@@ -10,3 +10,4 @@ from .config import NGGNNConfig as NGGNNConfig
 from .config import NGTConfig as NGTConfig
 from .net import BuildsNet as BuildsNet
 from .net import Net as Net
+from .net import NetSizes as NetSizes

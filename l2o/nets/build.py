@@ -16,63 +16,49 @@ from .feed_forward import FeedForwardNet
 from .gnn import NGGNNNet
 from .gnn_released import ReleasedNGGNNNet
 from .lstm import LSTMNet
-from .net import BuildsNet, Net
+from .net import BuildsNet, Net, NetSizes
 from .nfn import NFNNet
 from .ng_t import NGTNet
 from .ng_t_released import ReleasedNGTNet
 
 
-def build_net(
-    config: NetConfig | BuildsNet | nn.Module,
-    *,
-    num_features: int,
-    num_context: int,
-    num_outputs: int,
-) -> Net:
+def build_net(config: NetConfig | BuildsNet | nn.Module, sizes: NetSizes) -> Net:
     """Return the network that `config` describes.
 
     Args:
         config: one of the library's configurations, whose type picks the network; or
             any object with a method `build` (see `BuildsNet`); or a module that is a
             `Net` already, which is returned as it is.
-        num_features: channels per entry of a parameter.
-        num_context: channels per parameter tensor; 0 for none.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Raises:
         TypeError: if what `config` is or builds is no `Net`.
 
     Example:
-        >>> net = build_net(
-        ...     FeedForwardConfig(width=8), num_features=4, num_context=0, num_outputs=2
-        ... )
+        >>> sizes = NetSizes(num_features=4, num_outputs=2)
+        >>> net = build_net(FeedForwardConfig(width=8), sizes)
         >>> isinstance(net, Net)
         True
     """
-    sizes = {
-        "num_features": num_features,
-        "num_context": num_context,
-        "num_outputs": num_outputs,
-    }
     match config:
         case FeedForwardConfig():
-            return FeedForwardNet(config, **sizes)
+            return FeedForwardNet(config, sizes)
         case NGGNNConfig(readout="released"):
-            return ReleasedNGGNNNet(config, **sizes)
+            return ReleasedNGGNNNet(config, sizes)
         case NGGNNConfig():
-            return NGGNNNet(config, **sizes)
+            return NGGNNNet(config, sizes)
         case NGTConfig(readout="released"):
-            return ReleasedNGTNet(config, **sizes)
+            return ReleasedNGTNet(config, sizes)
         case NGTConfig():
-            return NGTNet(config, **sizes)
+            return NGTNet(config, sizes)
         case LSTMConfig():
-            return LSTMNet(config, **sizes)
+            return LSTMNet(config, sizes)
         case NFNConfig():
-            return NFNNet(config, **sizes)
+            return NFNNet(config, sizes)
         case nn.Module():
             return _checked(config)
         case BuildsNet():
-            return _checked(config.build(**sizes))
+            return _checked(config.build(sizes))
         case _:
             assert_never(config)
 

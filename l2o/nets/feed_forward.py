@@ -12,6 +12,7 @@ from l2o.graph.tiles import EdgeTile, NodeTile
 from .config import FeedForwardConfig
 from .entries import Entries, at_owners
 from .fast_ops import Pointwise, add, add_product, linear, linear_by_channel
+from .net import NetSizes
 from .thread_map import thread_map
 
 _COLUMNS = 2**14
@@ -28,9 +29,7 @@ class FeedForward(nn.Module):
 
     Args:
         config: width, depth and activation.
-        num_features: channels per entry.
-        num_outputs: numbers to return per entry.
-        num_context: channels per tensor; 0 for none.
+        sizes: channels in and out.
         num_structure: channels of the graph state; 0 for none.
 
     Reference:
@@ -39,19 +38,17 @@ class FeedForward(nn.Module):
     """
 
     def __init__(
-        self,
-        config: FeedForwardConfig,
-        *,
-        num_features: int,
-        num_outputs: int,
-        num_context: int = 0,
-        num_structure: int = 0,
+        self, config: FeedForwardConfig, sizes: NetSizes, *, num_structure: int = 0
     ) -> None:
         super().__init__()
-        fan_in = num_features + num_context + num_structure
-        self.first = nn.Linear(num_features, config.width)
-        self.from_context = _shared_input(num_context, config.width)
-        self.from_structure = _shared_input(num_structure, config.width)
+        fan_in = sizes.num_features + sizes.num_context + num_structure
+        self.first = nn.Linear(sizes.num_features, config.width)
+        self.from_context = sizes.from_context(config.width)
+        self.from_structure = (
+            nn.Linear(num_structure, config.width, bias=False)
+            if num_structure
+            else None
+        )
         for layer in (self.first, self.from_context, self.from_structure):
             if layer is not None:
                 nn.init.uniform_(layer.weight, -(fan_in**-0.5), fan_in**-0.5)
@@ -62,7 +59,7 @@ class FeedForward(nn.Module):
             for layer in self.linears:
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
-        self.last = nn.Linear(config.width, num_outputs)
+        self.last = nn.Linear(config.width, sizes.num_outputs)
         self.activation = Pointwise(config.activation)
 
     def forward(
@@ -147,10 +144,6 @@ class FeedForward(nn.Module):
         return add(linear(structure, weight), shared)
 
 
-def _shared_input(channels: int, width: int) -> nn.Linear | None:
-    return nn.Linear(channels, width, bias=False) if channels else None
-
-
 class AbstractEntryNet(nn.Module, ABC):
     """A `Net` whose last stage is the per-entry network `entry`."""
 
@@ -180,26 +173,12 @@ class FeedForwardNet(AbstractEntryNet):
 
     Args:
         config: sizes.
-        num_features: channels per entry.
-        num_context: channels per tensor.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
     """
 
-    def __init__(
-        self,
-        config: FeedForwardConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
+    def __init__(self, config: FeedForwardConfig, sizes: NetSizes) -> None:
         super().__init__()
-        self.entry = FeedForward(
-            config,
-            num_features=num_features,
-            num_context=num_context,
-            num_outputs=num_outputs,
-        )
+        self.entry = FeedForward(config, sizes)
 
     @override
     def check(self, graph: NeuralGraph) -> None:

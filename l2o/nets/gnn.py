@@ -19,6 +19,7 @@ from .fast_ops import add
 from .feed_forward import FeedForward
 from .graph_inputs import AbstractGraphNet
 from .message_layer import MessageLayer, ReadOut
+from .net import NetSizes
 from .thread_map import thread_map
 from .tile_states import TileStates
 
@@ -28,9 +29,7 @@ class NGGNNNet(AbstractGraphNet):
 
     Args:
         config: sizes and variants.
-        num_features: channels per entry.
-        num_context: channels per tensor.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Reference:
         Kofinas et al., 2024, sections 3 and 4.3. Differences: positions are keyed by
@@ -38,20 +37,12 @@ class NGGNNNet(AbstractGraphNet):
         node; norms do not couple a batch.
     """
 
-    def __init__(
-        self,
-        config: NGGNNConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
+    def __init__(self, config: NGGNNConfig, sizes: NetSizes) -> None:
         width = config.width
         super().__init__(
             width=width,
             kernel=config.kernel,
-            num_features=num_features,
-            num_context=num_context,
+            sizes=sizes,
             edge_copies=1 if config.directions == "own" else 3,
         )
         self.config = config
@@ -61,13 +52,7 @@ class NGGNNNet(AbstractGraphNet):
         )
         self.edge_out = ReadOut(width)
         self.node_out = ReadOut(width)
-        self.entry = FeedForward(
-            config.head,
-            num_features=num_features,
-            num_context=num_context,
-            num_structure=width,
-            num_outputs=num_outputs,
-        )
+        self.entry = FeedForward(config.head, sizes, num_structure=width)
 
     @property
     def message_layers(self) -> list[MessageLayer]:

@@ -13,6 +13,7 @@ from l2o.graph.layout import pad_cells
 
 from .entries import Entries
 from .feed_forward import AbstractEntryNet
+from .net import NetSizes
 
 
 class AbstractGraphNet(AbstractEntryNet):
@@ -27,8 +28,7 @@ class AbstractGraphNet(AbstractEntryNet):
         kernel: cells are padded, centred, to `kernel x kernel` and every cell is an
             input channel of its own; None for means over cells of the features and of
             their magnitudes.
-        num_features: channels per entry.
-        num_context: channels per tensor; 0 for none.
+        sizes: channels in and out.
         edge_copies: how many concatenated copies of its channels an edge reads.
     """
 
@@ -37,19 +37,16 @@ class AbstractGraphNet(AbstractEntryNet):
         *,
         width: int,
         kernel: int | None,
-        num_features: int,
-        num_context: int,
+        sizes: NetSizes,
         edge_copies: int = 1,
     ) -> None:
         super().__init__()
         self.width = width
         self.grid = None if kernel is None else (kernel, kernel)
-        channels = num_features * (2 if kernel is None else kernel**2)
+        channels = sizes.num_features * (2 if kernel is None else kernel**2)
         self.edge_in = nn.Linear(edge_copies * channels, width)
         self.node_in = nn.Linear(channels, width)
-        self.context_in = (
-            nn.Linear(num_context, 2 * width, bias=False) if num_context else None
-        )
+        self.context_in = sizes.from_context(2 * width)
         self.edge_mix = nn.Linear(width, width)
         self.node_mix = nn.Linear(width, width)
 

@@ -12,6 +12,7 @@ from l2o.graph import NeuralGraph, derived
 from .config import LSTMConfig
 from .entries import Entries, at_owners
 from .feed_forward import AbstractEntryNet, FeedForward
+from .net import NetSizes
 
 
 class LSTMNet(AbstractEntryNet):
@@ -28,9 +29,7 @@ class LSTMNet(AbstractEntryNet):
 
     Args:
         config: sizes.
-        num_features: channels per entry.
-        num_context: channels per tensor; they are added to the entries' mean.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Reference:
         Kofinas et al., 2024, section 4.3; Metz et al., 2020, "Tasks, stability,
@@ -38,29 +37,14 @@ class LSTMNet(AbstractEntryNet):
         ours; the paper's features have none.
     """
 
-    def __init__(
-        self,
-        config: LSTMConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
+    def __init__(self, config: LSTMConfig, sizes: NetSizes) -> None:
         super().__init__()
         width = config.width
-        self.first = nn.Linear(num_features, width)
+        self.first = nn.Linear(sizes.num_features, width)
         self.second = nn.Linear(width, width)
-        self.context_in = (
-            nn.Linear(num_context, width, bias=False) if num_context else None
-        )
+        self.context_in = sizes.from_context(width)
         self.cell = nn.LSTMCell(width, width)
-        self.entry = FeedForward(
-            config.head,
-            num_features=num_features,
-            num_context=num_context,
-            num_structure=width,
-            num_outputs=num_outputs,
-        )
+        self.entry = FeedForward(config.head, sizes, num_structure=width)
 
     @override
     def check(self, graph: NeuralGraph) -> None:

@@ -1,12 +1,36 @@
 """What a rule needs of a learned network, and what a network needs to be built."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
 
 from .entries import Entries
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetSizes:
+    """What a network reads and returns, as its rule decides it.
+
+    Example:
+        >>> NetSizes(num_features=4, num_outputs=2).num_context
+        0
+    """
+
+    num_features: int
+    """Channels per entry of a parameter."""
+    num_context: int = 0
+    """Channels per parameter tensor; 0 for none."""
+    num_outputs: int
+    """Numbers to return per entry."""
+
+    def from_context(self, width: int) -> nn.Linear | None:
+        """Return a linear map of the context without a bias; None without context."""
+        if not self.num_context:
+            return None
+        return nn.Linear(self.num_context, width, bias=False)
 
 
 @runtime_checkable
@@ -68,13 +92,8 @@ class BuildsNet(Protocol):
         ... class WiderConfig:
         ...     kind: str = "wider"
         ...     factor: int = 2
-        ...     def build(self, *, num_features, num_context, num_outputs):
-        ...         return build_net(
-        ...             FeedForwardConfig(width=32 * self.factor),
-        ...             num_features=num_features,
-        ...             num_context=num_context,
-        ...             num_outputs=num_outputs,
-        ...         )
+        ...     def build(self, sizes):
+        ...         return build_net(FeedForwardConfig(width=32 * self.factor), sizes)
         >>> isinstance(WiderConfig(), BuildsNet)
         True
     """
@@ -84,12 +103,6 @@ class BuildsNet(Protocol):
         """Name of the network, unlike any of the library's."""
         ...
 
-    def build(self, *, num_features: int, num_context: int, num_outputs: int) -> Net:
-        """Build the network.
-
-        Args:
-            num_features: channels per entry of a parameter.
-            num_context: channels per parameter tensor; 0 for none.
-            num_outputs: numbers to return per entry.
-        """
+    def build(self, sizes: NetSizes) -> Net:
+        """Build the network."""
         ...

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
@@ -14,6 +14,7 @@ from .chain import Chain, require_chain
 from .config import NFNConfig
 from .entries import Entries, at_owners
 from .feed_forward import AbstractEntryNet, FeedForward
+from .net import NetSizes
 from .nfn_encodings import EntryEncoder
 from .nfn_layers import Laid, chain_slots
 from .nfn_stack import EquivariantStack
@@ -35,9 +36,7 @@ class NFNNet(AbstractEntryNet):
 
     Args:
         config: sizes.
-        num_features: channels per entry.
-        num_context: channels per tensor.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Reference:
         Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
@@ -46,21 +45,14 @@ class NFNNet(AbstractEntryNet):
         four; contexts, which the paper's features do not have, join the inputs.
     """
 
-    def __init__(
-        self,
-        config: NFNConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
+    def __init__(self, config: NFNConfig, sizes: NetSizes) -> None:
         super().__init__()
         self.config = config
         width = config.width
-        channels = num_features * (2 if config.kernel is None else config.kernel**2)
+        copies = 2 if config.kernel is None else config.kernel**2
         has_fourier = config.fourier_scale is not None
         self.encoder = EntryEncoder(
-            channels,
+            sizes.num_features * copies,
             num_frequencies=width if has_fourier else 0,
             fourier_scale=config.fourier_scale or 1.0,
             num_bands=NUM_BANDS,
@@ -68,19 +60,11 @@ class NFNNet(AbstractEntryNet):
             with_layers=False,
         )
         inputs = self.encoder.out_channels
-        self.context_in = (
-            nn.Linear(num_context, inputs, bias=False) if num_context else None
-        )
+        self.context_in = sizes.from_context(inputs)
         self.slots = chain_slots((1,) * config.depth, {})
-        sizes = [inputs, *[width] * (config.layers + 1)]
-        self.stack = EquivariantStack(self.slots, sizes)
-        self.entry = FeedForward(
-            config.head,
-            num_features=num_features,
-            num_context=num_context,
-            num_structure=width,
-            num_outputs=num_outputs,
-        )
+        channels = [inputs, *[width] * (config.layers + 1)]
+        self.stack = EquivariantStack(self.slots, channels)
+        self.entry = FeedForward(config.head, sizes, num_structure=width)
 
     @override
     def check(self, graph: NeuralGraph) -> None:

@@ -11,6 +11,7 @@ from .config import NGTConfig
 from .entries import Entries, at_owners
 from .feed_forward import FeedForward
 from .graph_inputs import AbstractGraphNet
+from .net import NetSizes
 from .thread_map import thread_map
 from .transformer import RelationalConfig, RelationalLayer
 
@@ -32,9 +33,7 @@ class NGTNet(AbstractGraphNet):
 
     Args:
         config: sizes and variants.
-        num_features: channels per entry.
-        num_context: channels per tensor.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Reference:
         Kofinas et al., 2024, sections 3 and 4.3; Diao and Loynd, 2023, "Relational
@@ -46,20 +45,12 @@ class NGTNet(AbstractGraphNet):
         the token (32).
     """
 
-    def __init__(
-        self,
-        config: NGTConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
+    def __init__(self, config: NGTConfig, sizes: NetSizes) -> None:
         width = config.width
         super().__init__(
             width=width,
             kernel=config.kernel,
-            num_features=num_features,
-            num_context=num_context,
+            sizes=sizes,
         )
         self.config = config
         layer = RelationalConfig(
@@ -83,13 +74,7 @@ class NGTNet(AbstractGraphNet):
             *(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         )
         self.read_out_end = nn.Linear(width, width)
-        self.entry = FeedForward(
-            config.head,
-            num_features=num_features,
-            num_context=num_context,
-            num_structure=width,
-            num_outputs=num_outputs,
-        )
+        self.entry = FeedForward(config.head, sizes, num_structure=width)
 
     @override
     def check(self, graph: NeuralGraph) -> None:

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from .config import NGTConfig
+from .net import NetSizes
 from .ng_t import NGTNet
 
 
@@ -20,28 +21,14 @@ class ReleasedNGTNet(NGTNet):
 
     Args:
         config: sizes and variants.
-        num_features: channels per entry.
-        num_context: channels per tensor.
-        num_outputs: numbers to return per entry.
+        sizes: channels in and out.
 
     Reference:
         Kofinas et al., 2024, released code.
     """
 
-    def __init__(
-        self,
-        config: NGTConfig,
-        *,
-        num_features: int,
-        num_context: int,
-        num_outputs: int,
-    ) -> None:
-        super().__init__(
-            config,
-            num_features=num_features,
-            num_context=num_context,
-            num_outputs=num_outputs,
-        )
+    def __init__(self, config: NGTConfig, sizes: NetSizes) -> None:
+        super().__init__(config, sizes)
         self.token = nn.Parameter(torch.randn(config.width))
 
     @override

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from l2o.config import config_values
 from l2o.graph import NeuralGraph
 from l2o.graph.tiles import find_tiles
-from l2o.nets import build_net
+from l2o.nets import NetSizes, build_net
 
 from .config import RuleConfig
 from .directions import DirectionSet
@@ -181,12 +181,12 @@ class Rule(AbstractRule):
         self.num_reusable_outputs = (
             self.head.num_outputs if self.head.can_reuse_outputs else 0
         )
-        self.net = build_net(
-            self.config.net,
+        self.net_sizes = NetSizes(
             num_features=self.features.num_features,
             num_context=self.features.num_context,
             num_outputs=self.head.num_outputs,
         )
+        self.net = build_net(self.config.net, self.net_sizes)
         if self.head.starts_at_zero:
             self.net.zero_last()
 

@@ -103,14 +103,14 @@ class LinearConfig:
 
     kind: str = "linear"
 
-    def build(self, *, num_features, num_context, num_outputs):
-        return LinearNet(num_features, num_outputs)
+    def build(self, sizes):
+        return LinearNet(sizes)
 
 
 class LinearNet(nn.Module):
-    def __init__(self, num_features, num_outputs):
+    def __init__(self, sizes):
         super().__init__()
-        self.last = nn.Linear(num_features, num_outputs)
+        self.last = nn.Linear(sizes.num_features, sizes.num_outputs)
 
     def check(self, graph):
         pass

@@ -177,12 +177,7 @@ def with_net(kind):
     class Broken(Rule):
         def __init__(self, config):
             super().__init__(config)
-            self.net = kind(
-                config.net,
-                num_features=self.features.num_features,
-                num_context=self.features.num_context,
-                num_outputs=self.head.num_outputs,
-            )
+            self.net = kind(config.net, self.net_sizes)
 
     return Broken
 

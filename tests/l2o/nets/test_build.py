@@ -12,13 +12,14 @@ from l2o.nets import (
     FeedForwardConfig,
     LSTMConfig,
     Net,
+    NetSizes,
     NFNConfig,
     NGGNNConfig,
     NGTConfig,
     build_net,
 )
 
-SIZES = {"num_features": 4, "num_context": 3, "num_outputs": 2}
+SIZES = NetSizes(num_features=4, num_context=3, num_outputs=2)
 CONFIGS = [
     FeedForwardConfig(width=6),
     NGGNNConfig(width=6),
@@ -33,9 +34,9 @@ CONFIGS = [
 class LinearNet(nn.Module):
     """A network from outside the library: one linear map per entry."""
 
-    def __init__(self, num_features, num_context, num_outputs):
+    def __init__(self, sizes):
         super().__init__()
-        self.last = nn.Linear(num_features, num_outputs)
+        self.last = nn.Linear(sizes.num_features, sizes.num_outputs)
 
     def check(self, graph):
         pass
@@ -53,21 +54,21 @@ class LinearNet(nn.Module):
 class LinearConfig:
     kind: str = "linear"
 
-    def build(self, *, num_features, num_context, num_outputs):
-        return LinearNet(num_features, num_context, num_outputs)
+    def build(self, sizes):
+        return LinearNet(sizes)
 
 
 @dataclass(frozen=True)
 class BrokenConfig:
     kind: str = "broken"
 
-    def build(self, **sizes):
-        return nn.Linear(sizes["num_features"], sizes["num_outputs"])
+    def build(self, sizes):
+        return nn.Linear(sizes.num_features, sizes.num_outputs)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
 def test_every_network_of_the_library_is_a_net(config):
-    net = build_net(config, **SIZES)
+    net = build_net(config, SIZES)
     assert isinstance(net, Net)
     net.zero_last()
     assert not net.entry.last.weight.any()
@@ -76,14 +77,14 @@ def test_every_network_of_the_library_is_a_net(config):
 
 def test_a_configuration_from_outside_builds_its_network():
     assert isinstance(LinearConfig(), BuildsNet)
-    net = build_net(LinearConfig(), **SIZES)
+    net = build_net(LinearConfig(), SIZES)
     assert isinstance(net, LinearNet)
     assert net.last.weight.shape == (2, 4)
 
 
 def test_a_module_from_outside_is_taken_as_it_is():
-    net = LinearNet(**SIZES)
-    assert build_net(net, **SIZES) is net
+    net = LinearNet(SIZES)
+    assert build_net(net, SIZES) is net
 
 
 @pytest.mark.parametrize(
@@ -91,17 +92,12 @@ def test_a_module_from_outside_is_taken_as_it_is():
 )
 def test_what_is_no_network_is_refused(config):
     with pytest.raises(TypeError, match=r"See l2o.nets.Net"):
-        build_net(config, **SIZES)
+        build_net(config, SIZES)
 
 
 def test_a_rule_takes_a_step_with_it():
     rule, model = Rule().double(), nn.Linear(3, 2).double()
-    sizes = {
-        "num_features": rule.features.num_features,
-        "num_context": rule.features.num_context,
-        "num_outputs": rule.net.entry.last.out_features,
-    }
-    rule.net = build_net(LinearConfig(), **sizes).double()
+    rule.net = build_net(LinearConfig(), rule.net_sizes).double()
     params = {name: value.detach() for name, value in model.named_parameters()}
     state = rule.advance(rule.init_state(params), params)
     updates = rule(neural_graph(model), params, params, state)

@@ -8,6 +8,7 @@ from l2o.graph.tiles import EdgeTile, find_tiles
 from l2o.nets import (
     FeedForwardConfig,
     LSTMConfig,
+    NetSizes,
     NFNConfig,
     NGGNNConfig,
     NGTConfig,
@@ -20,6 +21,8 @@ from l2o.nets.nfn import NFNNet
 from l2o.nets.ng_t import NGTNet
 from l2o.nets.ng_t_released import ReleasedNGTNet
 
+SIZES = NetSizes(num_features=4, num_context=3, num_outputs=6)
+
 
 @pytest.fixture
 def generator():
@@ -30,9 +33,7 @@ def generator():
 @pytest.mark.parametrize("layers", [1, 3])
 def test_shared_inputs_are_as_if_copied_to_every_entry(activation, layers, generator):
     config = FeedForwardConfig(width=5, layers=layers, activation=activation)
-    net = FeedForward(
-        config, num_features=4, num_context=3, num_structure=2, num_outputs=6
-    ).double()
+    net = FeedForward(config, SIZES, num_structure=2).double()
     features, context, structure = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
         for shape in [(6, 7, 4), (3,), (6, 1, 2)]
@@ -56,9 +57,7 @@ def test_shared_inputs_are_as_if_copied_to_every_entry(activation, layers, gener
 
 def test_all_its_inputs_are_initialised_as_one_layer(generator):
     config = FeedForwardConfig(width=500)
-    net = FeedForward(
-        config, num_features=4, num_context=3, num_structure=2, num_outputs=6
-    )
+    net = FeedForward(config, SIZES, num_structure=2)
     for layer in (net.first, net.from_context, net.from_structure):
         assert 0.32 < layer.weight.abs().max() <= 1 / 3
 
@@ -73,7 +72,7 @@ def test_depth_fades_what_the_inputs_say_unless_it_starts_right(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net, shallow = (
-            FeedForward(item, num_features=14, num_outputs=2)
+            FeedForward(item, NetSizes(num_features=14, num_outputs=2))
             for item in (config, FeedForwardConfig(width=64, layers=1))
         )
     features = torch.randn(1000, 1, 14, generator=generator)
@@ -91,7 +90,7 @@ def test_the_config_picks_the_network():
         (LSTMConfig(), LSTMNet),
         (NFNConfig(), NFNNet),
     ]:
-        net = build_net(config, num_features=4, num_context=0, num_outputs=2)
+        net = build_net(config, NetSizes(num_features=4, num_outputs=2))
         assert isinstance(net, kind)
 
 
@@ -100,7 +99,7 @@ def test_the_config_picks_the_network():
     [FeedForwardConfig(), NGGNNConfig(), NGTConfig(), LSTMConfig(), NFNConfig()],
 )
 def test_the_last_layer_can_be_made_zero(config, generator):
-    net = build_net(config, num_features=4, num_context=3, num_outputs=5)
+    net = build_net(config, NetSizes(num_features=4, num_context=3, num_outputs=5))
     graph, written = neural_graph(torch.nn.Linear(3, 2)), []
     entries = SimpleNamespace(
         tiles=find_tiles(graph, torch.device("cpu"), None),

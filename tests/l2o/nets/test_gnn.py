@@ -11,7 +11,7 @@ from torch import nn
 
 from l2o import PRESETS, Rule, neural_graph
 from l2o.graph.tiles import find_tiles
-from l2o.nets import NGGNNConfig
+from l2o.nets import NetSizes, NGGNNConfig
 from l2o.nets.gnn import NGGNNNet, message_layer
 from l2o.nets.tile_states import TileStates
 
@@ -216,7 +216,7 @@ class TestInputs:
 
     def test_pooled_cells_do_not_depend_on_their_order(self):
         net = NGGNNNet(
-            CONFIGS["default"], num_features=3, num_context=0, num_outputs=2
+            CONFIGS["default"], NetSizes(num_features=3, num_outputs=2)
         ).double()
         generator = torch.Generator().manual_seed(0)
         values = torch.randn(1, 2, 3, 9, 3, generator=generator, dtype=torch.float64)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from l2o import PRESETS, Rule, neural_graph
-from l2o.nets import LSTMConfig
+from l2o.nets import LSTMConfig, NetSizes
 from l2o.nets.lstm import LSTMNet
 
 
@@ -24,8 +24,8 @@ def update():
 def test_the_lstm_reads_as_torchs_cell_does():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        sizes = {"num_features": 5, "num_context": 0, "num_outputs": 2}
-        net = LSTMNet(LSTMConfig(width=6), **sizes)
+        sizes = NetSizes(num_features=5, num_outputs=2)
+        net = LSTMNet(LSTMConfig(width=6), sizes)
         means = torch.randn(4, 6)
     state, expected = None, []
     for mean in means.split(1):

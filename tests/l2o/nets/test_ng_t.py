@@ -17,11 +17,11 @@ from l2o.graph import (
     WeightBlock,
 )
 from l2o.graph.tiles import find_tiles
-from l2o.nets import NGGNNConfig, NGTConfig
+from l2o.nets import NetSizes, NGGNNConfig, NGTConfig
 from l2o.nets.ng_t import NGTNet
 
 FEATURES = 3
-SIZES = {"num_features": FEATURES, "num_context": 2, "num_outputs": 2}
+SIZES = NetSizes(num_features=FEATURES, num_context=2, num_outputs=2)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_edges_start_from_what_joins_their_ends(graph, kernel):
     """One pair after the other: what several edges add to having none is summed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = NGTNet(NGTConfig(width=6, heads=2, kernel=kernel), **SIZES).double()
+        net = NGTNet(NGTConfig(width=6, heads=2, kernel=kernel), SIZES).double()
         context = torch.randn(3, 2, dtype=torch.float64)
     tiles = find_tiles(graph, torch.device("cpu"), None)
     entries = SimpleNamespace(
