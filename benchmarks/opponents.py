@@ -39,6 +39,8 @@ class Opponent:
     """Learning rates that it is tuned over by default."""
     untuned_lr: float = 1e-3
     """Learning rate that its authors, or else its users, begin with."""
+    package: str | None = None
+    """Distribution that has it, besides PyTorch; rows tell its version."""
     knows_horizon: bool = True
     """Whether its schedule ends with the run; if not, it can be stopped at any step."""
 
@@ -114,6 +116,7 @@ OPPONENTS: dict[str, Opponent] = {
     "schedule-free": Opponent(
         title="schedule-free AdamW",
         build=builders.schedule_free,
+        package="schedulefree",
         settings={"weight_decay": 0.0, "warmup": 0.05},
         lrs=(3e-3, 6e-3, 1e-2, 2e-2, 4e-2, 8e-2),
         untuned_lr=2.5e-3,
@@ -167,6 +170,7 @@ OPPONENTS: dict[str, Opponent] = {
             Opponent(
                 title="SOAP",
                 build=builders.soap,
+                package="pytorch-optimizer",
                 settings={"weight_decay": 0.01, "every": 10},
                 lrs=_WIDE,
                 untuned_lr=3e-3,
@@ -179,6 +183,7 @@ OPPONENTS: dict[str, Opponent] = {
             Opponent(
                 title="NorMuon",
                 build=builders.normuon,
+                package="pytorch-optimizer",
                 settings={"momentum": 0.95, "beta2": 0.95, "adamw_lr": 3e-4},
                 lrs=_LIKE_MUON,
                 untuned_lr=0.02,
@@ -191,6 +196,7 @@ OPPONENTS: dict[str, Opponent] = {
             Opponent(
                 title="AdEMAMix",
                 build=builders.ademamix,
+                package="pytorch-optimizer",
                 settings={"weight_decay": 0.01, "alpha": 8.0},
                 lrs=_WIDE,
             ),
@@ -202,6 +208,7 @@ OPPONENTS: dict[str, Opponent] = {
             Opponent(
                 title="Prodigy",
                 build=builders.prodigy,
+                package="prodigyopt",
                 lrs=_LIKE_PRODIGY,
                 untuned_lr=1.0,
             ),

@@ -32,6 +32,11 @@ class OptimizerSpec(Protocol):
         """A short name for one run."""
         ...
 
+    @property
+    def package(self) -> str | None:
+        """Distribution that has it, besides PyTorch and this one."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """Return what a row says of it, as JSON values.
 
@@ -66,6 +71,11 @@ class OpponentSpec(OptimizerSpec):
     def label(self) -> str:
         return f"{find_opponent(self.name).title}, lr {self.lr:g}"
 
+    @property
+    @override
+    def package(self) -> str | None:
+        return find_opponent(self.name).package
+
     @override
     def identity(self) -> dict[str, Any]:
         return {
@@ -95,6 +105,11 @@ class TeacherSpec(OptimizerSpec):
     @override
     def label(self) -> str:
         return self.name
+
+    @property
+    @override
+    def package(self) -> None:
+        return None
 
     @override
     def identity(self) -> dict[str, Any]:
@@ -149,6 +164,11 @@ class RuleSpec(OptimizerSpec):
     @override
     def label(self) -> str:
         return self.name + in_words(self._settings())
+
+    @property
+    @override
+    def package(self) -> None:
+        return None
 
     @override
     def identity(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -190,12 +191,16 @@ def train_run(
         evaluate_at=run.evaluate_at,
         label=name if shows_progress else None,
     )
+    origin = provenance()
+    if run.optimizer.package is not None:
+        package = run.optimizer.package
+        origin["versions"] |= {package: version(package)}
     row = {
         **ledger.identity(run),
         **_outcome(curve),
         "data_source": task.source,
         "config": dict(config),
-        "provenance": provenance(),
+        "provenance": origin,
     }
     return row, _summary(curve, run)
 

@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -91,6 +92,14 @@ def test_a_row_from_before_there_was_a_choice_counts(tmp_path, make_row):
     assert ledger.elsewhere(make_run(adam(0.5))) == old
     assert ledger.elsewhere(make_run(adam(0.6))) is None
     assert ledger.row(make_run(adam(0.5))) is None
+
+
+def test_a_row_tells_the_version_of_its_package(run):
+    row, _ = run(make_run(OpponentSpec(name="soap", lr=0.01)))
+    versions = row["provenance"]["versions"]
+    assert versions["pytorch-optimizer"] == version("pytorch-optimizer")
+    row, _ = run(make_run(adam(0.01)))
+    assert set(row["provenance"]["versions"]) == {"l2o", "torch", "numpy", "python"}
 
 
 def test_a_curve_may_have_fewer_points(run):

@@ -1,5 +1,6 @@
 import gzip
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -226,3 +227,34 @@ def test_it_runs_resumes_and_reports(tmp_path, rule_file, capsys):
     assert not path.exists()
     assert report(["scoreboard", "--results", str(path)]) == 0
     assert "## diabetes-mlp" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_pipeline_finds_what_is_known_and_nothing_in_noise(tmp_path, rule_file):
+    """Fifty steps at a rate of 1e-4 are too few; other seeds are no other rule."""
+    contest = replace(
+        scoreboard.CONFIG,
+        tasks=("diabetes-mlp",),
+        rules=(rule_file,),
+        averaged_rules=(),
+        control_rules=(rule_file,),
+        with_teacher=False,
+        opponents=(),
+        untuned=(),
+        steps=50,
+        threads=1,
+        results=tmp_path / "rows.jsonl",
+    )
+    scoreboard.run(contest, print)
+    board = read_scoreboard(read_rows(contest.results), contest)
+    rates = {
+        lr: {row["seed"]: row["scores"][-1]["loss"] for row in group.rows}
+        for lr, group in board.rates["diabetes-mlp"].items()
+    }
+    assert intervals.paired_ratio(rates[1e-2], rates[1e-4]).verdict == "won"
+    assert intervals.paired_ratio(rates[1e-4], rates[1e-2]).verdict == "lost"
+    (entry,) = board.entries
+    (again,) = board.repeated["diabetes-mlp"].values()
+    own, other = entry.losses("diabetes-mlp").values(), again.values("loss")
+    assert len(own) == len(other) == 5
+    assert intervals.unpaired_ratio(list(own), other).verdict == "level"
