@@ -236,6 +236,8 @@ def _now(device: torch.device) -> float:
     """Return the time in seconds after all work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 
