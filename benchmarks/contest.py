@@ -50,6 +50,10 @@ class Contest:
     """Rules that also run with their network in every tenth step only."""
     averaged_rules: tuple[str, ...] = ()
     """Rules that also run with averaged weights, which are evaluated then."""
+    scaled_rules: tuple[str, ...] = ()
+    """Rules that also run with their updates multiplied by `scale`."""
+    scale: float = 0.1
+    """Multiplier of `scaled_rules`."""
     grouped_rules: tuple[str, ...] = ()
     """Rules that also run with momenta whitened by groups of `group_rows` rows, as
     those of wide layers are by 1,024."""
@@ -158,6 +162,7 @@ class Contest:
         found += [rule_spec(rule, state="bfloat16") for rule in self.bfloat16_rules]
         found += [rule_spec(rule, structure_every=10) for rule in self.reuse_rules]
         found += [rule_spec(rule, average=True) for rule in self.averaged_rules]
+        found += [rule_spec(rule, scale=self.scale) for rule in self.scaled_rules]
         found += [
             rule_spec(rule, whitening_rows=self.group_rows)
             for rule in self.grouped_rules

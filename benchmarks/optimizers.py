@@ -159,6 +159,8 @@ class RuleSpec(OptimizerSpec):
     """Most rows of a linear map that are whitened together; None for the rule's own."""
     average: bool = False
     """Whether the averaged weights are evaluated, not those that the steps visit."""
+    scale: float = 1.0
+    """Multiplier of its updates, the optimizer's `lr`."""
 
     @property
     @override
@@ -188,6 +190,7 @@ class RuleSpec(OptimizerSpec):
         rule = self.name if rows is None else _with_rows(load_rule(self.name), rows)
         return NeuralGraphOpt(
             model.parameters(),
+            lr=self.scale,
             rule=rule,
             state_dtype=torch.bfloat16 if self.state == "bfloat16" else None,
             structure_every=self.structure_every,
@@ -208,6 +211,7 @@ _DEFAULTS = {
     "structure_every": 1,
     "whitening_rows": None,
     "average": False,
+    "scale": 1.0,
 }
 """Settings of a rule as it is, which rows do not mention."""
 
@@ -219,6 +223,7 @@ def rule_spec(
     structure_every: int = 1,
     whitening_rows: int | None = None,
     average: bool = False,
+    scale: float = 1.0,
 ) -> RuleSpec:
     """Return a shipped rule by its name, or a rule from a file.
 
@@ -229,6 +234,7 @@ def rule_spec(
         whitening_rows: most rows of a linear map that are whitened together; None for
             what the rule's configuration says.
         average: whether the averaged weights are evaluated.
+        scale: multiplier of its updates.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -248,6 +254,7 @@ def rule_spec(
         structure_every=structure_every,
         whitening_rows=whitening_rows,
         average=average,
+        scale=scale,
     )
 
 
@@ -262,6 +269,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
         words += f", whitened by {settings['whitening_rows']} rows"
     if "average" in settings:
         words += ", averaged weights"
+    if "scale" in settings:
+        words += f", updates x {settings['scale']:g}"
     return words
 
 

@@ -41,7 +41,7 @@ class Entry:
     """How its learning rate was found."""
     horizons: tuple[Horizon, ...]
     """Tables that it stands in: both, if it can be stopped at any step without having
-    been told the horizon."""
+    been told the horizon; none, if it is a rule whose updates were scaled."""
     groups: dict[str, Group] = field(default_factory=dict)
     """Its test runs by task."""
     tuning_runs: dict[str, int] = field(default_factory=dict)
@@ -93,8 +93,12 @@ class Scoreboard:
         return [entry for entry in self.entries if horizon in entry.horizons]
 
     def compared_tasks(self, horizon: Horizon) -> list[TaskName]:
-        """Return the tasks that all untuned opponents of a table and its rules ran."""
-        needed = [entry for entry in self.of(horizon) if entry.setting != "tuned"]
+        """Return the tasks that the untuned opponents and the default rule ran."""
+        needed = [
+            entry
+            for entry in self.of(horizon)
+            if entry.setting == "untuned" or entry.name == DEFAULT_RULE
+        ]
         return [
             task for task in self.tasks if all(task in entry.groups for entry in needed)
         ]
@@ -118,7 +122,7 @@ class Scoreboard:
 
     def best_loss(self, task: str) -> float:
         """Return the lowest mean test loss of a task, in either table."""
-        found = (entry.loss(task) for entry in self.entries)
+        found = (entry.loss(task) for entry in self.entries if entry.horizons)
         return min(loss for loss in found if loss is not None)
 
     def defaults(self) -> list[Entry]:
@@ -211,15 +215,12 @@ def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:
     """Return the entries that a group of test runs belongs to, without their runs."""
     if group.lr is None:
         name = _rule_name(group)
-        tells = bool(group.variant.get("horizon"))
-        return [
-            Entry(
-                name=name,
-                label=name,
-                setting="as it is",
-                horizons=("known",) if tells else ("unknown", "known"),
-            )
-        ]
+        horizons: tuple[Horizon, ...] = HORIZONS
+        if "horizon" in group.variant:
+            horizons = ("known",)
+        if "scale" in group.variant:
+            horizons = ()
+        return [Entry(name=name, label=name, setting="as it is", horizons=horizons)]
     opponent = OPPONENTS[group.optimizer]
     rates = {other.lr for other in validated if other.optimizer == group.optimizer}
     settings: list[Setting] = []
@@ -245,7 +246,8 @@ def _rule_name(group: Group) -> str:
 
 
 def _is_default(entry: Entry) -> bool:
-    return not entry.is_opponent and entry.name.partition(",")[0] == DEFAULT_RULE
+    is_rule = not entry.is_opponent and bool(entry.horizons)
+    return is_rule and entry.name.partition(",")[0] == DEFAULT_RULE
 
 
 def _num_runs(validated: Iterable[Group], optimizer: str) -> int:

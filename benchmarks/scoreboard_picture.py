@@ -103,7 +103,7 @@ def _draw_profile(axis: "Axes", board: Scoreboard, horizon: Horizon) -> None:
 
 def _draw_task(axis: "Axes", board: Scoreboard, task: str) -> None:
     best = board.best_loss(task)
-    here = [entry for entry in board.entries if task in entry.groups]
+    here = [entry for entry in board.entries if task in entry.groups and entry.horizons]
     lowest: dict[str, float] = {}
     for entry in here:
         ratio = _ratio(entry, task, best)

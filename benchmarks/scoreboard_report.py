@@ -35,8 +35,8 @@ and are tested once.
 *Score* of a run: the lowest mean test loss of the task in either table, divided by
 the run's own; 1 is the best, a run without a finite loss has 0. *IQM*: mean of the
 middle half of the scores of all runs and tasks, with a 95 % bootstrap interval that
-draws runs within each task (rliable), over the tasks that all rules and all untuned
-opponents of the table ran.
+draws runs within each task (rliable), over the tasks that the default rule and all
+untuned opponents of the table ran.
 
 *Won*, *level*, *lost*: whether the 95 % interval of the ratio of test losses lies
 below, around or above one: Student's, of the logarithms, paired by seed.
@@ -93,7 +93,9 @@ def _coverage(board: Scoreboard, contest: Contest) -> str:
     num_rules = len(contest.rules) + len(contest.averaged_rules) + contest.with_teacher
     lines = []
     for task in contest.tasks:
-        here = [entry for entry in board.entries if task in entry.groups]
+        here = [
+            entry for entry in board.entries if task in entry.groups and entry.horizons
+        ]
         seeds = sorted({len(entry.groups[task].rows) for entry in here})
         asked = budget_of(task).seeds
         counts = {
@@ -277,7 +279,7 @@ def _task_parts(board: Scoreboard, task: TaskName) -> list[str]:
                 "optimizer": entry.label,
                 "setting": entry.setting,
                 "lr": "" if group.lr is None else f"{group.lr:g}",
-                "horizon": " and ".join(entry.horizons),
+                "horizon": " and ".join(entry.horizons) or "in no other table",
                 "n": len(group.rows),
                 "test loss": _loss_words(group),
                 "accuracy %": spread(group.values("accuracy"), 2, scale=100),

@@ -142,6 +142,17 @@ def test_a_rule_that_is_told_the_horizon_stands_in_one_table(rows_of):
     assert entry.horizons == ("known",)
 
 
+def test_a_scaled_rule_stands_in_no_table(rows_of):
+    rows = [
+        *rows_of("ff", [0.5, 0.5]),
+        *rows_of("ff", [0.1, 0.1], settings={"scale": 0.1}),
+    ]
+    board = read_scoreboard(rows, scoreboard.CONFIG)
+    assert [entry.horizons for entry in board.entries] == [("unknown", "known"), ()]
+    assert board.best_loss("diabetes-mlp") == 0.5
+    assert board.defaults() == []
+
+
 def test_the_profile_takes_the_better_setting_of_an_opponent(board):
     curves = profile_curves(board, "unknown")
     assert list(curves) == [DEFAULT_RULE, "AdamW (tuned)"]
