@@ -1,13 +1,16 @@
 """The rows of a scoreboard as entries: one optimizer in one setting, on every task."""
 
+import hashlib
 import inspect
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
-from l2o import NeuralGraphOpt
+from l2o import NeuralGraphOpt, shipped_rules
+from l2o.rule_metadata import rule_path
 from optimizees import TaskName
 
 from .contest import Contest
@@ -241,8 +244,23 @@ def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:
 
 
 def _rule_name(group: Group) -> str:
-    """Return a rule's name and what differs from its own settings; no checksum."""
-    return group.label.replace(f" ({(group.rule or {}).get('sha256', '')[:8]})", "")
+    """Return a rule's name and what differs from its own settings.
+
+    The beginning of the checksum is part of it only where the rule that is shipped by
+    that name is another one by now.
+    """
+    checksum = (group.rule or {}).get("sha256", "")
+    if checksum != _shipped_checksum(group.optimizer):
+        return group.label
+    return group.label.replace(f" ({checksum[:8]})", "")
+
+
+@cache
+def _shipped_checksum(name: str) -> str | None:
+    """Return the checksum of a rule's file; None unless it is shipped."""
+    if name not in shipped_rules():
+        return None
+    return hashlib.sha256(rule_path(name).read_bytes()).hexdigest()
 
 
 def _is_default(entry: Entry) -> bool:

@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import math
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from benchmarks.scoreboard_entries import (
     steps_to_loss,
 )
 from benchmarks.scoreboard_picture import profile_curves
+from l2o.rule_metadata import rule_path
 from meta_train.log import write_json_lines
 
 
@@ -23,7 +25,13 @@ def _few_samples(monkeypatch):
     monkeypatch.setattr(intervals, "_REPETITIONS", 20)
 
 
-RULE = {"sha256": "0123456789abcdef", "kind": "ng_gnn"}
+def rule_of(name):
+    """Return what rows say of a shipped rule."""
+    checksum = hashlib.sha256(rule_path(name).read_bytes()).hexdigest()
+    return {"rule": {"sha256": checksum, "kind": ""}, "rule_sha256": checksum}
+
+
+OLD = {"rule": {"sha256": "0123456789ab", "kind": ""}, "rule_sha256": "0123456789ab"}
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def rows_of(make_row):
                 data_source="a table",
                 **({"lr": OPPONENTS[optimizer].untuned_lr} | values)
                 if optimizer in OPPONENTS
-                else ({"lr": None, "rule": RULE, "rule_sha256": "0"} | values),
+                else ({"lr": None} | rule_of(optimizer) | values),
             )
             for index, loss in enumerate(losses)
         ]
@@ -140,6 +148,17 @@ def test_a_rule_that_is_told_the_horizon_stands_in_one_table(rows_of):
     rows = rows_of(DEFAULT_RULE, [0.5, 0.5], settings={"horizon": True})
     (entry,) = read_scoreboard(rows, scoreboard.CONFIG).entries
     assert entry.horizons == ("known",)
+
+
+def test_an_earlier_rule_of_that_name_is_another_one(rows_of):
+    rows = [
+        *rows_of(DEFAULT_RULE, [0.5, 0.5]),
+        *rows_of(DEFAULT_RULE, [0.1, 0.1], **OLD),
+    ]
+    board = read_scoreboard(rows, scoreboard.CONFIG)
+    names = [entry.name for entry in board.entries]
+    assert names == [DEFAULT_RULE, f"{DEFAULT_RULE} (01234567)"]
+    assert [entry.name for entry in board.defaults()] == [DEFAULT_RULE]
 
 
 def test_a_scaled_rule_stands_in_no_table(rows_of):
