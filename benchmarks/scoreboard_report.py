@@ -1,14 +1,12 @@
 """The page of a scoreboard: two tables, verdicts, controls, every task, a picture."""
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optimizees.named_tasks import TaskName, budget_of
+from optimizees.named_tasks import budget_of
 
 from .contest import Contest
-from .contest_report import headline
 from .intervals import Ratio, interquartile_means, paired_ratio, unpaired_ratio
 from .report import github_table, origin_of, require_rows, write_report
 from .runs import read_rows
@@ -18,11 +16,10 @@ from .scoreboard_entries import (
     Horizon,
     Scoreboard,
     read_scoreboard,
-    seconds_of,
-    steps_to_loss,
 )
 from .scoreboard_picture import save_scoreboard
-from .summary import Group, spread
+from .scoreboard_tasks import loss_words, task_parts
+from .summary import Group
 
 _NOTES = """\
 Every optimizer starts from the same weights and sees the same batches for the same
@@ -81,7 +78,7 @@ def report_scoreboard(results: Path, *, contest: Contest) -> str:
     parts += ["## Where the default rule loses", _losses(board)]
     parts += ["## Controls", *_controls(board)]
     for task in board.tasks:
-        parts += [f"## {task}", *_task_parts(board, task)]
+        parts += [f"## {task}", *task_parts(board, task)]
     return write_report(
         results,
         [*parts, _NOTES, origin_of(rows), "Made by `l2o benchmark scoreboard`."],
@@ -231,8 +228,8 @@ def _controls(board: Scoreboard) -> list[str]:
         (
             task,
             len(rates[high].rows),
-            _loss_words(rates[high]),
-            _loss_words(rates[low]),
+            loss_words(rates[high]),
+            loss_words(rates[low]),
             *_verdict_cells(paired_ratio(_by_seed(rates[high]), _by_seed(rates[low]))),
         )
         for task, rates in board.rates.items()
@@ -263,69 +260,10 @@ def _controls(board: Scoreboard) -> list[str]:
     return parts or ["No control has run."]
 
 
-def _task_parts(board: Scoreboard, task: TaskName) -> list[str]:
-    """Return the table of one task, the lowest loss first."""
-    here = [entry for entry in board.entries if task in entry.groups]
-    target = board.targets.get(task)
-    has_steps = budget_of(task).evaluations > 1 and target is not None
-    lines = []
-    for entry in sorted(here, key=lambda entry: entry.loss(task) or 0.0):
-        group = entry.groups[task]
-        steps, seconds = ("", "")
-        if has_steps and target is not None:
-            steps, seconds = _reached(group, target)
-        lines.append(
-            {
-                "optimizer": entry.label,
-                "setting": entry.setting,
-                "lr": "" if group.lr is None else f"{group.lr:g}",
-                "horizon": " and ".join(entry.horizons) or "in no other table",
-                "n": len(group.rows),
-                "test loss": _loss_words(group),
-                "accuracy %": spread(group.values("accuracy"), 2, scale=100),
-                "steps to target": steps,
-                "seconds": seconds,
-                "diverged": group.num_diverged,
-                "tuning runs": entry.tuning_runs.get(task, 0),
-            }
-        )
-    empty = ("", "none")
-    headers = [name for name in lines[0] if any(ln[name] not in empty for ln in lines)]
-    cells = [[line[name] for name in headers] for line in lines]
-    head = headline(list(here[0].groups[task].rows))
-    words = "" if target is None else f"; target {target:.4g}"
-    return [f"{head}{words}", github_table(cells, headers)]
-
-
-def _reached(group: Group, target: float) -> tuple[str, str]:
-    """Return steps and seconds to a loss, and how many runs got there if not all."""
-    pairs = [
-        (steps, seconds_of(row, steps))
-        for row in group.rows
-        if (steps := steps_to_loss(row, target)) is not None
-    ]
-    if not pairs:
-        return ("never", "")
-    steps, seconds = (list(each) for each in zip(*pairs, strict=True))
-    missing = f" ({len(pairs)} of {len(group.rows)})"
-    ending = missing if len(pairs) < len(group.rows) else ""
-    return (spread(steps, 0) + ending, f"{statistics.fmean(seconds):.2g}")
-
-
 def _by_seed(group: Group) -> dict[int, float]:
     entry = Entry(name="", label="", setting="as it is", horizons=())
     entry.groups[""] = group
     return entry.losses("")
-
-
-def _loss_words(group: Group) -> str:
-    """Return mean ± standard deviation with four digits, of the runs with a loss."""
-    losses = group.values("loss")
-    if not losses:
-        return "none"
-    mean = statistics.fmean(losses)
-    digits = max(0, 3 - math.floor(math.log10(mean))) if mean > 0 else 4
-    return spread(losses, digits)
 
 
 def _verdict_cells(ratio: Ratio) -> tuple[str, str]:

@@ -7,16 +7,13 @@ go.
 """
 
 import contextlib
-import hashlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
 import torch
 
@@ -24,6 +21,7 @@ from optimizees import TaskLoader
 from optimizees.devices import choose_device
 
 from .contest import Contest, RowsMissing, run_with
+from .locks import Locks
 from .runs import Ledger, Row, TrainingRun, train_run, use_threads
 
 _PAUSE_S = 0.5
@@ -104,46 +102,6 @@ class _Survey:
         return rows
 
 
-class _Locks:
-    """Locks on single runs and on the results file, one small file each.
-
-    That of the results file stays, since another contest may write the same results.
-    """
-
-    def __init__(self, results: Path) -> None:
-        self.folder = results.with_name(f"{results.name}.locks")
-
-    @contextmanager
-    def try_hold(self, key: str) -> Iterator[bool]:
-        """Hold a run, unless another process does; yield whether it worked."""
-        from filelock import FileLock, Timeout  # comes with torch
-
-        name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}.lock"
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            # Whoever opened the file before finds the row when it gets the lock.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            lock.release()
-
-    @contextmanager
-    def hold_results(self) -> Iterator[None]:
-        """Hold the results file; wait for it."""
-        from filelock import FileLock
-
-        with FileLock(self.folder / "append.lock"):
-            yield
-
-
 def work(
     contest: Contest,
     announce: Callable[[str], object],
@@ -168,7 +126,7 @@ def work(
     use_threads(_threads(contest))
     ledger = Ledger(contest.results, data=contest.data, known=contest.known)
     loader = TaskLoader(data=contest.data, device=device)
-    locks = _Locks(contest.results)
+    locks = Locks(contest.results)
     config = {
         "data": contest.data,
         "device": str(device),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.opponent_builders import MuonAndAdamW
+from benchmarks.muon import MuonAndAdamW
 from l2o import PRESETS, NeuralGraphOpt, load_rule, neural_graph
 from l2o.graph import NeuralGraph
 from l2o.nets.gnn import NGGNNNet

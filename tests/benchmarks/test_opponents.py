@@ -5,12 +5,8 @@ import schedulefree
 import torch
 from torch import nn
 
-from benchmarks.opponent_builders import (
-    MuonAndAdamW,
-    cosine,
-    hidden_weights,
-    linear,
-)
+from benchmarks.muon import MuonAndAdamW, hidden_weights
+from benchmarks.opponent_builders import cosine, linear
 from benchmarks.opponents import OPPONENTS, build_opponent, find_opponent
 from optimizees.lstm import TiedLSTM
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from benchmarks.contest import Contest
+from benchmarks.locks import Locks
 from benchmarks.runs import Ledger, read_rows
-from benchmarks.workers import _Locks, run, spread_device
+from benchmarks.workers import run, spread_device
 from meta_train.log import read_json_lines, write_json_lines
 from optimizees import named_tasks
 
@@ -98,9 +99,9 @@ def test_a_run_that_another_process_holds_is_left_to_it(contest):
     ledger = Ledger(contest.results, data="embedded")
     (first, _) = [contest.final("fashion-cnn", spec)[0] for spec in contest.fixed]
     lines = []
-    with _Locks(contest.results).try_hold(ledger.key(first)) as is_held:
+    with Locks(contest.results).try_hold(ledger.key(first)) as is_held:
         assert is_held
-        with _Locks(contest.results).try_hold(ledger.key(first)) as is_held_twice:
+        with Locks(contest.results).try_hold(ledger.key(first)) as is_held_twice:
             assert not is_held_twice
         with pytest.raises(InterruptedError):
             run(contest, lambda line: (lines.append(line), _stop()))
