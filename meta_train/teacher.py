@@ -1,6 +1,6 @@
 """The hand-designed optimizer that a rule may imitate before it finds its own way."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -14,7 +14,7 @@ from l2o.rule.directions import Directions, DirectionSet, WhitenedConfig
 from l2o.rule.head import NominalHeadConfig
 from l2o.rule.neuron_rule import NeuronRule
 from l2o.rule.rule import TILE_ENTRIES
-from l2o.rule.state import Averages, State
+from l2o.rule.state import Averages, State, Tensors
 from l2o.rule.step import Compute
 from l2o.rule.tile_io import TileIO
 
@@ -86,11 +86,7 @@ class Teacher(AbstractRule):
 
     @override
     def forward(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`."""
         if self.base is not None:

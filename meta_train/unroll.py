@@ -1,6 +1,6 @@
 """Inner problems in flight: a network, its batches, its optimizer state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
 from l2o.rule.rule import Params
-from l2o.rule.state import State
+from l2o.rule.state import State, Tensors
 from l2o.rule.step import Hyper, take_step
 from optimizees import Batch, FunctionalTask
 from optimizees.batches import arguments
@@ -19,9 +19,7 @@ from optimizees.functional_task import LossAndGrads
 
 from .cuda_graphs import captured
 
-Updates: TypeAlias = Callable[
-    [Mapping[str, Tensor], Mapping[str, Tensor], State], dict[str, Tensor]
-]
+Updates: TypeAlias = Callable[[Tensors, Tensors, State], dict[str, Tensor]]
 """The rule on one graph: parameters, gradients, state to updates."""
 Cotangent: TypeAlias = Callable[[], Params]
 """Finds the derivative of the meta-loss by one step's update, of every parameter."""
@@ -109,7 +107,7 @@ class RuleOnGraph:
         return new, state
 
     def _updates(
-        self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor], state: State
+        self, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         return self.rule(self.graph, params, grads, state)
 

@@ -15,7 +15,7 @@ from l2o.rule.cached_outputs import updates_with_cache
 from l2o.rule.memory import PURE
 from l2o.rule.rule import AbstractRule, plain_averages
 from l2o.rule.safety import SafetyConfig, StepReport
-from l2o.rule.state import State
+from l2o.rule.state import State, Tensors
 from l2o.rule.step import Hyper, take_step
 
 from .foreach_state import advance_in_place, narrowed_like, widened_averages
@@ -24,8 +24,8 @@ from .foreach_state import advance_in_place, narrowed_like, widened_averages
 def step_in_place(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     hyper: Mapping[str, Hyper],
     *,
@@ -76,7 +76,7 @@ class InPlaceMemory:
         self,
         rule: AbstractRule,
         state: State,
-        grads: Mapping[str, Tensor],
+        grads: Tensors,
         are_finite: Tensor | None,
     ) -> State:
         """Return the state after one more gradient, written in place if it can be."""

@@ -6,15 +6,13 @@ gradient. So the network runs every k-th step, its outputs are kept in bfloat16,
 between the head mixes fresh directions by them.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule, Params, ReusesOutputs
-from .state import ParameterState, State
+from .state import ParameterState, State, Tensors
 
 OUTPUTS = "outputs"
 """Where a parameter's state keeps them, `[output, *shape]` in bfloat16."""
@@ -57,11 +55,11 @@ def outputs_template(rule: AbstractRule, param: Tensor) -> Tensor:
 def updates_with_cache(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     *,
-    moving: Mapping[str, Tensor],
+    moving: Tensors,
     every: int,
 ) -> Params:
     """Return updates from the network, or from its outputs of some steps ago.

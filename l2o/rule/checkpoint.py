@@ -32,6 +32,7 @@ from .build import (
 )
 from .config import RuleConfig, check_savable
 from .rule import AbstractRule
+from .state import Tensors
 
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
@@ -267,7 +268,7 @@ def _check_dtypes(caller: str, dtypes: set[str], owner: str) -> None:
         )
 
 
-def _check_finite(caller: str, theta: Mapping[str, Tensor], owner: str) -> None:
+def _check_finite(caller: str, theta: Tensors, owner: str) -> None:
     """Raise if a weight is NaN or infinite."""
     for name, weight in theta.items():
         if not bool(weight.isfinite().all()):
@@ -296,7 +297,7 @@ def _check_counts(config: AnyRuleConfig, shapes: Mapping[str, tuple[int, ...]]) 
                 )
 
 
-def content_hash(metadata: Mapping[str, str], theta: Mapping[str, Tensor]) -> str:
+def content_hash(metadata: Mapping[str, str], theta: Tensors) -> str:
     """Return the SHA-256 of metadata and weights, whatever their order in the file."""
     digest = hashlib.sha256()
     for key in sorted(metadata.keys() - {HASH}):

@@ -1,6 +1,6 @@
 """Hand-designed directions: what a head mixes and a network reads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -10,7 +10,7 @@ from l2o.config import Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.nets.fast_ops import joined
 
-from .state import ADAM_DECAY, ADAM_EPS, TINY, Averages, State
+from .state import ADAM_DECAY, ADAM_EPS, TINY, Averages, State, Tensors
 from .whitening import GROUP_ROWS, whiten_momenta
 
 Part: TypeAlias = Tensor | tuple[Callable[..., Tensor], Tensor, *tuple[Any, ...]]
@@ -48,9 +48,7 @@ class Direction(Protocol):
     has_unit_size: bool
     """Whether the root mean square over a tensor is 1 wherever it is not 0."""
 
-    def prepare(
-        self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
-    ) -> Mapping[str, Tensor]:
+    def prepare(self, graph: NeuralGraph, grads: Tensors, state: State) -> Tensors:
         """Return what can only be computed from whole parameters.
 
         Args:
@@ -104,9 +102,7 @@ class _Gradient:
     rows: tuple[str, ...] = ("gradient",)
     has_unit_size = False
 
-    def prepare(
-        self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
-    ) -> Mapping[str, Tensor]:
+    def prepare(self, graph: NeuralGraph, grads: Tensors, state: State) -> Tensors:
         return {}
 
     def part(self, values: Values, root: Tensor, prepared: Tensor | None) -> Part:
@@ -133,9 +129,7 @@ class _Momenta:
             for decay in averages.momentum_decays
         )
 
-    def prepare(
-        self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
-    ) -> Mapping[str, Tensor]:
+    def prepare(self, graph: NeuralGraph, grads: Tensors, state: State) -> Tensors:
         return {}
 
     def part(self, values: Values, root: Tensor, prepared: Tensor | None) -> Part:
@@ -171,9 +165,7 @@ class _Whitened:
         self.momentum = averages.adam_momentum
         self.group_rows = group_rows
 
-    def prepare(
-        self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
-    ) -> Mapping[str, Tensor]:
+    def prepare(self, graph: NeuralGraph, grads: Tensors, state: State) -> Tensors:
         return whiten_momenta(graph, grads, state, self.averages, self.group_rows)
 
     def part(self, values: Values, root: Tensor, prepared: Tensor | None) -> Part:
@@ -252,8 +244,8 @@ class DirectionSet:
         return DirectionSet(configs, self.averages)
 
     def prepare(
-        self, graph: NeuralGraph, grads: Mapping[str, Tensor], state: State
-    ) -> list[Mapping[str, Tensor]]:
+        self, graph: NeuralGraph, grads: Tensors, state: State
+    ) -> list[Tensors]:
         """Return what each direction prepares from whole parameters."""
         return [item.prepare(graph, grads, state) for item in self.directions]
 

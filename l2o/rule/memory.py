@@ -1,13 +1,12 @@
 """Where a step writes its results."""
 
-from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from .rule import AbstractRule
-from .state import ParameterState, State
+from .state import ParameterState, State, Tensors
 
 
 @runtime_checkable
@@ -22,7 +21,7 @@ class Memory(Protocol):
         self,
         rule: AbstractRule,
         state: State,
-        grads: Mapping[str, Tensor],
+        grads: Tensors,
         are_finite: Tensor | None,
     ) -> State:
         """Return the state after one more gradient.
@@ -60,7 +59,7 @@ class PureMemory:
         self,
         rule: AbstractRule,
         state: State,
-        grads: Mapping[str, Tensor],
+        grads: Tensors,
         are_finite: Tensor | None,
     ) -> State:
         """Return the state after one more gradient; see `Memory`."""

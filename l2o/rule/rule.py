@@ -1,7 +1,6 @@
 """The rule: features, learned network and update head behind one call."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -14,7 +13,7 @@ from l2o.nets import NetSizes, build_net
 
 from .config import RuleConfig
 from .directions import DirectionSet
-from .state import Averages, State
+from .state import Averages, State, Tensors
 from .tile_io import TileIO
 
 Params: TypeAlias = dict[str, Tensor]
@@ -65,11 +64,7 @@ class AbstractRule(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`.
 
@@ -80,11 +75,11 @@ class AbstractRule(nn.Module, ABC):
             state: name to state, the gradients in `grads` included.
         """
 
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
+    def init_state(self, params: Tensors) -> State:
         """Return the state before the first step, one record per parameter."""
         return self.averages.init_state(params)
 
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
+    def advance(self, state: State, grads: Tensors) -> State:
         """Return the state after one more gradient of every parameter in `grads`."""
         return self.averages.advance(state, grads)
 
@@ -115,11 +110,7 @@ class ReusesOutputs(Protocol):
     """Outputs per entry that the next steps can use; 0 where they cannot."""
 
     def propose(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> tuple[Params, dict[str, Tensor]]:
         """Return updates as `forward` does, and the network's outputs behind them.
 
@@ -131,10 +122,10 @@ class ReusesOutputs(Protocol):
     def mix(
         self,
         graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
+        params: Tensors,
+        grads: Tensors,
         state: State,
-        outputs: Mapping[str, Tensor],
+        outputs: Tensors,
     ) -> Params:
         """Return the updates of outputs that are given, without the network.
 
@@ -217,11 +208,7 @@ class Rule(AbstractRule):
         return config_values(self.config)
 
     def forward(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
         tile_io = self._tile_io(graph, params, grads, state)
@@ -229,11 +216,7 @@ class Rule(AbstractRule):
         return tile_io.updates()
 
     def propose(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> tuple[Params, dict[str, Tensor]]:
         """Return updates, and the network's outputs behind them; see `ReusesOutputs`.
 
@@ -247,10 +230,10 @@ class Rule(AbstractRule):
     def mix(
         self,
         graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
+        params: Tensors,
+        grads: Tensors,
         state: State,
-        outputs: Mapping[str, Tensor],
+        outputs: Tensors,
     ) -> Params:
         """Return the updates of outputs that are given; see `ReusesOutputs`."""
         tile_io = self._tile_io(graph, params, grads, state, reads=False)
@@ -260,8 +243,8 @@ class Rule(AbstractRule):
     def _tile_io(
         self,
         graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
+        params: Tensors,
+        grads: Tensors,
         state: State,
         *,
         reads: bool = True,

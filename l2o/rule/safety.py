@@ -1,7 +1,7 @@
 """The guard of a step: what it skips, what it clips, what it reports."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from l2o.config import Positive, frozen_config
 
-from .state import Averages, State
+from .state import Averages, State, Tensors
 
 
 @frozen_config
@@ -70,8 +70,8 @@ class Guard:
     def __init__(
         self,
         limits: SafetyConfig,
-        grads: Mapping[str, Tensor],
-        past: Mapping[str, Tensor] | None = None,
+        grads: Tensors,
+        past: Tensors | None = None,
         *,
         may_ask: bool,
     ) -> None:
@@ -92,7 +92,7 @@ class Guard:
         """Whether it is known that nothing more is to be done."""
         return self.may_ask and not self.is_sound
 
-    def judge(self, updates: Mapping[str, Tensor], step_size: float) -> None:
+    def judge(self, updates: Tensors, step_size: float) -> None:
         """Measure the updates.
 
         Args:
@@ -172,6 +172,6 @@ def _peak(grad: Tensor) -> Tensor:
     return torch.maximum(-grad.amin(), grad.amax())
 
 
-def _all_finite(values: Mapping[str, Tensor]) -> Tensor:
+def _all_finite(values: Tensors) -> Tensor:
     """Return whether all of some numbers are finite, without waiting for them."""
     return torch.stack([value.isfinite() for value in values.values()]).all()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from l2o.config import frozen_config
 
+Tensors: TypeAlias = Mapping[str, Tensor]
+"""A tensor per parameter, by the parameter's name."""
 ParameterState: TypeAlias = dict[str, Tensor]
 State: TypeAlias = dict[str, ParameterState]
 
@@ -72,7 +74,7 @@ class Averages:
             )
         return self.momentum_decays.index(ADAM_DECAY)
 
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
+    def init_state(self, params: Tensors) -> State:
         """Return zero averages.
 
         Args:
@@ -80,7 +82,7 @@ class Averages:
         """
         return {name: self._zeros(param) for name, param in params.items()}
 
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
+    def advance(self, state: State, grads: Tensors) -> State:
         """Return the averages after one more gradient. Pure.
 
         Args:

@@ -18,11 +18,9 @@ from l2o.graph import NeuralGraph
 from .memory import PURE, Memory
 from .rule import AbstractRule, Params, plain_averages
 from .safety import Guard, SafetyConfig, StepReport, past_sizes
-from .state import State, averages_as, widened
+from .state import State, Tensors, averages_as, widened
 
-Compute: TypeAlias = Callable[
-    [NeuralGraph, Mapping[str, Tensor], Mapping[str, Tensor], State], Params
-]
+Compute: TypeAlias = Callable[[NeuralGraph, Tensors, Tensors, State], Params]
 """What `AbstractRule.forward` does: graph, parameters, gradients, state to updates."""
 
 
@@ -45,8 +43,8 @@ class Hyper:
 def take_step(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     hyper: Mapping[str, Hyper] | None = None,
     *,
@@ -104,8 +102,8 @@ def take_step(
 def learned_step(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     hyper: Mapping[str, Hyper] | None = None,
 ) -> tuple[Params, State]:
@@ -147,8 +145,8 @@ def learned_step(
 def guarded_step(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     hyper: Mapping[str, Hyper] | None = None,
     safety: SafetyConfig | None = None,
@@ -197,8 +195,8 @@ def guarded_step(
 
 def _touched(
     new_state: State,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
 ) -> State:
     """Return the state of parameters that have, or ever had, a gradient."""
@@ -207,7 +205,7 @@ def _touched(
 
 def complete_state(
     rule: AbstractRule,
-    params: Mapping[str, Tensor],
+    params: Tensors,
     state: State,
     dtype: torch.dtype | None = None,
 ) -> State:
@@ -229,8 +227,8 @@ def complete_state(
 def propose_updates(
     rule: AbstractRule,
     graph: NeuralGraph,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
+    params: Tensors,
+    grads: Tensors,
     state: State,
     compute: Compute | None = None,
 ) -> Params:

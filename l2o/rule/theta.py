@@ -1,6 +1,5 @@
 """A rule whose weights are given from outside."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,10 +8,10 @@ from torch.func import functional_call
 from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule
-from .state import State
+from .state import State, Tensors
 
 
-def with_theta(rule: AbstractRule, theta: Mapping[str, Tensor]) -> AbstractRule:
+def with_theta(rule: AbstractRule, theta: Tensors) -> AbstractRule:
     """Return the rule as it would be with other weights; nothing is copied or written.
 
     So theta becomes an argument: `torch.func.grad` differentiates by it,
@@ -58,7 +57,7 @@ def with_theta(rule: AbstractRule, theta: Mapping[str, Tensor]) -> AbstractRule:
 class _WithTheta(AbstractRule):
     """Calls every method of a rule with its weights replaced."""
 
-    def __init__(self, rule: AbstractRule, theta: Mapping[str, Tensor]) -> None:
+    def __init__(self, rule: AbstractRule, theta: Tensors) -> None:
         super().__init__()
         self.step_size = rule.step_size
         self._methods = _Methods(rule)
@@ -67,18 +66,14 @@ class _WithTheta(AbstractRule):
     def check(self, graph: NeuralGraph) -> None:
         self._methods.rule.check(graph)
 
-    def init_state(self, params: Mapping[str, Tensor]) -> State:
+    def init_state(self, params: Tensors) -> State:
         return self._call("init_state", params)
 
-    def advance(self, state: State, grads: Mapping[str, Tensor]) -> State:
+    def advance(self, state: State, grads: Tensors) -> State:
         return self._call("advance", state, grads)
 
     def forward(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         return self._call("forward", graph, params, grads, state)
 

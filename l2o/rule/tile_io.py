@@ -6,7 +6,7 @@ schedule (the teacher of meta-training).
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from l2o.nets.thread_map import thread_map
 from .directions import Directions, DirectionSet, Values
 from .features import Features
 from .head import Head
-from .state import TINY, ParameterState, State, constant
+from .state import TINY, ParameterState, State, Tensors, constant
 
 KEPT_ENTRIES = 2**17
 """Entries of which everything is kept, however little memory is allowed: of a small
@@ -66,8 +66,8 @@ class TileIO:
     def __init__(
         self,
         graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
+        params: Tensors,
+        grads: Tensors,
         state: State,
         *,
         directions: DirectionSet,
@@ -145,7 +145,7 @@ class TileIO:
         update = self._head(outputs, known.directions, unit)
         self._put(self._updates, tile, update)
 
-    def write_all(self, outputs: Mapping[str, Tensor]) -> None:
+    def write_all(self, outputs: Tensors) -> None:
         """Write outputs that are known beforehand, tile by tile.
 
         Args:

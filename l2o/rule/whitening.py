@@ -13,7 +13,7 @@ from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import in_plain_eager, new_empty, product
 
-from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, widened
+from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, Tensors, widened
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
@@ -219,7 +219,7 @@ def look_ahead(grad: Tensor, state: ParameterState, momentum: int) -> Tensor:
 
 def whiten_momenta(
     graph: NeuralGraph,
-    grads: Mapping[str, Tensor],
+    grads: Tensors,
     state: State,
     averages: Averages,
     group_rows: int = GROUP_ROWS,
@@ -283,9 +283,7 @@ def whiten_momenta(
     return found
 
 
-def _matrices(
-    graph: NeuralGraph, tensors: Mapping[str, Tensor]
-) -> dict[tuple[str, int], Tensor]:
+def _matrices(graph: NeuralGraph, tensors: Tensors) -> dict[tuple[str, int], Tensor]:
     """Return the matrices of some parameters, each `[part, row, column]`."""
     views, found = _matrix_views(graph), {}
     for name, tensor in tensors.items():
@@ -297,9 +295,7 @@ def _matrices(
     return found
 
 
-def _sizes(
-    graph: NeuralGraph, tensors: Mapping[str, Tensor]
-) -> dict[tuple[str, int], list[Tensor]]:
+def _sizes(graph: NeuralGraph, tensors: Tensors) -> dict[tuple[str, int], list[Tensor]]:
     """Return sums of squares of rows `[part, row, 1]` and columns `[part, 1, column]`.
 
     They are in float32 or wider.
