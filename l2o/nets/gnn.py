@@ -40,9 +40,8 @@ class NGGNNNet(AbstractGraphNet):
     def __init__(self, config: NGGNNConfig, sizes: NetSizes) -> None:
         width = config.width
         super().__init__(
-            width=width,
-            kernel=config.kernel,
-            sizes=sizes,
+            config,
+            sizes,
             edge_copies=1 if config.directions == "own" else 3,
         )
         self.config = config

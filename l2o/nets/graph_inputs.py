@@ -11,6 +11,7 @@ from l2o.graph import NeuralGraph, derived
 from l2o.graph.encodings import encode_positions
 from l2o.graph.layout import pad_cells
 
+from .config import NGGNNConfig, NGTConfig
 from .entries import Entries
 from .feed_forward import AbstractEntryNet
 from .net import NetSizes
@@ -24,23 +25,20 @@ class AbstractGraphNet(AbstractEntryNet):
     states of its entries, and a neuron's position to its state.
 
     Args:
-        width: channels of a first state.
-        kernel: cells are padded, centred, to `kernel x kernel` and every cell is an
-            input channel of its own; None for means over cells of the features and of
-            their magnitudes.
+        config: width of a first state, and what a kernel is to it.
         sizes: channels in and out.
         edge_copies: how many concatenated copies of its channels an edge reads.
     """
 
     def __init__(
         self,
-        *,
-        width: int,
-        kernel: int | None,
+        config: NGGNNConfig | NGTConfig,
         sizes: NetSizes,
+        *,
         edge_copies: int = 1,
     ) -> None:
         super().__init__()
+        width, kernel = config.width, config.kernel
         self.width = width
         self.grid = None if kernel is None else (kernel, kernel)
         channels = sizes.num_features * (2 if kernel is None else kernel**2)

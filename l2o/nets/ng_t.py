@@ -47,11 +47,7 @@ class NGTNet(AbstractGraphNet):
 
     def __init__(self, config: NGTConfig, sizes: NetSizes) -> None:
         width = config.width
-        super().__init__(
-            width=width,
-            kernel=config.kernel,
-            sizes=sizes,
-        )
+        super().__init__(config, sizes)
         self.config = config
         layer = RelationalConfig(
             node_width=width,

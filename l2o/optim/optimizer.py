@@ -12,11 +12,12 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.rule.cached_outputs import check_structure_every
+from l2o.rule.cached_outputs import check_structure_every, updates_with_cache
 from l2o.rule.checkpoint import rule_hash
 from l2o.rule.rule import AbstractRule
 from l2o.rule.safety import SafetyConfig
-from l2o.rule.step import complete_state
+from l2o.rule.state import Tensors
+from l2o.rule.step import complete_state, take_step
 
 from .averaged_weights import AVERAGE, advance_average, averages_in, swapped_in
 from .checks import (
@@ -35,7 +36,7 @@ from .checks import (
 )
 from .diagnostics import SKIPS_IN_A_ROW, Diagnostics, Tally
 from .distributed import gathered, write_back
-from .in_place import step_in_place
+from .in_place import IN_PLACE
 from .interrupts import uninterrupted
 from .named_values import gather_inputs, spread_state
 from .names import names_in, parameters_of
@@ -245,8 +246,14 @@ class NeuralGraphOpt(Optimizer):
         has_autocast = torch.amp.is_autocast_available(kind)
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             state = complete_state(self.rule, params, state, self._state_dtype)
-            new_state, report = self._step(
-                self.rule, watched.graph, params, grads, state, hyper
+            _, new_state, report = self._step(
+                self.rule,
+                watched.graph,
+                params,
+                grads,
+                state,
+                hyper,
+                **self._cache(grads),
             )
         if report is not None:
             self._tally.add(report)
@@ -261,6 +268,14 @@ class NeuralGraphOpt(Optimizer):
                 advance_average(param, item, sound)
             self.state[param] = item
         watched.watch_again(moving)
+
+    def _cache(self, grads: Tensors) -> dict[str, Any]:
+        """Return what makes a step use the network's outputs of earlier steps."""
+        every = self._structure_every
+        if every == 1:
+            return {}
+        compute = partial(updates_with_cache, self.rule, moving=grads, every=every)
+        return {"compute": compute}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -432,9 +447,7 @@ class NeuralGraphOpt(Optimizer):
         return is_new
 
     def _prepare_step(self) -> None:
-        step = partial(
-            step_in_place, safety=self._safety, structure_every=self._structure_every
-        )
+        step = partial(take_step, safety=self._safety, memory=IN_PLACE)
         self._step = torch.compile(step) if self._is_compiled else step
 
 

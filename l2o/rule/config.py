@@ -71,13 +71,21 @@ def with_group_rows(config: RuleConfig, group_rows: int) -> RuleConfig:
     return replace(config, directions=directions)
 
 
-_PAPER_FF = FeedForwardConfig(width=64, layers=2, activation="relu")
+def _relu(width: int, layers: int) -> FeedForwardConfig:
+    """Return a per-entry network of the paper."""
+    return FeedForwardConfig(width=width, layers=layers, activation="relu")
+
+
+def _of_paper(net: NetConfig) -> RuleConfig:
+    """Return a network between the paper's features and head."""
+    return RuleConfig(net=net, features=LogSignFeaturesConfig(), head=PaperHeadConfig())
+
 
 PRESETS: dict[str, RuleConfig] = {
     "default": RuleConfig(),
     "default-ff": RuleConfig(net=FeedForwardConfig()),
-    "paper": RuleConfig(
-        net=NGGNNConfig(
+    "paper": _of_paper(
+        NGGNNConfig(
             width=64,
             layers=8,
             kernel=5,
@@ -86,41 +94,15 @@ PRESETS: dict[str, RuleConfig] = {
             head=FeedForwardConfig(
                 width=64, layers=8, activation="relu", init="kaiming"
             ),
-        ),
-        features=LogSignFeaturesConfig(),
-        head=PaperHeadConfig(),
+        )
     ),
-    "paper-ng-t": RuleConfig(
-        net=NGTConfig(
-            width=32,
-            layers=2,
-            heads=4,
-            kernel=5,
-            head=FeedForwardConfig(width=32, layers=2, activation="relu"),
-        ),
-        features=LogSignFeaturesConfig(),
-        head=PaperHeadConfig(),
+    "paper-ng-t": _of_paper(
+        NGTConfig(width=32, layers=2, heads=4, kernel=5, head=_relu(32, 2))
     ),
-    "paper-ff": RuleConfig(
-        net=_PAPER_FF, features=LogSignFeaturesConfig(), head=PaperHeadConfig()
-    ),
-    "paper-lstm": RuleConfig(
-        net=LSTMConfig(
-            width=32, head=FeedForwardConfig(width=32, layers=1, activation="relu")
-        ),
-        features=LogSignFeaturesConfig(),
-        head=PaperHeadConfig(),
-    ),
-    "paper-nfn": RuleConfig(
-        net=NFNConfig(
-            width=32,
-            layers=2,
-            kernel=5,
-            fourier_scale=3.0,
-            head=FeedForwardConfig(width=32, layers=2, activation="relu"),
-        ),
-        features=LogSignFeaturesConfig(),
-        head=PaperHeadConfig(),
+    "paper-ff": _of_paper(_relu(64, 2)),
+    "paper-lstm": _of_paper(LSTMConfig(width=32, head=_relu(32, 1))),
+    "paper-nfn": _of_paper(
+        NFNConfig(width=32, layers=2, kernel=5, fourier_scale=3.0, head=_relu(32, 2))
     ),
 }
 """Named configurations: ours, and the paper's (section 4.3) with its best sizes."""

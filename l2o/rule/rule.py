@@ -127,14 +127,9 @@ class ReusesOutputs(Protocol):
         state: State,
         outputs: Tensors,
     ) -> Params:
-        """Return the updates of outputs that are given, without the network.
+        """Return updates as `forward` does, from outputs in place of the network.
 
-        Args:
-            graph: as for `forward`.
-            params: as for `forward`.
-            grads: as for `forward`.
-            state: as for `forward`.
-            outputs: name to `[output, *shape]`, for the parameters to update.
+        `outputs` is name to `[output, *shape]`, for the parameters to update.
         """
         ...
 
@@ -218,11 +213,7 @@ class Rule(AbstractRule):
     def propose(
         self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> tuple[Params, dict[str, Tensor]]:
-        """Return updates, and the network's outputs behind them; see `ReusesOutputs`.
-
-        Returns:
-            Name to `[*shape]`, and name to `[output, *shape]` in bfloat16.
-        """
+        """Return updates and the network's outputs; see `ReusesOutputs`."""
         tile_io = self._tile_io(graph, params, grads, state, keeps_outputs=True)
         self.net(graph, tile_io, tile_io.context)
         return tile_io.updates(), tile_io.outputs()
@@ -250,15 +241,9 @@ class Rule(AbstractRule):
         reads: bool = True,
         keeps_outputs: bool = False,
     ) -> TileIO:
-        """Lay everything on tiles.
+        """Lay what `forward` takes on tiles.
 
-        Args:
-            graph: as for `forward`.
-            params: as for `forward`.
-            grads: as for `forward`.
-            state: as for `forward`.
-            reads: whether features are asked for.
-            keeps_outputs: whether outputs are.
+        Features are read only if `reads`, and outputs stay only if `keeps_outputs`.
         """
         is_compiling = torch.compiler.is_compiling()
         cut = self._compiled_cut(graph) if is_compiling else TILE_ENTRIES

@@ -156,14 +156,8 @@ def guarded_step(
     Where nothing is wrong, the result is `learned_step`'s, bit for bit. Nothing is
     copied to the host, so an accelerator never waits. Pure.
 
-    Args:
-        rule: the learned network.
-        graph: the neural graph of the parameters.
-        params: name to value, for every parameter of the graph.
-        grads: name to gradient, for at least one of them.
-        state: as for `learned_step`.
-        hyper: as for `learned_step`.
-        safety: the limits; None means the defaults.
+    Arguments as for `learned_step`, with at least one gradient; `safety` holds the
+    limits, None means the defaults.
 
     Returns:
         The new parameters, the new state, and what was seen.
@@ -234,13 +228,7 @@ def propose_updates(
 ) -> Params:
     """Ask the rule what to add to each parameter that has a gradient. Pure.
 
-    Args:
-        rule: the learned network.
-        graph: the neural graph of the parameters.
-        params: name to value, for every parameter of the graph.
-        grads: name to gradient, for those that have one.
-        state: of every parameter, these gradients included.
-        compute: as for `take_step`.
+    Arguments as for `take_step`; the state has seen these gradients.
 
     Returns:
         Updates at `lr = 1` in float32 or wider, one per gradient.

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from l2o import Hyper, SafetyConfig, guarded_step, learned_step, neural_graph
 from l2o.optim import foreach_state, in_place
-from l2o.optim.in_place import InPlaceMemory, step_in_place
-from l2o.rule.step import complete_state
+from l2o.optim.in_place import IN_PLACE, InPlaceMemory
+from l2o.rule.step import complete_state, take_step
 
 SAFETY = SafetyConfig(max_update=1.5, max_gradient=1e3)
 """Close enough that some updates are clipped, and gradients scaled."""
@@ -20,6 +21,9 @@ def device(request, monkeypatch):
     """As on a CPU, and as on an accelerator, which is not asked for its numbers."""
     if not request.param:
         monkeypatch.setattr(InPlaceMemory, "may_ask", lambda self, device: False)
+
+
+step_in_place = partial(take_step, memory=IN_PLACE)
 
 
 def assert_same(found, expected):
@@ -40,17 +44,17 @@ def compare(rule, params, all_grads, safety=SAFETY):
         start = complete_state(rule, written, kept)
         if safety is None:
             params, state = learned_step(rule, graph, params, grads, state, hyper)
-            new, _ = step_in_place(rule, graph, written, grads, start, hyper)
+            _, new, _ = step_in_place(rule, graph, written, grads, start, hyper)
         else:
             params, state, report = guarded_step(
                 rule, graph, params, grads, state, hyper, safety
             )
-            new, seen = step_in_place(
+            _, new, seen = step_in_place(
                 rule, graph, written, grads, start, hyper, safety=safety
             )
             assert seen.is_sound == report.is_sound
             assert_same(seen.update_sizes, report.update_sizes)
-        kept = {**kept, **new}
+        kept |= {name: new[name] for name in grads}
         assert_same(written, params)
         assert kept.keys() == state.keys()
         for name, item in state.items():
@@ -92,9 +96,9 @@ class TestInPlace:
         start = complete_state(ff, params, {})
         args = (ff, neural_graph(params), params, grads[0])
         with torch.no_grad():
-            state, report = step_in_place(*args, start, hyper, safety=SAFETY)
+            _, state, report = step_in_place(*args, start, hyper, safety=SAFETY)
         assert not report.is_sound
-        assert all(item["step"] == 1 for item in state.values())
+        assert all(state[name]["step"] == 1 for name in grads[0])
         compare(ff, params, grads)
 
     def test_missing_gradients(self, ff, mlp, grads, device):
