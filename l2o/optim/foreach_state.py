@@ -13,7 +13,7 @@ from l2o.rule.step import widened
 
 from .rounding import noise_of, rounded, seed_of
 
-PIECE_ENTRIES = 2**18
+PIECE_ENTRIES = 2**16
 """Entries that are advanced at a time on a CPU: what one operation leaves is still in
 the cache when the next one reads it. An accelerator takes all at once."""
 
