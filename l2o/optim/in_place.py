@@ -4,12 +4,15 @@ The numbers are those of the pure step, bit for bit. What that makes anew, a sec
 state above all, would take several times the memory of the parameters.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from l2o.rule.memory import PURE
 from l2o.rule.rule import AbstractRule, plain_averages
 from l2o.rule.state import State, Tensors
+from l2o.rule.tensor_lists import add_lists, uses_lists, zeros_unless
 
 from .foreach_state import advance_in_place, narrowed_like, widened_averages
 
@@ -40,12 +43,26 @@ class InPlaceMemory:
         return narrowed_like(new, state)
 
     def write(
-        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
-    ) -> Tensor:
-        """Return the parameter, written unless the step is not sound."""
-        if is_sound is None and kept.dtype == change.dtype == param.dtype:
-            return torch.add(kept, change, out=param)
-        return param.copy_(PURE.write(param, kept, change, is_sound))
+        self,
+        params: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        changes: Sequence[Tensor],
+        is_sound: Tensor | None,
+    ) -> list[Tensor]:
+        """Return the parameters, written unless the step is not sound."""
+        if uses_lists(params) and all(
+            param is own for param, own in zip(params, kept, strict=True)
+        ):
+            if is_sound is not None:
+                changes = zeros_unless(is_sound, changes)
+            add_lists(params, changes)
+            return list(params)
+        for param, own, change in zip(params, kept, changes, strict=True):
+            if is_sound is None and own.dtype == change.dtype == param.dtype:
+                torch.add(own, change, out=param)
+            else:
+                param.copy_(PURE.write([param], [own], [change], is_sound)[0])
+        return list(params)
 
 
 IN_PLACE = InPlaceMemory()

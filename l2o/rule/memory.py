@@ -1,5 +1,6 @@
 """Where a step writes its results."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -35,15 +36,20 @@ class Memory(Protocol):
         ...
 
     def write(
-        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
-    ) -> Tensor:
-        """Return the parameter with the value `kept + change`, in its own dtype.
+        self,
+        params: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        changes: Sequence[Tensor],
+        is_sound: Tensor | None,
+    ) -> list[Tensor]:
+        """Return parameters with the values `kept + change`, in their own dtypes.
 
         Args:
-            param: the parameter.
-            kept: in float32 or wider.
-            change: in float32 or wider.
-            is_sound: whether the parameter is to change; None says yes.
+            params: the parameters.
+            kept: of each, in float32 or wider; perhaps the parameter itself.
+            changes: of each, in float32 or wider. They may be written over where
+                `is_sound` is a tensor.
+            is_sound: whether the parameters are to change; None says yes.
         """
         ...
 
@@ -72,11 +78,18 @@ class PureMemory:
         }
 
     def write(
-        self, param: Tensor, kept: Tensor, change: Tensor, is_sound: Tensor | None
-    ) -> Tensor:
-        """Return the new value; see `Memory`."""
-        new = torch.add(kept, change).to(param.dtype)
-        return new if is_sound is None else torch.where(is_sound, new, param)
+        self,
+        params: Sequence[Tensor],
+        kept: Sequence[Tensor],
+        changes: Sequence[Tensor],
+        is_sound: Tensor | None,
+    ) -> list[Tensor]:
+        """Return the new values; see `Memory`."""
+        found = []
+        for param, own, change in zip(params, kept, changes, strict=True):
+            new = torch.add(own, change).to(param.dtype)
+            found.append(new if is_sound is None else torch.where(is_sound, new, param))
+        return found
 
 
 PURE = PureMemory()

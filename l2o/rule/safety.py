@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 
 from l2o.config import Positive, frozen_config
 
-from .state import Averages, State, Tensors
+from .state import Averages, State, Tensors, constant
+from .tensor_lists import norms, peaks, scaled, sums, zeros_unless
 
 
 @frozen_config
@@ -57,11 +59,14 @@ class StepReport(NamedTuple):
 class Guard:
     """Judges the gradients of one step, then its updates.
 
+    All numbers of one kind lie in one tensor, so that the number of operations hardly
+    grows with that of parameters.
+
     Args:
         limits: what is too large.
         grads: name to gradient, in float32 or wider.
-        past: name to the root mean square of a tensor's gradients so far, `[]`; 0 where
-            there were too few. Missing ones have no limit of growth.
+        past: `[gradient]`, the root mean square of each tensor's gradients so far; 0
+            where there were too few. None means that growth has no limit.
         may_ask: whether the device may be asked for answers. Then what is known to be
             sound is passed on without a copy; otherwise every decision is a
             `torch.where`, so that an accelerator never waits and `torch.func` passes.
@@ -71,21 +76,22 @@ class Guard:
         self,
         limits: SafetyConfig,
         grads: Tensors,
-        past: Tensors | None = None,
+        past: Tensor | None = None,
         *,
         may_ask: bool,
     ) -> None:
         self.limits = limits
-        self._past = {} if past is None else past
         self.may_ask = may_ask
-        self.peaks = {name: _peak(grad) for name, grad in grads.items()}
-        self.are_finite = _all_finite(self.peaks)
+        self._names = list(grads)
+        self._peaks = peaks(list(grads.values()))
+        self._sizes = torch.zeros_like(self._peaks)
+        self.are_finite = _all_finite(self._peaks)
         self.is_sound = self.are_finite
-        self.sizes = {name: torch.zeros_like(peak) for name, peak in self.peaks.items()}
         self.grads: dict[str, Tensor] = {}
         """Gradients within their limit; zeros if any gradient is not finite."""
         if not self.stops:
-            self.grads = {name: self._tamed(name, grad) for name, grad in grads.items()}
+            tamed = self._tamed(list(grads.values()), past)
+            self.grads = dict(zip(self._names, tamed, strict=True))
 
     @property
     def stops(self) -> bool:
@@ -96,25 +102,28 @@ class Guard:
         """Measure the updates.
 
         Args:
-            updates: name to update at `lr = 1`.
+            updates: name to update at `lr = 1`, for the names of the gradients.
             step_size: the size of a nominal step.
         """
-        self.sizes = {
-            name: torch.where(
-                self.are_finite,
-                torch.linalg.vector_norm(item) / (math.sqrt(item.numel()) * step_size),
-                0.0,
-            )
-            for name, item in updates.items()
-        }
-        self.is_sound = self.are_finite & _all_finite(self.sizes)
+        values = [updates[name] for name in self._names]
+        roots = [math.sqrt(value.numel()) * step_size for value in values]
+        sizes = norms(values)
+        sizes = sizes / constant(roots, sizes)
+        self._sizes = torch.where(self.are_finite, sizes, 0.0)
+        self.is_sound = self.are_finite & _all_finite(self._sizes)
 
-    def clipped(self, name: str, update: Tensor) -> Tensor:
-        """Return an update, scaled down to one nominal step if it is too large."""
-        size = self.sizes[name]
-        if self.may_ask and not size > self.limits.max_update:
-            return update
-        return update * torch.where(size > self.limits.max_update, 1 / size, 1)
+    def clipped(self, updates: Tensors) -> dict[str, Tensor]:
+        """Return updates, those that are too large scaled down to one nominal step."""
+        is_small = self._sizes <= self.limits.max_update
+        if self.may_ask and is_small.all():
+            return dict(updates)
+        factors = (1 / self._sizes).masked_fill(is_small, 1)
+        large, chosen = factors, self._names
+        if self.may_ask:
+            large = factors[~is_small]
+            chosen = list(compress(self._names, (~is_small).tolist()))
+        small = scaled([updates[name] for name in chosen], large)
+        return {**updates, **dict(zip(chosen, small, strict=True))}
 
     def condition(self, answer: Tensor) -> Tensor | None:
         """Return an answer that has to be obeyed; None if it is known to be yes."""
@@ -122,30 +131,49 @@ class Guard:
 
     def report(self) -> StepReport:
         """Return what was seen."""
-        return StepReport(self.is_sound, self.peaks, self.sizes)
+        found = (
+            dict(zip(self._names, values.unbind(), strict=True))
+            for values in (self._peaks, self._sizes)
+        )
+        return StepReport(self.is_sound, *found)
 
-    def _tamed(self, name: str, grad: Tensor) -> Tensor:
-        peak, limit = self.peaks[name], self.limits.max_gradient
-        past = self._past.get(name)
-        most = None if past is None else past * self.limits.max_growth
-        # The largest entry is at hand, and the root mean square is no larger.
-        if self.may_ask and peak <= limit and (most is None or peak <= most):
-            return grad
-        small = grad * (limit / peak).clamp(max=1)
+    def _tamed(self, grads: list[Tensor], past: Tensor | None) -> list[Tensor]:
+        """Return the gradients within their limits."""
+        limit, most = self.limits.max_gradient, None
+        found, loud = self._peaks, None
+        is_loud = found > limit
+        if past is not None:
+            most = past * self.limits.max_growth
+            most = most.masked_fill(most <= 0, math.inf)
+            # The largest entry is at hand, and the root mean square is no larger.
+            is_loud = is_loud | (found > most)
+        if self.may_ask:
+            loud = is_loud.nonzero().flatten()
+            if not len(loud):
+                return grads
+            found, most = found[loud], None if most is None else most[loud]
+        chosen = grads if loud is None else [grads[place] for place in loud.tolist()]
+        factors = (limit / found).clamp(max=1)
         if most is not None:
-            size = torch.linalg.vector_norm(small) / math.sqrt(small.numel())
-            is_spike = (most > 0) & (size > most)
-            small = small * torch.where(is_spike, most / size, 1)
-        return torch.where(self.are_finite, small, 0.0)
+            sizes = norms(chosen)
+            sizes = sizes / constant([math.sqrt(x.numel()) for x in chosen], sizes)
+            # Squares of what is beyond the limit may overflow.
+            sizes = (sizes * factors).clamp(max=limit)
+            factors = factors * (most / sizes).clamp(max=1)
+        small = scaled(chosen, factors)
+        if loud is None:
+            return zeros_unless(self.are_finite, small)
+        tamed = list(grads)
+        for place, item in zip(loud.tolist(), small, strict=True):
+            tamed[place] = item
+        return tamed
 
 
 _FEWEST_STEPS = 10
 """Gradients of a tensor that its past size is the mean of, at least."""
 
 
-def past_sizes(
-    averages: Averages, state: State, names: Iterable[str]
-) -> dict[str, Tensor]:
+def past_sizes(averages: Averages, state: State, names: Iterable[str]) -> Tensor:
     """Return the root mean square of each tensor's gradients so far.
 
     Args:
@@ -154,24 +182,16 @@ def past_sizes(
         names: of the tensors.
 
     Returns:
-        Name to `[]`; 0 where fewer than ten gradients were seen.
+        `[tensor]`; 0 where fewer than ten gradients were seen.
     """
-    found = {}
-    for name in names:
-        steps, second = state[name]["step"], state[name]["second_moment"]
-        kind = torch.promote_types(second.dtype, torch.float32)
-        mean = second.sum(dtype=kind) / max(second.numel(), 1)
-        age = 1 - averages.second_moment_decay ** steps.to(kind).clamp_min(1)
-        found[name] = torch.where(steps >= _FEWEST_STEPS, (mean / age).sqrt(), 0.0)
-    return found
+    own = [state[name] for name in names]
+    total = sums([item["second_moment"] for item in own])
+    mean = total / constant([max(i["second_moment"].numel(), 1) for i in own], total)
+    steps = torch.stack([item["step"] for item in own])
+    age = 1 - averages.second_moment_decay ** steps.to(total).clamp_min(1)
+    return (mean / age).sqrt().masked_fill(steps < _FEWEST_STEPS, 0.0)
 
 
-def _peak(grad: Tensor) -> Tensor:
-    """Return the largest magnitude in a gradient."""
-    # Twenty times as fast as the infinity norm on a CPU, and NaN propagates alike.
-    return torch.maximum(-grad.amin(), grad.amax())
-
-
-def _all_finite(values: Tensors) -> Tensor:
-    """Return whether all of some numbers are finite, without waiting for them."""
-    return torch.stack([value.isfinite() for value in values.values()]).all()
+def _all_finite(values: Tensor) -> Tensor:
+    """Return whether all magnitudes are finite, without waiting for them."""
+    return (values < math.inf).all()

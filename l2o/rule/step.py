@@ -19,6 +19,7 @@ from .memory import PURE, Memory
 from .rule import AbstractRule, Params, plain_averages
 from .safety import Guard, SafetyConfig, StepReport, past_sizes
 from .state import State, Tensors, averages_as, widened
+from .tensor_lists import uses_lists
 
 Compute: TypeAlias = Callable[[NeuralGraph, Tensors, Tensors, State], Params]
 """What `AbstractRule.forward` does: graph, parameters, gradients, state to updates."""
@@ -89,13 +90,18 @@ def take_step(
     new_params = dict(params)
     if guard is not None and guard.stops:
         return new_params, state, guard.report()
-    for name in list(updates):
-        update = updates.pop(name)  # its memory is free once it is written
-        if guard is not None:
-            update = guard.clipped(name, update)
-        item = Hyper() if hyper is None else hyper[name]
-        kept, change = summands(rule, params[name], update, item)
-        new_params[name] = memory.write(params[name], kept, change, is_sound)
+    if guard is not None:
+        updates = guard.clipped(updates)
+    together = uses_lists([params[name] for name in updates])
+    for names in [list(updates)] if together else [[name] for name in updates]:
+        pairs = []
+        for name in names:
+            update = updates.pop(name)  # its memory is free once it is written
+            item = Hyper() if hyper is None else hyper[name]
+            pairs.append(summands(rule, params[name], update, item))
+        kept, changes = zip(*pairs, strict=True)
+        new = memory.write([params[name] for name in names], kept, changes, is_sound)
+        new_params.update(zip(names, new, strict=True))
     return new_params, state, None if guard is None else guard.report()
 
 
