@@ -1,9 +1,10 @@
 """Whitened momenta: matrices with all singular values near one another."""
 
+import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -249,26 +250,29 @@ def whiten_momenta(
     fastest = averages.momentum_decays.index(min(averages.momentum_decays))
     names = fan_ins(graph)
 
-    def momentum(index: int) -> dict[str, Tensor]:
-        return {name: state[name]["momenta"][index] for name in names}
+    def matrices(index: int | None) -> dict[tuple[str, int], Tensor]:
+        if index is None:
+            return _matrices(graph, {name: grads[name] for name in names})
+        own = {name: state[name]["momenta"][index] for name in names}
+        return _matrices(graph, own)
 
-    recent = _sizes(graph, {name: grads[name] for name in names})
+    past, recent = matrices(number), [matrices(None)]
     if fastest != number:
-        fast = _sizes(graph, momentum(fastest))
-        recent = {
-            key: [torch.maximum(*pair) for pair in zip(sizes, fast[key], strict=True)]
-            for key, sizes in recent.items()
-        }
-    past = _sizes(graph, momentum(number))
-    ahead = {name: look_ahead(grads[name], state[name], number) for name in names}
-    white = _whiten_all(_matrices(graph, ahead), group_rows)
-    for key, matrix in white.items():
-        for now, then in zip(recent[key], past[key], strict=True):
-            # TINY stays out of the numerator: what has decayed below it is gone.
-            gate = ((64 * now / (then + TINY)).clamp(max=1) + TINY).sqrt()
-            gate = gate.to(matrix.dtype)
-            matrix = matrix.mul_(gate) if in_plain_eager() else matrix * gate
-        white[key] = matrix
+        recent.append(matrices(fastest))
+    ahead = _matrices(
+        graph, {name: look_ahead(grads[name], state[name], number) for name in names}
+    )
+    white: dict[tuple[str, int], Tensor] = {}
+    for keys in _alike(ahead):
+        gates = _gates([_stacked(item, keys) for item in recent], _stacked(past, keys))
+        found = whiten(_stacked(ahead, keys), group_rows)
+        for gate in gates:
+            gate = gate.to(found.dtype)
+            found = found.mul_(gate) if in_plain_eager() else found * gate
+        if math.prod(found.shape[1:]) > _SMALL and not torch.is_grad_enabled():
+            found = ahead[keys[0]].copy_(found)  # to limit fragmentation
+        sizes = [len(ahead[key]) for key in keys]
+        white.update(zip(keys, found.split(sizes), strict=True))
     views, found = _matrix_views(graph), {}
     for name in names:
         shape = graph.shapes[name]
@@ -295,41 +299,42 @@ def _matrices(graph: NeuralGraph, tensors: Tensors) -> dict[tuple[str, int], Ten
     return found
 
 
-def _sizes(graph: NeuralGraph, tensors: Tensors) -> dict[tuple[str, int], list[Tensor]]:
-    """Return sums of squares of rows `[part, row, 1]` and columns `[part, 1, column]`.
-
-    They are in float32 or wider.
-    """
-    found = {}
-    for key, matrix in _matrices(graph, tensors).items():
-        squares = widened(matrix).square()
-        found[key] = [squares.sum(axis, keepdim=True) for axis in (-1, -2)]
-    return found
-
-
-def _whiten_all(
-    matrices: Mapping[tuple[str, int], Tensor], group_rows: int
-) -> dict[tuple[str, int], Tensor]:
-    """Whiten each `[part, row, column]`; small ones of one shape together.
-
-    Args:
-        matrices: tensors that may be overwritten; without autograd large ones are, to
-            limit fragmentation.
-        group_rows: as for `whiten`.
-    """
+def _alike(matrices: Mapping[tuple[str, int], Tensor]) -> list[list[tuple[str, int]]]:
+    """Return the keys of matrices that are whitened together: small ones of a shape."""
     alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
-    white = {}
+    found = []
     for key, matrix in matrices.items():
         if math.prod(matrix.shape[1:]) > _SMALL:
-            found = whiten(matrix, group_rows)
-            white[key] = found if torch.is_grad_enabled() else matrix.copy_(found)
+            found.append([key])
         else:
             alike[tuple(matrix.shape[1:])].append(key)
-    for keys in alike.values():
-        sizes = [len(matrices[key]) for key in keys]
-        joined = whiten(torch.cat([matrices[key] for key in keys]), group_rows)
-        white.update(zip(keys, joined.split(sizes), strict=True))
-    return white
+    return [*found, *alike.values()]
+
+
+def _stacked(
+    matrices: Mapping[tuple[str, int], Tensor], keys: Sequence[tuple[str, int]]
+) -> Tensor:
+    """Return matrices of one shape as one `[part, row, column]`; a large one as is."""
+    first = matrices[keys[0]]
+    if math.prod(first.shape[1:]) > _SMALL:
+        return first
+    return torch.cat([matrices[key] for key in keys])
+
+
+def _gates(recent: Sequence[Tensor], past: Tensor) -> Iterator[Tensor]:
+    """Return the gates of rows, `[part, row, 1]`, and of columns, `[part, 1, column]`.
+
+    Args:
+        recent: gradients and perhaps the momentum of the shortest memory, each `[part,
+            row, column]`.
+        past: the momentum that is whitened.
+    """
+    squares = [widened(item).square() for item in (past, *recent)]
+    for axis in (-1, -2):
+        then, *now = (item.sum(axis, keepdim=True) for item in squares)
+        largest = functools.reduce(torch.maximum, now)
+        # TINY stays out of the numerator: what has decayed below it is gone.
+        yield ((64 * largest / (then + TINY)).clamp(max=1) + TINY).sqrt()
 
 
 @derived
