@@ -18,12 +18,12 @@ from types import ModuleType
 from typing import Literal
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Benchmark:
     """Where a benchmark is defined."""
 
     module: str
-    """Import path of its module."""
+    """Path of its module within `benchmarks`."""
     summary: str
     """One line for `l2o benchmark --help`."""
     rows_from: str | None = None
@@ -34,86 +34,67 @@ class Benchmark:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "fashion": Benchmark(
-        module="benchmarks.fashion",
-        summary="The paper's training task: rules, their teacher and a tuned Adam.",
+        "fashion", "The paper's training task: rules, their teacher and a tuned Adam."
     ),
-    "long": Benchmark(
-        module="benchmarks.long",
-        summary="Five times the paper's number of steps.",
-    ),
+    "long": Benchmark("long", "Five times the paper's number of steps."),
     "transfer": Benchmark(
-        module="benchmarks.transfer",
-        summary="Rules and tuned opponents on both tasks of the paper.",
+        "transfer", "Rules and tuned opponents on both tasks of the paper."
     ),
-    "held-out": Benchmark(
-        module="benchmarks.held_out",
-        summary="Networks that no rule was trained on.",
-    ),
+    "held-out": Benchmark("held_out", "Networks that no rule was trained on."),
     "scoreboard": Benchmark(
-        module="benchmarks.scoreboard",
-        summary="Twelve tasks; opponents untuned and tuned, horizon known and not.",
+        "scoreboard",
+        "Twelve tasks; opponents untuned and tuned, horizon known and not.",
     ),
     "reproduction": Benchmark(
-        module="benchmarks.reproduction",
-        summary="The paper's table of learned optimizers, from rows of transfer.",
+        "reproduction",
+        "The paper's table of learned optimizers, from rows of transfer.",
         rows_from="l2o benchmark transfer",
     ),
     "ablations": Benchmark(
-        module="benchmarks.ablations",
-        summary="What each part of a recipe contributes, from rows of transfer.",
+        "ablations",
+        "What each part of a recipe contributes, from rows of transfer.",
         rows_from="l2o benchmark transfer",
     ),
     "meta-train": Benchmark(
-        module="benchmarks.meta_runs",
-        summary="Runs of `l2o meta-train` as a table and curves.",
+        "meta_runs",
+        "Runs of `l2o meta-train` as a table and curves.",
         rows_from="l2o meta-train",
     ),
     "step-cost": Benchmark(
-        module="benchmarks.step_cost.benchmark",
-        summary="Time, memory and state of a step, compared with Adam.",
+        "step_cost.benchmark",
+        "Time, memory and state of a step, compared with Adam.",
         flat=True,
     ),
     "scaling": Benchmark(
-        module="benchmarks.scaling",
-        summary="Time of a step against the number of parameters.",
-        flat=True,
+        "scaling", "Time of a step against the number of parameters.", flat=True
     ),
     "optimizer-cost": Benchmark(
-        module="benchmarks.optimizer_cost",
-        summary="State, construction and first step, compared with Adam.",
+        "optimizer_cost", "State, construction and first step, compared with Adam."
     ),
     "trace-cost": Benchmark(
-        module="benchmarks.trace_cost",
-        summary="Time and memory that finding a neural graph takes.",
+        "trace_cost", "Time and memory that finding a neural graph takes."
     ),
     "meta-speed": Benchmark(
-        module="benchmarks.meta_speed",
-        summary="Inner steps per second of each meta-gradient estimator.",
+        "meta_speed", "Inner steps per second of each meta-gradient estimator."
     ),
     "inr-classification": Benchmark(
-        module="benchmarks.inr.classification",
-        summary="Name the class of the image that a small network represents.",
+        "inr.classification",
+        "Name the class of the image that a small network represents.",
     ),
     "inr-editing": Benchmark(
-        module="benchmarks.inr.editing",
-        summary="Edit small networks so that the lines of their images grow.",
+        "inr.editing", "Edit small networks so that the lines of their images grow."
     ),
     "inr": Benchmark(
-        module="benchmarks.inr.classification",
-        summary="The tables of inr-classification and inr-editing together.",
+        "inr.classification",
+        "The tables of inr-classification and inr-editing together.",
         rows_from="l2o benchmark inr-classification",
     ),
     "inr-speed": Benchmark(
-        module="benchmarks.inr.speed",
-        summary="Training on dense blocks compared with PyTorch Geometric.",
+        "inr.speed", "Training on dense blocks compared with PyTorch Geometric."
     ),
-    "siren-psnr": Benchmark(
-        module="benchmarks.inr.psnr",
-        summary="How well small networks fit their images.",
-    ),
+    "siren-psnr": Benchmark("inr.psnr", "How well small networks fit their images."),
     "generalization": Benchmark(
-        module="benchmarks.generalization.benchmark",
-        summary="Predict a network's accuracy from its weights.",
+        "generalization.benchmark", "Predict a network's accuracy from its weights."
     ),
 }
 
@@ -139,7 +120,7 @@ def load_benchmark(name: str, verb: Literal["benchmark", "report"]) -> ModuleTyp
             f"l2o benchmark needs a benchmark that makes rows; got {name!r}, whose "
             f"rows come from `{source}`. Run that, then `l2o report {name}`."
         )
-    return importlib.import_module(BENCHMARKS[name].module)
+    return importlib.import_module(f"benchmarks.{BENCHMARKS[name].module}")
 
 
 def names_of(verb: Literal["benchmark", "report"]) -> list[str]:

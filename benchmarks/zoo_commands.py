@@ -31,17 +31,53 @@ ImagesName: TypeAlias = Literal["cifar-10", "fashion-mnist"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WildParkData:
-    """Train the networks of a CNN Wild Park; those that are there stay.
-
-    One file a network holds its checkpoints and what each gets right of the test
-    images. Stop it at any time: the same command goes on.
-    """
+class _PopulationData:
+    """What the networks of a population learn, and on what machine."""
 
     images: ImagesName = "cifar-10"
-    """What the networks learn."""
+    """What the networks learn; a Small CNN Zoo sees it in grey."""
     image_size: int = 16
     """Side to which images are pooled, in pixels; must divide theirs."""
+    threads: int = 1
+    """CPU threads of each process."""
+    device: str = "auto"
+    """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
+
+    def _check_counts(self, verb: str, *names: str) -> None:
+        """Raise unless each of these settings is positive."""
+        for name in ("image_size", "threads", *names):
+            count = getattr(self, name)
+            if count < 1:
+                option = name.replace("_", "-")
+                raise ValueError(
+                    f"{verb} needs at least one for {option}; got {count}. Raise "
+                    f"--{option}."
+                )
+
+    def prepare(
+        self, num_train: int, num_test: int
+    ) -> tuple[torch.device, ImageData, ImageData]:
+        """Set the threads; return the device, and images to train and to test on.
+
+        Raises:
+            FileNotFoundError: if the images are not there.
+            ValueError: if the device is not there.
+        """
+        use_threads(self.threads)
+        device = choose_device(self.device)
+        train = pooled_images(self.images, "train", num_train, self.image_size)
+        test = pooled_images(self.images, "test", num_test, self.image_size)
+        return device, train, test
+
+
+@dataclass(frozen=True, kw_only=True)
+class WildParkData(_PopulationData):
+    """Train the networks of a CNN Wild Park; those that are there stay.
+
+    One file per network holds its checkpoints and their accuracies on the test images.
+    Stop it at any time: the same command goes on.
+    """
+
     num_train: int = 1500
     """Training images, the first ones."""
     num_test: int = 1000
@@ -54,23 +90,11 @@ class WildParkData:
     """How they are trained."""
     workers: int = 1
     """Networks that are trained at a time, each in a process of its own."""
-    threads: int = 1
-    """CPU threads of each."""
-    device: str = "auto"
-    """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
     def __post_init__(self) -> None:
-        _check_at_least_one(
-            "wild-park",
-            image_size=self.image_size,
-            num_train=self.num_train,
-            num_test=self.num_test,
-            networks=self.networks,
-            workers=self.workers,
-            threads=self.threads,
-        )
+        self._check_counts("wild-park", "num_train", "num_test", "networks", "workers")
 
     def run(self) -> None:
         """Train the networks that are missing."""
@@ -78,16 +102,12 @@ class WildParkData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CnnZooData:
+class CnnZooData(_PopulationData):
     """Train a Small CNN Zoo: CNNs of one architecture, in the published file layout.
 
     Networks are trained many at once. Stop it at any time: the same command goes on.
     """
 
-    images: ImagesName = "cifar-10"
-    """What the networks learn; colours become grey."""
-    image_size: int = 16
-    """Side to which images are pooled, in pixels; must divide theirs."""
     num_train: int = 2048
     """Training images, the first ones."""
     num_test: int = 3000
@@ -96,37 +116,15 @@ class CnnZooData:
     """How many networks."""
     zoo: ZooConfig = field(default_factory=ZooConfig)
     """How they are trained."""
-    threads: int = 1
-    """CPU threads."""
-    device: str = "auto"
-    """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
     dest: Path = Path("runs/zoo/cifar-10-grey")
     """Directory to fill."""
 
     def __post_init__(self) -> None:
-        _check_at_least_one(
-            "cnn-zoo",
-            image_size=self.image_size,
-            num_train=self.num_train,
-            num_test=self.num_test,
-            networks=self.networks,
-            threads=self.threads,
-        )
+        self._check_counts("cnn-zoo", "num_train", "num_test", "networks")
 
     def run(self) -> None:
         """Train the networks that are missing."""
         run_cnn_zoo(self, print)
-
-
-def _check_at_least_one(verb: str, **counts: int) -> None:
-    """Raise unless each count is positive."""
-    for name, count in counts.items():
-        if count < 1:
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"{verb} needs at least one for {option}; got {count}. Raise "
-                f"--{option}."
-            )
 
 
 def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> None:
@@ -141,10 +139,7 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
         ValueError: if the directory holds a park that was trained otherwise, or the
             device is not there.
     """
-    use_threads(config.threads)
-    device = choose_device(config.device)
-    train = pooled_images(config.images, "train", config.num_train, config.image_size)
-    test = pooled_images(config.images, "test", config.num_test, config.image_size)
+    device, train, test = config.prepare(config.num_train, config.num_test)
     indices = range(config.first, config.first + config.networks)
     missing = len(missing_runs(config.dest, indices))
     announce(
@@ -189,10 +184,7 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
         ValueError: if the directory holds a zoo that was trained otherwise, or the
             device is not there.
     """
-    use_threads(config.threads)
-    device = choose_device(config.device)
-    train = pooled_images(config.images, "train", config.num_train, config.image_size)
-    test = pooled_images(config.images, "test", config.num_test, config.image_size)
+    device, train, test = config.prepare(config.num_train, config.num_test)
     announce(
         f"{config.networks} networks to train on {len(train):,} images of "
         f"{train.source}, tested on {len(test):,}, on {device}"

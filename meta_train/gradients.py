@@ -6,6 +6,7 @@ and state are constants there: no derivative flows from one inner step's update 
 the next one's input.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -33,17 +34,41 @@ def one_step(
     config: OneStepConfig, run: InnerRun, steps: int, generator: torch.Generator
 ) -> list[float]:
     """Judge every update by the loss after it, on the same batch."""
+
+    def judge(step: InnerStep, batch: Batch) -> Cotangent:
+        return partial(_slopes, run.task, run.params, batch, run.buffers)
+
+    return _judge_each(run, steps, judge, share=config.replay, generator=generator)
+
+
+def _judge_each(
+    run: InnerRun,
+    steps: int,
+    judge: Callable[[InnerStep, Batch], Cotangent],
+    *,
+    share: float,
+    generator: torch.Generator,
+) -> list[float]:
+    """Advance a run, judge every update where it is made, replay them; return losses.
+
+    Args:
+        run: the inner run.
+        steps: how many, at most.
+        judge: takes a step that was made and the batch of its gradient.
+        share: of the steps that are replayed.
+        generator: draws them.
+    """
     taken: list[InnerStep] = []
     cotangents: list[Cotangent] = []
     losses: list[float] = []
     for _ in range(steps):
         batch = run.batch
         taken.append(run.step())
-        cotangents.append(partial(_slopes, run.task, run.params, batch, run.buffers))
+        cotangents.append(judge(taken[-1], batch))
         losses.append(run.measure())
         if run.is_over:
             break
-    replay(run.bound, taken, cotangents, share=config.replay, generator=generator)
+    replay(run.bound, taken, cotangents, share=share, generator=generator)
     return losses
 
 
@@ -155,19 +180,12 @@ def imitation(
     config: ImitationConfig, run: InnerRun, steps: int, generator: torch.Generator
 ) -> list[float]:
     """Judge every update by its squared distance from the teacher's, relatively."""
-    taken: list[InnerStep] = []
-    cotangents: list[Cotangent] = []
-    losses: list[float] = []
     teacher = Teacher.of(run.bound.rule, config)
-    for _ in range(steps):
-        step = run.step()
-        cotangents.append(partial(_errors, teacher, run.bound.graph, step, run.params))
-        taken.append(step)
-        losses.append(run.measure())
-        if run.is_over:
-            break
-    replay(run.bound, taken, cotangents, share=config.replay, generator=generator)
-    return losses
+
+    def judge(step: InnerStep, batch: Batch) -> Cotangent:
+        return partial(_errors, teacher, run.bound.graph, step, run.params)
+
+    return _judge_each(run, steps, judge, share=config.replay, generator=generator)
 
 
 def _errors(

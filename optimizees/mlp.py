@@ -29,11 +29,7 @@ class MLP(nn.Module):
         norm: NormName = "none",
     ) -> None:
         super().__init__()
-        if len(widths) < 2:
-            raise ValueError(
-                "MLP needs the width of its inputs and of its outputs; "
-                f"got widths={widths}. Pass at least two, such as widths=(784, 10)."
-            )
+        check_widths("MLP", widths, "(784, 10)")
         layers: list[nn.Module] = []
         for source, target in pairwise(widths):
             layers.append(nn.Linear(source, target))
@@ -47,3 +43,12 @@ class MLP(nn.Module):
     def forward(self, inputs: Float[Tensor, "B *shape"]) -> Float[Tensor, "B outputs"]:
         """Return the last layer's outputs, without an activation."""
         return self.layers(inputs.flatten(1))
+
+
+def check_widths(owner: str, widths: tuple[int, ...], example: str) -> None:
+    """Raise ValueError unless there are inputs and outputs."""
+    if len(widths) < 2:
+        raise ValueError(
+            f"{owner} needs the width of its inputs and of its outputs; got "
+            f"widths={widths}. Pass at least two, such as widths={example}."
+        )

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from .mlp import check_widths
+
 WIDTHS = (2, 32, 32, 1)
 """Neurons of each layer: two coordinates in, one grey value out."""
 FREQUENCY = 30.0
@@ -56,11 +58,7 @@ class Siren(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if len(widths) < 2:
-            raise ValueError(
-                "Siren needs the width of its inputs and of its outputs; "
-                f"got widths={widths}. Pass at least two, such as widths=(2, 32, 1)."
-            )
+        check_widths("Siren", widths, "(2, 32, 1)")
         self.seq = nn.ModuleList(
             nn.Linear(source, target) for source, target in pairwise(widths)
         )

@@ -102,9 +102,7 @@ class NetworkClassifier(nn.Module):
         torch.Size([5, 10])
 
     Reference:
-        Kofinas et al., 2024, "Graph Neural Networks for Learning Equivariant
-        Representations of Neural Networks", https://arxiv.org/abs/2403.12143,
-        section 4.1.
+        Kofinas et al., 2024, https://arxiv.org/abs/2403.12143, section 4.1.
     """
 
     def __init__(
