@@ -23,7 +23,7 @@ class Benchmark:
     """Where a benchmark is defined."""
 
     module: str
-    """Path of its module within `benchmarks`."""
+    """Import path of its module."""
     summary: str
     """One line for `l2o benchmark --help`."""
     rows_from: str | None = None
@@ -34,67 +34,79 @@ class Benchmark:
 
 BENCHMARKS: dict[str, Benchmark] = {
     "fashion": Benchmark(
-        "fashion", "The paper's training task: rules, their teacher and a tuned Adam."
+        "benchmarks.fashion",
+        "The paper's training task: rules, their teacher and a tuned Adam.",
     ),
-    "long": Benchmark("long", "Five times the paper's number of steps."),
+    "long": Benchmark("benchmarks.long", "Five times the paper's number of steps."),
     "transfer": Benchmark(
-        "transfer", "Rules and tuned opponents on both tasks of the paper."
+        "benchmarks.transfer", "Rules and tuned opponents on both tasks of the paper."
     ),
-    "held-out": Benchmark("held_out", "Networks that no rule was trained on."),
+    "held-out": Benchmark(
+        "benchmarks.held_out", "Networks that no rule was trained on."
+    ),
     "scoreboard": Benchmark(
-        "scoreboard",
+        "benchmarks.scoreboard",
         "Twelve tasks; opponents untuned and tuned, horizon known and not.",
     ),
     "reproduction": Benchmark(
-        "reproduction",
+        "benchmarks.reproduction",
         "The paper's table of learned optimizers, from rows of transfer.",
         rows_from="l2o benchmark transfer",
     ),
     "ablations": Benchmark(
-        "ablations",
+        "benchmarks.ablations",
         "What each part of a recipe contributes, from rows of transfer.",
         rows_from="l2o benchmark transfer",
     ),
     "meta-train": Benchmark(
-        "meta_runs",
+        "benchmarks.meta_runs",
         "Runs of `l2o meta-train` as a table and curves.",
         rows_from="l2o meta-train",
     ),
     "step-cost": Benchmark(
-        "step_cost.benchmark",
+        "benchmarks.step_cost.benchmark",
         "Time, memory and state of a step, compared with Adam.",
         flat=True,
     ),
     "scaling": Benchmark(
-        "scaling", "Time of a step against the number of parameters.", flat=True
+        "benchmarks.scaling",
+        "Time of a step against the number of parameters.",
+        flat=True,
     ),
     "optimizer-cost": Benchmark(
-        "optimizer_cost", "State, construction and first step, compared with Adam."
+        "benchmarks.optimizer_cost",
+        "State, construction and first step, compared with Adam.",
     ),
     "trace-cost": Benchmark(
-        "trace_cost", "Time and memory that finding a neural graph takes."
+        "benchmarks.trace_cost", "Time and memory that finding a neural graph takes."
     ),
     "meta-speed": Benchmark(
-        "meta_speed", "Inner steps per second of each meta-gradient estimator."
+        "benchmarks.meta_speed",
+        "Inner steps per second of each meta-gradient estimator.",
     ),
     "inr-classification": Benchmark(
-        "inr.classification",
+        "benchmarks.inr.classification",
         "Name the class of the image that a small network represents.",
     ),
     "inr-editing": Benchmark(
-        "inr.editing", "Edit small networks so that the lines of their images grow."
+        "benchmarks.inr.editing",
+        "Edit small networks so that the lines of their images grow.",
     ),
     "inr": Benchmark(
-        "inr.classification",
+        "benchmarks.inr.classification",
         "The tables of inr-classification and inr-editing together.",
         rows_from="l2o benchmark inr-classification",
     ),
     "inr-speed": Benchmark(
-        "inr.speed", "Training on dense blocks compared with PyTorch Geometric."
+        "benchmarks.inr.speed",
+        "Training on dense blocks compared with PyTorch Geometric.",
     ),
-    "siren-psnr": Benchmark("inr.psnr", "How well small networks fit their images."),
+    "siren-psnr": Benchmark(
+        "benchmarks.inr.psnr", "How well small networks fit their images."
+    ),
     "generalization": Benchmark(
-        "generalization.benchmark", "Predict a network's accuracy from its weights."
+        "benchmarks.generalization.benchmark",
+        "Predict a network's accuracy from its weights.",
     ),
 }
 
@@ -120,7 +132,7 @@ def load_benchmark(name: str, verb: Literal["benchmark", "report"]) -> ModuleTyp
             f"l2o benchmark needs a benchmark that makes rows; got {name!r}, whose "
             f"rows come from `{source}`. Run that, then `l2o report {name}`."
         )
-    return importlib.import_module(f"benchmarks.{BENCHMARKS[name].module}")
+    return importlib.import_module(BENCHMARKS[name].module)
 
 
 def names_of(verb: Literal["benchmark", "report"]) -> list[str]:

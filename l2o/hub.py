@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,43 +76,43 @@ def from_pretrained(
             )
         return load_rule(path)
     hub = _hub("from_pretrained")
-    try:
-        path = hub.HfApi(token=token).hf_hub_download(
-            str(repo_or_folder),
-            filename,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
-    except hub.errors.HFValidationError as error:
-        raise FileNotFoundError(
-            "from_pretrained needs an existing folder or a repository owner/name; got "
-            f"{printable(repr(str(repo_or_folder)))}, which is neither. Check the "
-            "spelling."
-        ) from error
-    except hub.errors.LocalEntryNotFoundError as error:
-        raise FileNotFoundError(
-            f"from_pretrained needs {filename!r} of {repo_or_folder} in the cache or a "
-            f"network to fetch it; got neither ({_first_line(error)}). Connect once, "
-            "or copy the folder and pass its path."
-        ) from error
-    except (
-        hub.errors.RepositoryNotFoundError,
-        hub.errors.RevisionNotFoundError,
-        hub.errors.EntryNotFoundError,
-    ) as error:
-        raise FileNotFoundError(
-            f"from_pretrained needs {filename!r} at revision {revision or 'main'!r} of "
-            f"the repository {repo_or_folder}; got the answer {_first_line(error)!r}. "
-            "Check name, revision and filename, or pass token= if it is private."
-        ) from error
-    except (_request_error(hub), OSError) as error:
-        raise _failure(
-            error,
-            f"from_pretrained needs {filename!r} of {repo_or_folder} from the hub",
-            "Try again, or copy the folder and pass its path.",
-            f"a token that may read {repo_or_folder}",
-        ) from error
+    with _failures_told(
+        hub,
+        f"from_pretrained needs {filename!r} of {repo_or_folder} from the hub",
+        "Try again, or copy the folder and pass its path.",
+        f"a token that may read {repo_or_folder}",
+    ):
+        try:
+            path = hub.HfApi(token=token).hf_hub_download(
+                str(repo_or_folder),
+                filename,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
+        except hub.errors.HFValidationError as error:
+            raise FileNotFoundError(
+                "from_pretrained needs an existing folder or a repository owner/name; "
+                f"got {printable(repr(str(repo_or_folder)))}, which is neither. "
+                "Check the spelling."
+            ) from error
+        except hub.errors.LocalEntryNotFoundError as error:
+            raise FileNotFoundError(
+                f"from_pretrained needs {filename!r} of {repo_or_folder} in the cache "
+                f"or a network to fetch it; got neither ({_first_line(error)}). "
+                "Connect once, or copy the folder and pass its path."
+            ) from error
+        except (
+            hub.errors.RepositoryNotFoundError,
+            hub.errors.RevisionNotFoundError,
+            hub.errors.EntryNotFoundError,
+        ) as error:
+            raise FileNotFoundError(
+                f"from_pretrained needs {filename!r} at revision "
+                f"{revision or 'main'!r} of the repository {repo_or_folder}; got the "
+                f"answer {_first_line(error)!r}. "
+                "Check name, revision and filename, or pass token= if it is private."
+            ) from error
     return load_rule(Path(path))
 
 
@@ -198,23 +199,22 @@ def push_to_hub(
     api = hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(rule, folder, provenance=provenance, repo_id=repo_id)
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, commit_message=commit_message
-            )
-        except hub.errors.HFValidationError as error:
-            raise ValueError(
-                f"push_to_hub needs a repository owner/name; got {repo_id!r}. "
-                f"{_first_line(error)}"
-            ) from error
-        except (_request_error(hub), OSError) as error:
-            raise _failure(
-                error,
-                f"push_to_hub needs the hub to take files for {repo_id}",
-                "Check the name and the network, then try again.",
-                f"a token that may write to {repo_id}",
-            ) from error
+        with _failures_told(
+            hub,
+            f"push_to_hub needs the hub to take files for {repo_id}",
+            "Check the name and the network, then try again.",
+            f"a token that may write to {repo_id}",
+        ):
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                commit = api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, commit_message=commit_message
+                )
+            except hub.errors.HFValidationError as error:
+                raise ValueError(
+                    f"push_to_hub needs a repository owner/name; got {repo_id!r}. "
+                    f"{_first_line(error)}"
+                ) from error
     return str(commit.commit_url)
 
 
@@ -236,24 +236,34 @@ def _request_error(hub: ModuleType) -> type[Exception]:
     return hub.errors.HfHubHTTPError.__bases__[0]
 
 
-def _failure(error: Exception, needs: str, advice: str, token: str) -> Exception:
-    """Return what a failed request means to the caller, as one line.
+@contextmanager
+def _failures_told(
+    hub: ModuleType, needs: str, advice: str, token: str
+) -> Iterator[None]:
+    """Turn what a failed request means to the caller into one line.
 
     Args:
-        error: what the client raised.
+        hub: the package.
         needs: the message up to its first semicolon.
         advice: what to do next.
         token: what is missing if the hub refused.
     """
-    if isinstance(error, OSError) and error.errno is not None:
-        return error  # the disk's, not the hub's
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return PermissionError(
-            f"{needs.split()[0]} needs {token}; got the answer {status}. Log in with "
-            "`hf auth login`, or pass token=."
-        )
-    return ConnectionError(f"{needs}; got {_first_line(error)!r}. {advice}")
+    try:
+        yield
+    except FileNotFoundError:
+        raise  # says already what is missing
+    except (_request_error(hub), OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the hub's
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise PermissionError(
+                f"{needs.split()[0]} needs {token}; got the answer {status}. Log in "
+                "with `hf auth login`, or pass token=."
+            ) from error
+        raise ConnectionError(
+            f"{needs}; got {_first_line(error)!r}. {advice}"
+        ) from error
 
 
 def _as_path(repo_or_folder: object) -> Path:

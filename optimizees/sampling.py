@@ -181,6 +181,11 @@ def _scaled(build: Callable[[], nn.Module], factor: float) -> nn.Module:
 def network_builder(problem: Problem, *, channels: int) -> Callable[[], nn.Module]:
     """Return what builds the problem's network, initialised from torch's generator."""
     width, depth, outputs = problem.width, problem.depth, len(problem.classes)
+    convolution = {
+        "kernel_size": problem.kernel_size,
+        "activation": problem.activation,
+        "norm": problem.norm,
+    }
     match problem.network:
         case "mlp":
             inputs = channels * problem.image_size**2
@@ -192,10 +197,8 @@ def network_builder(problem: Problem, *, channels: int) -> Callable[[], nn.Modul
                 channels,
                 (width,) * (depth + 1),
                 num_classes=outputs,
-                kernel_size=problem.kernel_size,
-                activation=problem.activation,
                 image_size=problem.image_size,
-                norm=problem.norm,
+                **convolution,
             )
         case "residual":
             return partial(
@@ -204,9 +207,7 @@ def network_builder(problem: Problem, *, channels: int) -> Callable[[], nn.Modul
                 width,
                 depth,
                 outputs,
-                kernel_size=problem.kernel_size,
-                activation=problem.activation,
-                norm=problem.norm,
+                **convolution,
             )
         case "attention":
             return partial(

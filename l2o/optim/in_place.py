@@ -25,21 +25,17 @@ class InPlaceMemory:
         return device.type == "cpu" and not torch.compiler.is_compiling()
 
     def advance(
-        self,
-        rule: AbstractRule,
-        state: State,
-        grads: Tensors,
-        are_finite: Tensor | None,
+        self, rule: AbstractRule, state: State, grads: Tensors, is_finite: Tensor | None
     ) -> State:
         """Return the state after one more gradient, written in place if it can be."""
         averages = plain_averages(rule)
         if averages is None:
-            return PURE.advance(rule, state, grads, are_finite)
+            return PURE.advance(rule, state, grads, is_finite)
         if not torch.compiler.is_compiling():
             own = {name: state[name] for name in grads}
-            advance_in_place(averages, own, grads, are_finite)
+            advance_in_place(averages, own, grads, is_finite)
             return state
-        new = PURE.advance(rule, widened_averages(state), grads, are_finite)
+        new = PURE.advance(rule, widened_averages(state), grads, is_finite)
         return narrowed_like(new, state)
 
     def write(

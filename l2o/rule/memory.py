@@ -19,11 +19,7 @@ class Memory(Protocol):
         ...
 
     def advance(
-        self,
-        rule: AbstractRule,
-        state: State,
-        grads: Tensors,
-        are_finite: Tensor | None,
+        self, rule: AbstractRule, state: State, grads: Tensors, is_finite: Tensor | None
     ) -> State:
         """Return the state after one more gradient.
 
@@ -31,7 +27,7 @@ class Memory(Protocol):
             rule: whose state it is.
             state: of every parameter.
             grads: of those that move; zeros if they are not finite.
-            are_finite: whether they are, and the state is to advance; None says yes.
+            is_finite: whether they are, and the state is to advance; None says yes.
         """
         ...
 
@@ -62,18 +58,14 @@ class PureMemory:
         return False
 
     def advance(
-        self,
-        rule: AbstractRule,
-        state: State,
-        grads: Tensors,
-        are_finite: Tensor | None,
+        self, rule: AbstractRule, state: State, grads: Tensors, is_finite: Tensor | None
     ) -> State:
         """Return the state after one more gradient; see `Memory`."""
         new = rule.advance(state, grads)
-        if are_finite is None:
+        if is_finite is None:
             return new
         return {
-            name: chosen(are_finite, item, state[name]) if name in grads else item
+            name: chosen(is_finite, item, state[name]) if name in grads else item
             for name, item in new.items()
         }
 
