@@ -1,7 +1,7 @@
 """Sharded parameters: whole tensors in, the local shard out."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -54,10 +54,23 @@ def spread_like(tensor: Tensor, param: Tensor) -> Tensor:
     return whole.redistribute(placements=placements)
 
 
-def write_back(param: Tensor, whole: Tensor) -> None:
-    """Write this process's part of a parameter that was gathered."""
-    if is_sharded(param):
-        param.copy_(spread_like(whole, param))
+def write_back(
+    param: Tensor, whole: Tensor, state: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Write this process's part of a parameter that was gathered.
+
+    Args:
+        param: the parameter; written if it is sharded.
+        whole: its value.
+        state: its whole state.
+
+    Returns:
+        This process's part of the state.
+    """
+    if not is_sharded(param):
+        return state
+    param.copy_(spread_like(whole, param))
+    return {key: spread_like(value, param) for key, value in state.items()}
 
 
 @contextmanager

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from l2o.rule.state import ParameterState, State
+from l2o.rule.state import State
 from l2o.rule.step import Hyper
 
 from .averaged_weights import KEYS
 from .checks import check_device, check_gradient
-from .distributed import gathered, spread_like
+from .distributed import gathered
 
 
 class StepInputs(NamedTuple):
@@ -70,17 +70,3 @@ def gather_inputs(
                     if key not in KEYS
                 }
     return found
-
-
-def spread_state(
-    new: ParameterState, param: Tensor, before: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a parameter's new state, cut where the parameter is.
-
-    Args:
-        new: what the step returned, whole.
-        param: the parameter.
-        before: its state so far, whose averaged weights stay.
-    """
-    item = {key: spread_like(value, param) for key, value in new.items()}
-    return {**item, **{key: before[key] for key in KEYS if key in before}}

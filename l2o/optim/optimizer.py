@@ -19,7 +19,7 @@ from l2o.rule.safety import SafetyConfig
 from l2o.rule.state import Tensors
 from l2o.rule.step import complete_state, take_step
 
-from .averaged_weights import AVERAGE, advance_average, averages_in, swapped_in
+from .averaged_weights import AVERAGE, KEYS, advance_average, averages_in, swapped_in
 from .checks import (
     BETAS,
     PeakRate,
@@ -38,7 +38,7 @@ from .diagnostics import SKIPS_IN_A_ROW, Diagnostics, Tally
 from .distributed import gathered, write_back
 from .in_place import IN_PLACE
 from .interrupts import uninterrupted
-from .named_values import gather_inputs, spread_state
+from .named_values import gather_inputs
 from .names import names_in, parameters_of
 from .resume import wide_loading
 from .watched_graph import WatchedGraph
@@ -233,6 +233,7 @@ class NeuralGraphOpt(Optimizer):
         if not any(param in watched.names for param in moving):
             return
         self._look(steps=True)
+        watched.watch_again(moving)
         self._warn_of_settings()
         grads, hyper, state = gather_inputs(
             self.param_groups,
@@ -261,13 +262,13 @@ class NeuralGraphOpt(Optimizer):
                 warn_of_skips(SKIPS_IN_A_ROW)
         for name in grads:
             param = watched.tensors[name]
-            write_back(param, params[name])
-            item = spread_state(new_state[name], param, self.state.get(param, {}))
+            item = dict(write_back(param, params[name], new_state[name]))
+            before = self.state.get(param, {})
+            item |= {key: before[key] for key in KEYS if key in before}
             if self._has_average or AVERAGE in item:
                 sound = None if report is None else report.is_sound
                 advance_average(param, item, sound)
             self.state[param] = item
-        watched.watch_again(moving)
 
     def _cache(self, grads: Tensors) -> dict[str, Any]:
         """Return what makes a step use the network's outputs of earlier steps."""
