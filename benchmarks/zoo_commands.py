@@ -13,14 +13,11 @@ from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
 from optimizees.data.cifar import MEAN, STD
 from optimizees.devices import choose_device
+from optimizees.zoo.park_files import TrainedRun
+from optimizees.zoo.park_training import ParkConfig
 from optimizees.zoo.small_cnn_group import ZooConfig, ZooGroup
 from optimizees.zoo.small_cnn_training import generate_zoo
-from optimizees.zoo.wild_park import (
-    ParkConfig,
-    TrainedRun,
-    generate_park,
-    missing_runs,
-)
+from optimizees.zoo.wild_park import generate_park, missing_runs
 
 from .runs import use_threads
 

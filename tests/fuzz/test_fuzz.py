@@ -37,10 +37,11 @@ from optimizees.data.idx import read_idx, write_idx
 from optimizees.siren import draw_siren
 from optimizees.zoo.inr_archives import read_archive
 from optimizees.zoo.inr_set import load_embedded_fits, pack_fits, read_fits
+from optimizees.zoo.park_files import read_run
 from optimizees.zoo.published_park import read_published_checkpoint
 from optimizees.zoo.small_cnn_zoo import published_layout, read_small_cnn_zoo
 from optimizees.zoo.wild_cnn import WildArchitecture, WildCNN, WildLayer
-from optimizees.zoo.wild_park import EMBEDDED_PARK, read_run
+from optimizees.zoo.wild_park import EMBEDDED_PARK
 
 SMALL = RuleConfig(net=FeedForwardConfig(width=4, layers=1))
 SMALL_GRAPH = RuleConfig(net=NGGNNConfig(width=6, layers=1, head=SMALL.net))

@@ -19,10 +19,11 @@ from optimizees.files import DamagedFileError
 from optimizees.siren import draw_siren
 from optimizees.zoo.inr_archives import read_archive
 from optimizees.zoo.inr_set import load_embedded_fits, pack_fits, read_fits
+from optimizees.zoo.park_files import read_run
 from optimizees.zoo.published_park import read_published_checkpoint
 from optimizees.zoo.small_cnn_zoo import published_layout, read_small_cnn_zoo
 from optimizees.zoo.wild_cnn import WildArchitecture, WildCNN, WildLayer
-from optimizees.zoo.wild_park import EMBEDDED_PARK, read_park, read_run
+from optimizees.zoo.wild_park import EMBEDDED_PARK, read_park
 
 PAGE = b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
 LAYER = WildLayer(channels=4, kernel_size=3, activation="relu")

@@ -5,17 +5,19 @@ import torch
 from safetensors.torch import save_file
 
 from optimizees.zoo import wild_park
+from optimizees.zoo.park_files import read_run
+from optimizees.zoo.park_training import (
+    ParkConfig,
+    draw_recipe,
+    measure_accuracy,
+    train_network,
+)
 from optimizees.zoo.wild_cnn import WildCNN
 from optimizees.zoo.wild_park import (
     EMBEDDED_PARK,
-    ParkConfig,
     describe_park,
-    draw_recipe,
     generate_park,
-    measure_accuracy,
     read_park,
-    read_run,
-    train_network,
 )
 
 CONFIG = ParkConfig(epochs=(2, 3), batch_size=16)
