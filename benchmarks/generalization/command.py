@@ -4,10 +4,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.runs import RESULTS, Row, use_threads
+from l2o.companion import NetworkPredictor, save_companion
 from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 
@@ -61,6 +62,9 @@ class GeneralizationConfig:
     """CPU threads."""
     work: Path = Path("runs/generalization")
     """Where checkpoints of unfinished runs lie."""
+    models: Path | None = None
+    """Where trained graph networks are kept as files for `load_companion`, each under
+    its predictor and seed; None keeps none."""
     results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
@@ -115,6 +119,12 @@ def run_generalization(
                 "provenance": provenance(),
             }
             append_json_line(config.results, row)
+            if config.models is not None and isinstance(
+                learned.model, NetworkPredictor
+            ):
+                kept = {name: row[name] for name in row if name != "pairs"}
+                path = config.models / f"{name}-{seed}.safetensors"
+                save_companion(learned.model, path, provenance=kept)
             checkpoint.unlink(missing_ok=True)
             announce(
                 f"{title}: Kendall's tau {row['tau']:.3f}, R^2 {row['r2']:.3f} on "
@@ -153,7 +163,8 @@ def _key(row: Row) -> str:
 
 def _outcome(learned: Learned, *, with_predictions: bool) -> Row:
     """Return what a row says of a run, rounded to what is meaningful."""
-    values = asdict(learned)
+    values = asdict(replace(learned, model=None))
+    del values["model"]
     history = [
         {name: round(value, 4) for name, value in epoch.items()}
         for epoch in values.pop("history")

@@ -81,6 +81,8 @@ class Learned:
     """Test accuracy of each test network."""
     network_passes: int
     """Training networks that were shown, counted as often as they were."""
+    model: nn.Module | None = None
+    """The predictor with the weights of the best epoch."""
 
 
 def learn(
@@ -151,6 +153,7 @@ def learn(
         predicted=predicted.tolist(),
         true=true.tolist(),
         network_passes=fitted.network_passes,
+        model=model,
     )
 
 

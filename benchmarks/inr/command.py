@@ -20,6 +20,7 @@ from l2o.companion import (
     Scores,
     evaluate,
     fit,
+    save_companion,
     stack_networks,
 )
 from meta_train.log import append_json_line, read_json_lines
@@ -61,6 +62,9 @@ class RunsConfig:
     """CPU threads."""
     folder: Path = Path("runs/inr/runs")
     """Of the checkpoints."""
+    models: Path | None = None
+    """Where trained graph networks are kept as files for `load_companion`, each under
+    the key of its row; None keeps none."""
     results: Path = ROWS
     """JSON lines file that rows are appended to; rows that are there are kept."""
 
@@ -170,6 +174,7 @@ def _identity(config: InrConfig, variant: Variant, seed: int) -> dict[str, Any]:
         "benchmark": "inr-editing" if is_editing else "inr-classification",
         "data": config.data.name,
         "counts": list(config.data.counts),
+        **({"without_embedded": True} if config.data.without_embedded else {}),
         **asdict(variant),
         "seed": seed,
         "training": training,
@@ -182,8 +187,13 @@ def _identity(config: InrConfig, variant: Variant, seed: int) -> dict[str, Any]:
 def _settings(config: InrConfig) -> dict[str, Any]:
     """Return the configuration as JSON values, without where things lie."""
     values = asdict(config)
-    for part, place in (("data", "root"), ("runs", "folder"), ("runs", "results")):
+    for part, place in (
+        *(("data", "root"), ("runs", "folder")),
+        *(("runs", "results"), ("runs", "models")),
+    ):
         del values[part][place]
+    if not config.data.without_embedded:
+        del values["data"]["without_embedded"]
     return values
 
 
@@ -240,6 +250,8 @@ def _run_trial(
         row["nothing"] = evaluate(Nothing(), test, task.objective)["loss"]
         if seed == config.runs.seeds[0]:
             row["examples"] = _examples(model, splits.test)
+    if config.runs.models is not None and variant.is_graph_network:
+        save_companion(model, config.runs.models / f"{key}.safetensors", provenance=row)
     return row
 
 

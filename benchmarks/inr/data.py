@@ -45,12 +45,20 @@ class DataConfig:
     """Networks to select on, those that follow."""
     test: int | None = None
     """Networks to test on: those that follow, or the first ones of the test set."""
+    without_embedded: bool = False
+    """Whether the fits of digits that come with the library are left out, so that what
+    is trained can be tried on them."""
 
     def __post_init__(self) -> None:
         if min(self.counts) < 1:
             raise ValueError(
                 "DataConfig needs at least one network for each purpose; got "
                 f"train, validation, test = {self.counts}. Choose positive numbers."
+            )
+        if self.without_embedded and self.name != "digits":
+            raise ValueError(
+                "DataConfig without_embedded is for digits, of which some come with "
+                f"the library; got name={self.name!r}. Leave it out."
             )
 
     @property
@@ -88,7 +96,11 @@ def load_splits(config: DataConfig) -> Splits:
         case "embedded":
             fits, tests = load_embedded_fits(), None
         case "digits":
-            fits, tests = _shuffled(read_fits(config.root / "mnist-test")), None
+            fits, tests = read_fits(config.root / "mnist-test"), None
+            if config.without_embedded:
+                is_new = ~torch.isin(fits.indices, load_embedded_fits().indices)
+                fits = fits.select(is_new.nonzero()[:, 0], "without the embedded")
+            fits = _shuffled(fits)
         case "fashion":
             fits = read_fits(config.root / "fashion-train")
             tests = read_fits(config.root / "fashion-test")

@@ -13,8 +13,15 @@ from benchmarks.inr.models import (
     variants,
 )
 from benchmarks.inr.report import report_inr
+from benchmarks.inr.tasks import CLASSIFICATION
 from l2o.cli import main
-from l2o.companion import FitConfig
+from l2o.companion import (
+    FitConfig,
+    NetworkClassifier,
+    evaluate,
+    load_companion,
+    read_companion_provenance,
+)
 from meta_train.log import read_json_lines
 from optimizees.siren import render_images
 
@@ -41,6 +48,17 @@ def test_classification_makes_a_row_a_run_and_keeps_it(classify):
     assert run_inr(config, lines.append) == rows
     assert config.runs.results.read_bytes() == before
     assert all(line.endswith("already there") for line in lines)
+
+
+def test_trained_graph_networks_are_kept_as_files(classify, tmp_path, splits):
+    config = classify(models=("mlp", "ng_gnn"), models_folder=tmp_path / "models")
+    _, row = run_inr(config, print)
+    (path,) = (tmp_path / "models").iterdir()  # an MLP has no such file
+    model = load_companion(path)
+    assert isinstance(model, NetworkClassifier)
+    assert read_companion_provenance(path) == row
+    found = evaluate(model, CLASSIFICATION.read(splits.test), CLASSIFICATION.objective)
+    assert found["loss"] == row["test_loss"]
 
 
 def test_a_line_that_was_cut_short_is_measured_again(classify):
