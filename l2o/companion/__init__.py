@@ -8,6 +8,7 @@ from .batch import stack_networks as stack_networks
 from .checkpoint import load_companion as load_companion
 from .checkpoint import read_companion_provenance as read_companion_provenance
 from .checkpoint import save_companion as save_companion
+from .checkpoint import shipped_companions as shipped_companions
 from .config import CompanionConfig as CompanionConfig
 from .config import InputsConfig as InputsConfig
 from .config import NGGNNBackboneConfig as NGGNNBackboneConfig
@@ -38,5 +39,8 @@ from .presets import zoo_predictor as zoo_predictor
 from .probes import Evaluate as Evaluate
 from .running_norm import one_batch as one_batch
 from .running_statistics import fold_running_statistics as fold_running_statistics
+from .sharing import from_pretrained as from_pretrained
+from .sharing import push_to_hub as push_to_hub
+from .sharing import save_pretrained as save_pretrained
 from .training_run import evaluate as evaluate
 from .union_graph import typical_log_degree as typical_log_degree

@@ -78,19 +78,40 @@ def save_companion(
     write_whole(Path(path), save(weights, metadata))
 
 
-def load_companion(path: str | Path, *, evaluate: Evaluate | None = None) -> Companion:
-    """Return the network that `save_companion` wrote, on the CPU, to be evaluated.
+def shipped_companions() -> list[str]:
+    """Return the names of the networks that come with the library.
+
+    Returns:
+        Names that `load_companion` takes, sorted.
+
+    Example:
+        >>> "siren-digits" in shipped_companions()
+        True
+    """
+    return sorted(_shipped())
+
+
+def load_companion(
+    name_or_path: str | Path, *, evaluate: Evaluate | None = None
+) -> Companion:
+    """Return a network that comes with the library, or that `save_companion` wrote.
 
     Args:
-        path: the file.
+        name_or_path: a name in `shipped_companions()`, which takes precedence, else
+            the path of a file.
         evaluate: how to run networks on probes; needed where the network has any.
 
+    Returns:
+        The network on the CPU, in evaluation mode.
+
     Raises:
+        FileNotFoundError: if it is neither.
         OSError: if the file cannot be opened.
         ValueError: if it is damaged, of another kind or of a newer format, or if the
             network has probes and there is no way to evaluate them.
     """
-    metadata, weights = _read(Path(path))
+    path = _path(name_or_path)
+    metadata, weights = _read(path)
     try:
         config = config_from_values(CompanionConfig, parse_json(metadata["config"]))
         model = _build(metadata["kind"], config, int(metadata["num_classes"]), evaluate)
@@ -106,11 +127,11 @@ def load_companion(path: str | Path, *, evaluate: Evaluate | None = None) -> Com
     return model.eval()
 
 
-def read_companion_provenance(path: str | Path) -> dict[str, Any]:
+def read_companion_provenance(name_or_path: str | Path) -> dict[str, Any]:
     """Return how a network was trained, as `save_companion` was told.
 
     Args:
-        path: the file.
+        name_or_path: as for `load_companion`.
 
     Returns:
         The provenance. Do not print the texts of an untrusted file as they are.
@@ -119,7 +140,25 @@ def read_companion_provenance(path: str | Path) -> dict[str, Any]:
         OSError: if the file cannot be opened.
         ValueError: if it is damaged or of another kind.
     """
-    return parse_json(_read(Path(path))[0]["provenance"])
+    return parse_json(_read(_path(name_or_path))[0]["provenance"])
+
+
+def _shipped() -> dict[str, Path]:
+    """Return the files of the networks that come with the library, by name."""
+    folder = Path(__file__).parent / "weights"
+    return {path.stem: path for path in folder.glob("*.safetensors")}
+
+
+def _path(name_or_path: str | Path) -> Path:
+    """Return the file of a shipped network, or the file that is named."""
+    found = _shipped().get(str(name_or_path), Path(name_or_path))
+    if not found.is_file():
+        raise FileNotFoundError(
+            f"load_companion needs a shipped network {shipped_companions()} or a file; "
+            f"got {printable(repr(str(name_or_path)))}, which is neither. Check the "
+            "spelling, or write the file with save_companion."
+        )
+    return found
 
 
 def _kind(model: nn.Module) -> tuple[str, int, CompanionConfig]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from l2o import PRESETS, NeuralGraphOpt, read_provenance
+from l2o import PRESETS, NeuralGraphOpt, companion, read_provenance
 from l2o.hub import from_pretrained, push_to_hub, save_pretrained
 
 REPOSITORY = "someone/a-rule"
@@ -142,6 +142,40 @@ class TestHub:
         push_to_hub(rule, REPOSITORY, private=private)
         wanted = hub.repositories[REPOSITORY]["private"]
         assert (wanted.get("visibility") == "private") == private
+
+
+class TestCompanions:
+    """Networks that read networks are shared in the same way."""
+
+    @pytest.fixture
+    def predictor(self):
+        inputs = companion.InputsConfig(num_inputs=2, num_hidden=1, num_outputs=1)
+        backbone = companion.NGGNNBackboneConfig(width=6, layers=2)
+        config = companion.CompanionConfig(inputs=inputs, backbone=backbone)
+        return companion.NetworkPredictor(config)
+
+    def test_a_folder_holds_the_network_and_its_card(self, predictor, tmp_path):
+        folder = companion.save_pretrained(
+            predictor, tmp_path / "mine", provenance={"seed": 3, "limits": "Toys only."}
+        )
+        assert_same_rule(companion.from_pretrained(folder), predictor)
+        card = (folder / "README.md").read_text()
+        assert "Toys only." in card
+        assert 'companion.from_pretrained("mine")' in card
+        again = companion.save_pretrained(
+            folder / "companion.safetensors", tmp_path / "again"
+        )
+        found = companion.read_companion_provenance(again / "companion.safetensors")
+        assert found == {"seed": 3, "limits": "Toys only."}
+
+    def test_what_is_pushed_can_be_pulled(self, hub, predictor):
+        companion.push_to_hub(predictor, REPOSITORY)
+        assert_same_rule(companion.from_pretrained(REPOSITORY), predictor)
+
+    def test_a_rule_is_no_companion(self, rule, tmp_path):
+        folder = save_pretrained(rule, tmp_path)
+        with pytest.raises(ValueError, match="load_companion reads the format"):
+            companion.from_pretrained(folder, filename="rule.safetensors")
 
 
 class TestFaults:

@@ -58,7 +58,11 @@ def editing(tmp_path):
 
 
 def _small(kind, folder, changes):
-    places = {"folder": folder / "runs", "results": folder / "inr.jsonl"}
+    places = {
+        "folder": folder / "runs",
+        "results": folder / "inr.jsonl",
+        "models": changes.pop("models_folder", None),
+    }
     runs = {
         name: changes.pop(name)
         for name in ("probes", "positions", "seeds")

@@ -56,7 +56,7 @@ def test_trained_graph_networks_are_kept_as_files(classify, tmp_path, splits):
     (path,) = (tmp_path / "models").iterdir()  # an MLP has no such file
     model = load_companion(path)
     assert isinstance(model, NetworkClassifier)
-    assert read_companion_provenance(path) == row
+    assert read_companion_provenance(path) == json.loads(json.dumps(row))
     found = evaluate(model, CLASSIFICATION.read(splits.test), CLASSIFICATION.objective)
     assert found["loss"] == row["test_loss"]
 

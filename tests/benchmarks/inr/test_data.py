@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.inr.data import DataConfig, load_splits
@@ -28,6 +30,22 @@ def test_digits_are_shuffled_the_same_way_every_time(folder):
     joined = [index for part in indices(first) for index in part]
     assert sorted(joined) == list(range(48)) != joined
     assert first.test.source == "digits (48 networks), shuffled, 38 to 47"
+
+
+def test_the_embedded_fits_can_be_left_out(tmp_path):
+    embedded = load_embedded_fits()
+    others = replace(embedded, indices=embedded.indices + 48)
+    (tmp_path / "mnist-test").mkdir()
+    for number, fits in enumerate((embedded, others)):
+        path = tmp_path / "mnist-test" / f"part-{48 * number:06d}.safetensors"
+        path.write_bytes(pack_fits(fits, {"source": "digits"}))
+    counts = {"train": 30, "validation": 8, "test": 10}
+    kept = load_splits(DataConfig(root=tmp_path, without_embedded=True, **counts))
+    assert min(index for part in indices(kept) for index in part) >= 48
+    whole = load_splits(DataConfig(root=tmp_path, **counts))
+    assert min(index for part in indices(whole) for index in part) < 48
+    with pytest.raises(ValueError, match="without_embedded is for digits"):
+        DataConfig(name="fashion", without_embedded=True)
 
 
 def test_fashion_has_a_test_set_of_its_own(folder):
