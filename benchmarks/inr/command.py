@@ -251,7 +251,9 @@ def _run_trial(
         if seed == config.runs.seeds[0]:
             row["examples"] = _examples(model, splits.test)
     if config.runs.models is not None and variant.is_graph_network:
-        save_companion(model, config.runs.models / f"{key}.safetensors", provenance=row)
+        known = {"key": key, **_identity(config, variant, seed), **row}
+        path = config.runs.models / f"{key}.safetensors"
+        save_companion(model, path, provenance=known)
     return row
 
 
