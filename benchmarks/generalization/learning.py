@@ -1,7 +1,7 @@
 """Teach a predictor the accuracies of networks, choose an epoch, test it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,7 @@ class Learned:
     """Test accuracy of each test network."""
     network_passes: int
     """Training networks that were shown, counted as often as they were."""
-    model: nn.Module | None = None
+    model: nn.Module | None = field(default=None, compare=False)
     """The predictor with the weights of the best epoch."""
 
 
