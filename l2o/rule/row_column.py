@@ -303,6 +303,11 @@ def features_of(
     )
 
 
+_KEPT_ENTRIES = 2**19
+"""So many entries have their edges kept for the second round of messages; those of
+others are computed again, to save memory."""
+
+
 class WeightExchange:
     """Messages through weights, as matrix products with two edge channels.
 
@@ -320,6 +325,7 @@ class WeightExchange:
         self.wired = wired
         self.kept: dict[int, Tensor] = {}
         self.scratch = Scratch(wired.stacks, 2)
+        self.room = _KEPT_ENTRIES
 
     def __call__(self, said: Tensor) -> Tensor:
         """Return what arrives at each line, `[channel, line, message]`.
@@ -368,7 +374,12 @@ class WeightExchange:
             is_padded = self.wired.stacks.stacks[number].index is not None
             dtype = self.wired.static.dtype
             if in_plain_eager() and not is_padded and entries.weight.dtype == dtype:
-                edges = self.scratch.take(entries.weight)
+                if entries.weight.numel() <= self.room:
+                    self.room -= entries.weight.numel()
+                    edges = torch.empty_like(entries.weight[None].expand(2, -1, -1, -1))
+                    self.kept[number] = edges
+                else:
+                    edges = self.scratch.take(entries.weight)
                 torch.abs(entries.weight, out=edges[0])
                 ratio = torch.add(entries.second, TINY, out=edges[1])
                 ratio.rsqrt_().mul_(entries.momenta[0]).abs_()
