@@ -18,7 +18,7 @@ from benchmarks.runs import use_threads
 
 from .memory import is_out_of_memory, limit_memory, peak_memory
 from .networks import NetworkName, build_network
-from .subjects import COMPILED, RULES, SubjectName, prepare, rule_gflop
+from .subjects import COMPILED, GRADIENTS, RULES, SubjectName, prepare, rule_gflop
 from .turns import Subject, time_in_turns
 
 OUT_OF_MEMORY = "out of memory"
@@ -67,7 +67,7 @@ def measure(cell: Cell) -> dict[str, Any]:
         )
     use_threads(cell.threads)
     torch.set_float32_matmul_precision(cell.matmul_precision)
-    network = build_network(cell.network, device)
+    network = build_network(cell.network, device, GRADIENTS.get(cell.subject))
     if cell.memory_bytes is not None and device.type == "cpu":
         limit_memory(cell.memory_bytes)
     start = time.perf_counter()

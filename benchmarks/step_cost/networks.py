@@ -65,7 +65,9 @@ class Network:
         return sum(param.numel() for param in self.model.parameters())
 
 
-def build_network(name: NetworkName, device: torch.device) -> Network:
+def build_network(
+    name: NetworkName, device: torch.device, count: int | None = None
+) -> Network:
     """Build a network and a batch, the same every time.
 
     ViT-B/16 and GPT-2 read a small batch on a CPU, where a usual one takes minutes; so
@@ -74,39 +76,40 @@ def build_network(name: NetworkName, device: torch.device) -> Network:
     Args:
         name: which.
         device: where both are built.
+        count: number of samples in the batch; None for the usual one.
     """
     is_small = device.type == "cpu"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         match name:
             case "fashion-cnn":
-                found = _images(fashion_cnn(), 128, 1, 28, 10)
+                found = _images(fashion_cnn(), count or 128, 1, 28, 10)
             case "cifar-cnn":
-                found = _images(cifar_cnn(), 128, 3, 32, 10)
+                found = _images(cifar_cnn(), count or 128, 3, 32, 10)
             case "resnet-18":
-                found = _images(ResNet18(10, "cifar"), 128, 3, 32, 10)
+                found = _images(ResNet18(10, "cifar"), count or 128, 3, 32, 10)
             case "vit-b-16":
-                found = _images(ViT(), 4 if is_small else 32, 3, 224, 1000)
+                found = _images(ViT(), count or (4 if is_small else 32), 3, 224, 1000)
             case "gpt-2":
-                found = _texts(GPT(), 1 if is_small else 8, 1024, 50257)
+                found = _texts(GPT(), count or (1 if is_small else 8), 1024, 50257)
             case "mlp-10k" | "mlp-100k" | "mlp-1m" | "mlp-10m" | "mlp-100m":
-                found = _vectors(_MLP_WIDTHS[name.removeprefix("mlp-")])
+                found = _vectors(_MLP_WIDTHS[name.removeprefix("mlp-")], count or 128)
             case "gpt-10k" | "gpt-100k" | "gpt-1m" | "gpt-10m":
                 width = _GPT_WIDTHS[name.removeprefix("gpt-")]
                 model = GPT(_CHARACTERS, 128, width, num_blocks=4, num_heads=4)
-                found = _texts(model, 8, 128, _CHARACTERS)
+                found = _texts(model, count or 8, 128, _CHARACTERS)
             case "policy":
-                found = _classified(MLP((4, 64, 64, 2)), torch.randn(32, 4), 2)
+                found = _classified(MLP((4, 64, 64, 2)), torch.randn(count or 32, 4), 2)
             case "perceptron":
                 model = MLP((784, 256, 128, 10))
-                found = _classified(model, torch.randn(32, 784), 10)
+                found = _classified(model, torch.randn(count or 32, 784), 10)
             case "lstm":
-                found = _texts(LanguageModel(), 32, 64, _CHARACTERS)
+                found = _texts(LanguageModel(), count or 32, 64, _CHARACTERS)
             case "two-tables":
-                pairs = torch.randint(20_000, (32, 2))
+                pairs = torch.randint(20_000, (count or 32, 2))
                 found = _classified(TwoTables(), pairs, 2)
             case "encoder":
-                found = _sequences(encoder(), 32, 64, 256)
+                found = _sequences(encoder(), count or 32, 64, 256)
             case _:
                 assert_never(name)
     return Network(
@@ -155,10 +158,10 @@ def _sequences(model: nn.Module, count: int, length: int, width: int) -> Network
     )
 
 
-def _vectors(width: int) -> Network:
+def _vectors(width: int, count: int) -> Network:
     return Network(
         model=MLP((width,) * 5),
-        inputs=torch.randn(128, width),
-        targets=torch.randint(width, (128,)),
-        batch="128 vectors",
+        inputs=torch.randn(count, width),
+        targets=torch.randint(width, (count,)),
+        batch=f"{count} vectors",
     )

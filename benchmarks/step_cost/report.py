@@ -7,12 +7,17 @@ from typing import Any
 from benchmarks.report import github_table, origin_of, report_rows
 from benchmarks.runs import Row
 
-from .subjects import COMPILED, LABELS
+from .subjects import COMPILED, GRADIENTS, LABELS, SubjectName
 
 RELEASED_FORWARD_MS = 227.0
 """Time of the rule's forward pass alone, in the paper's released implementation of
 NG-GNN on this network with one CPU thread; measured once, on other hardware."""
 
+_BASES: tuple[SubjectName, ...] = (
+    *("forward-backward", "forward-backward-32", "forward-backward-128"),
+    "muon-float32",
+)
+"""What others are compared with in the overview."""
 _GRADIENT, _ADAM, _PYG = "forward-backward", "adam-fused", "default-pyg"
 
 _NOTES = """\
@@ -71,28 +76,39 @@ def ratio(row: Row, other: Row | None) -> str:
 
 
 def _overview(rows: Sequence[Row], networks: Sequence[str]) -> str:
-    """Return the time of every subject over that of forward and backward."""
+    """Return the time of every subject over those of others, a table for each."""
     known = {(row["network"], row["subject"]): row for row in rows}
-    steps = [row["subject"] for row in rows if row["subject"] != _GRADIENT]
-    lines = [
-        [LABELS[subject], *(_share(known, network, subject) for network in networks)]
-        for subject in dict.fromkeys(steps)
-    ]
-    if not lines:
-        return ""
-    table = github_table(lines, ("times forward + backward", *networks))
-    return f"Time of a step over that of forward and backward:\n\n{table}"
+    steps = list(dict.fromkeys(row["subject"] for row in rows))
+    parts = []
+    for base in _BASES:
+        lines = [
+            [
+                LABELS[item],
+                *(_share(known, network, item, base) for network in networks),
+            ]
+            for item in steps
+            if item not in GRADIENTS and item != base
+        ]
+        if lines and base in steps:
+            table = github_table(lines, ("what", *networks))
+            parts.append(f"Time over that of {LABELS[base]}:\n\n{table}")
+    return "\n\n".join(parts)
 
 
-def _share(known: dict[tuple[str, str], Row], network: str, subject: str) -> str:
+def _share(
+    known: dict[tuple[str, str], Row], network: str, subject: str, base: str
+) -> str:
     row = known.get((network, subject))
     if row is None:
         return ""
-    return ratio(row, known.get((network, _GRADIENT))) or row["status"]
+    return ratio(row, known.get((network, base))) or row["status"].replace(
+        "measured", ""
+    )
 
 
 def _heading(network: str, rows: Sequence[Row]) -> str:
-    measured = next((row for row in rows if "batch" in row), None)
+    alone = [row for row in rows if row["subject"] not in GRADIENTS] or rows
+    measured = next((row for row in [*alone, *rows] if "batch" in row), None)
     if measured is None:
         return f"## {network}"
     placed = [

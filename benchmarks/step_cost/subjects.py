@@ -32,19 +32,35 @@ RuleName: TypeAlias = Literal[
     "neurons",
 ]
 CompiledName: TypeAlias = Literal[
-    "default-compiled", "default-ff-compiled", "paper-compiled", "paper-ff-compiled"
+    "default-compiled",
+    "default-ff-compiled",
+    "paper-compiled",
+    "paper-ff-compiled",
+    "neurons-compiled",
+]
+GradientName: TypeAlias = Literal[
+    "forward-backward", "forward-backward-32", "forward-backward-128"
 ]
 SubjectName: TypeAlias = (
-    Literal["forward-backward", "adam-foreach", "adam-fused", "muon", "muon-float32"]
+    GradientName
+    | Literal["adam-foreach", "adam-fused", "muon", "muon-float32"]
     | RuleName
     | CompiledName
     | Literal["default-every-10", "default-pyg", "small-fc", "paper-forward"]
 )
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 COMPILED: tuple[CompiledName, ...] = get_args(CompiledName)
+GRADIENTS: dict[str, int | None] = {
+    "forward-backward": None,
+    "forward-backward-32": 32,
+    "forward-backward-128": 128,
+}
+"""Samples of the batch of each `GradientName`; None for the usual number."""
 
 LABELS: dict[SubjectName, str] = {
     "forward-backward": "forward + backward",
+    "forward-backward-32": "forward + backward, batch 32",
+    "forward-backward-128": "forward + backward, batch 128",
     "adam-foreach": "torch Adam, foreach",
     "adam-fused": "torch Adam, fused",
     "muon": "torch Muon (bfloat16 products), AdamW",
@@ -58,6 +74,7 @@ LABELS: dict[SubjectName, str] = {
     "paper-lstm": "the paper's LSTM",
     "paper-ff": "the paper's FF",
     "default-compiled": "NG-GNN, compiled",
+    "neurons-compiled": "NG-GNN, neuron by neuron, compiled",
     "default-ff-compiled": "FF, compiled",
     "paper-compiled": "the paper's NG-GNN, compiled",
     "paper-ff-compiled": "the paper's FF, compiled",
@@ -93,7 +110,7 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
         network: its parameters get gradients.
     """
     model = network.model
-    if name == "forward-backward":
+    if name in ("forward-backward", "forward-backward-32", "forward-backward-128"):
 
         def call() -> None:
             model.zero_grad()
@@ -116,6 +133,8 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(SmallFC(model.parameters()))
         case "default-compiled":
             return _compiled(network, "default")
+        case "neurons-compiled":
+            return _compiled(network, "neurons")
         case "default-ff-compiled":
             return _compiled(network, "default-ff")
         case "paper-compiled":
