@@ -304,8 +304,8 @@ def features_of(
 
 
 _KEPT_ENTRIES = 2**19
-"""So many entries have their edges kept for the second round of messages; those of
-others are computed again, to save memory."""
+"""On a CPU so many entries have their edges kept for the second round of messages;
+those of others are computed again, to save memory."""
 
 
 class WeightExchange:
@@ -325,7 +325,7 @@ class WeightExchange:
         self.wired = wired
         self.kept: dict[int, Tensor] = {}
         self.scratch = Scratch(wired.stacks, 2)
-        self.room = _KEPT_ENTRIES
+        self.room = _KEPT_ENTRIES if wired.static.device.type == "cpu" else 0
 
     def __call__(self, said: Tensor) -> Tensor:
         """Return what arrives at each line, `[channel, line, message]`.
