@@ -21,8 +21,9 @@ class InputsConfig:
     """Largest number of hidden layers of a network that is read."""
     num_outputs: Positive[int]
     """Output neurons."""
-    kernel: tuple[Positive[int], Positive[int]] = (1, 1)
-    """Height and width of the largest kernel; smaller ones are padded, centred."""
+    kernel: tuple[Positive[int], ...] = (1, 1)
+    """Height and width of the largest kernel, with the depth before them where some
+    have three axes; smaller ones are padded, centred."""
     linear_as_conv: bool = True
     """Whether a linear layer is a kernel of one cell; if not, it has a projection of
     its own."""
@@ -42,11 +43,17 @@ class InputsConfig:
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
     node_channels: Positive[int] = 1
     """Entries per neuron that are read: its bias, and others in the order of the
-    network's parameters, such as the slope of a PReLU."""
+    network's parameters, such as the slope of a PReLU, or a position table's entry for
+    each position."""
     num_probes: NotNegative[int] = 0
     """Learned inputs whose activations every neuron sees; 0 for none."""
 
     def __post_init__(self) -> None:
+        if len(self.kernel) not in (2, 3):
+            raise ValueError(
+                "InputsConfig kernel needs two or three axes; got "
+                f"kernel={self.kernel}. Write (1, width) for kernels of one axis."
+            )
         unknown = [name for name in self.activations if name not in ACTIVATIONS]
         if unknown:
             raise ValueError(

@@ -49,7 +49,7 @@ def infer_config(
             num_inputs=max(_size(graph, "input") for graph in found),
             num_hidden=max(_hidden(graph) for graph in found),
             num_outputs=max(counts),
-            kernel=(_most(found, 0), _most(found, 1)),
+            kernel=_kernel(found),
             reversed_edges=both_ways,
             activations=tuple(
                 dict.fromkeys(
@@ -59,7 +59,7 @@ def infer_config(
                     if group.role == "hidden"
                 )
             ),
-            node_channels=1 + max(_channels(graph) for graph in found),
+            node_channels=max(_channels(graph) for graph in found),
         ),
         backbone=NGGNNBackboneConfig(
             width=width,
@@ -83,12 +83,14 @@ def _hidden(graph: NeuralGraph) -> int:
 
 
 def _channels(graph: NeuralGraph) -> int:
-    """Return the highest channel of a node parameter."""
-    found = list(node_channels(graph))
-    return max(found, default=0)
+    """Return how many entries a neuron has at most; 1 if none has any."""
+    pairs = zip(graph.node_parameters, node_channels(graph), strict=True)
+    return max((first + node.num_cells for node, first in pairs), default=1)
 
 
-def _most(graphs: list[NeuralGraph], axis: int) -> int:
-    """Return the largest kernel along an axis; a row has height 1."""
-    grids = [block.cells for graph in graphs for block in graph.blocks]
-    return max(((1,) * (2 - len(cells)) + cells)[axis] for cells in grids)
+def _kernel(graphs: list[NeuralGraph]) -> tuple[int, ...]:
+    """Return the largest kernel along each axis; a row has height 1."""
+    grids = {block.cells for graph in graphs for block in graph.blocks}
+    axes = max([2, *map(len, grids)])
+    padded = [(1,) * (axes - len(cells)) + cells for cells in grids]
+    return tuple(max([1, *sizes]) for sizes in zip(*padded, strict=True)) or (1, 1)

@@ -163,7 +163,7 @@ class NetworkInputs(nn.Module):
         if piece.block >= len(graph.blocks):
             like = next(iter(stacks[piece.stack].params.values()))
             tie = like.new_zeros(piece.parts, 1, 1, *kernel)
-            tie[..., kernel[0] // 2, kernel[1] // 2] = 1.0
+            tie[(..., *(size // 2 for size in kernel))] = 1.0
             return tie.flatten(3)
         block = graph.blocks[piece.block]
         row = layer_rows(graph, self.config)[block.target.group]
@@ -171,8 +171,9 @@ class NetworkInputs(nn.Module):
         values = (values - self.weight_mean[row]) / self.weight_std[row]
         if piece.is_linear and self.linear_in is not None:
             return values
-        grid = (1,) * (2 - len(block.cells)) + block.cells
-        if len(grid) != 2 or grid[0] > kernel[0] or grid[1] > kernel[1]:
+        grid = (1,) * (len(kernel) - len(block.cells)) + block.cells
+        is_longer = len(grid) != len(kernel)
+        if is_longer or any(a > b for a, b in zip(grid, kernel, strict=True)):
             raise ValueError(
                 f"InputsConfig(kernel={kernel}) reads kernels that fit in it; got "
                 f"{block.parameter!r} with cells {block.cells}. Choose a larger kernel."
@@ -204,8 +205,9 @@ class NetworkInputs(nn.Module):
         if channel >= self.config.node_channels:
             raise ValueError(
                 f"InputsConfig(node_channels={self.config.node_channels}) reads so "
-                f"many entries per neuron; got {channel + 1}, such as a bias and the "
-                f"slope of a PReLU. Set node_channels={channel + 1}."
+                f"many entries per neuron; got {channel + 1} or more, such as a bias "
+                "and a PReLU's slope or a position table. Set node_channels to what "
+                "infer_config(graph) says."
             )
         return layer + channel * (self.config.num_hidden + 2)
 
@@ -217,16 +219,11 @@ class NetworkInputs(nn.Module):
         for node, values, channel in zip(
             graph.node_parameters, laid.nodes, node_channels(graph), strict=True
         ):
-            if node.num_cells != 1:
-                raise ValueError(
-                    "NetworkInputs reads one bias per neuron; got "
-                    f"{node.num_cells} entries per neuron of {node.parameter!r}. Read "
-                    "networks without position tables."
-                )
-            row = self._row(rows[node.neurons.group], channel)
-            own = (values[:, 0] - self.bias_mean[row]) / self.bias_std[row]
             index = neuron_numbers(graph, node.neurons).to(like.device)
-            found = found.index_add(0, index * channels + channel, own)
+            for cell, entries in enumerate(values.unbind(1), start=channel):
+                row = self._row(rows[node.neurons.group], cell)
+                own = (entries - self.bias_mean[row]) / self.bias_std[row]
+                found = found.index_add(0, index * channels + cell, own)
         return found.unflatten(0, (-1, channels)).movedim(-1, 0).flatten(0, 1)
 
 
@@ -247,7 +244,8 @@ def _biases(graph: NeuralGraph, laid: Blocks) -> Iterable[tuple[int, int, Tensor
     for node, values, channel in zip(
         graph.node_parameters, laid.nodes, node_channels(graph), strict=True
     ):
-        yield node.neurons.group, channel, values
+        for cell, entries in enumerate(values.unbind(1), start=channel):
+            yield node.neurons.group, cell, entries
 
 
 def _table(rows: int, width: int) -> nn.Parameter | None:

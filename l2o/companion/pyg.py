@@ -46,11 +46,12 @@ class PyGClassifier(nn.Module):
         inputs, backbone = model.encoder.inputs, model.encoder.backbone
         is_plain = inputs.probes is None and inputs.linear_in is None
         is_plain = is_plain and inputs.config.node_channels == 1
+        is_plain = is_plain and len(inputs.config.kernel) == 2
         if not (isinstance(backbone, GraphBackbone) and is_plain):
             raise ValueError(
-                "PyGClassifier takes NG-GNN without probes, with linear_as_conv; "
-                f"got {type(backbone).__name__} and {inputs.config}. Use the model "
-                "itself."
+                "PyGClassifier takes NG-GNN without probes, with linear_as_conv and "
+                f"kernels of two axes; got {type(backbone).__name__} and "
+                f"{inputs.config}. Use the model itself."
             )
         self.convs = [
             MessageConv(layer, both_ways=False)

@@ -145,16 +145,17 @@ def neuron_numbers(graph: NeuralGraph, neurons: Neurons) -> Tensor:
 
 @derived
 def node_channels(graph: NeuralGraph) -> tuple[int, ...]:
-    """Return, for each node parameter, how many before it belong to the same neurons.
+    """Return, for each node parameter, how many entries per neuron come before it.
 
-    That is 0 for a bias.
+    That is 0 for a bias. Entries of one parameter, such as a position table, follow.
     """
     nodes = graph.node_parameters
     return tuple(
         sum(
-            other.neurons.group == node.neurons.group
-            and not set(node.neurons.index).isdisjoint(other.neurons.index)
+            other.num_cells
             for other in nodes[:number]
+            if other.neurons.group == node.neurons.group
+            and not set(node.neurons.index).isdisjoint(other.neurons.index)
         )
         for number, node in enumerate(nodes)
     )

@@ -264,7 +264,7 @@ class TestErrors:
         graph = neural_graph(module, torch.zeros(2, 3, 2))
         params = {name: value.detach() for name, value in module.named_parameters()}
         model = NetworkClassifier(inr_classifier("ng_gnn", width=16), num_classes=2)
-        with pytest.raises(ValueError, match="without position tables"):
+        with pytest.raises(ValueError, match="Set node_channels to what"):
             model(collate_networks([graph], [params]))
 
     def test_probes_without_a_way_to_run(self):

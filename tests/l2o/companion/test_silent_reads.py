@@ -14,6 +14,7 @@ from l2o.companion import (
     NGGNNBackboneConfig,
     ReadoutConfig,
     fold_running_statistics,
+    infer_config,
     placed_part,
     stack_networks,
 )
@@ -140,6 +141,95 @@ class TestRunningStatistics:
             read(reader(), graph_of(model), model.state_dict())
 
 
+class WithTable(nn.Module):
+    """Tokens that get a learned vector for their position."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 4)
+        self.table = nn.Parameter(torch.randn(5, 4))
+        self.last = nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, tokens):
+        return self.last(torch.relu(self.first(tokens) + self.table)).mean(1)
+
+
+CASES = {
+    "table": (WithTable(), (2, 5, 3), "table"),
+    "volume": (
+        nn.Sequential(
+            nn.Conv3d(3, 4, (2, 3, 1)),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(4, 2),
+        ).double(),
+        (2, 3, 4, 4, 4),
+        "0.weight",
+    ),
+}
+
+
+class TestMoreThanOneEntryPerEdgeOrNeuron:
+    """Position tables and kernels of three axes."""
+
+    @pytest.fixture(params=CASES)
+    def case(self, request):
+        model, shape, name = CASES[request.param]
+        graph = graph_of(model, *shape)
+        config = infer_config(graph, width=8, layers=2)
+        torch.manual_seed(0)
+        network = NetworkClassifier(config, num_classes=2).double().eval()
+        params = {key: value.detach() for key, value in model.named_parameters()}
+        network.fit_statistics(
+            stack_networks(
+                graph, {n: torch.stack([v, 2 * v]) for n, v in params.items()}
+            )
+        )
+        return graph, network, params, name
+
+    def test_every_entry_changes_the_answer(self, case):
+        graph, network, params, name = case
+        leaf = params[name].clone().requires_grad_()
+        answer = read(network, graph, {**params, name: leaf.detach()})
+        stacked = {k: v[None] for k, v in params.items()} | {name: leaf[None]}
+        found = network(stack_networks(graph, stacked))
+        torch.testing.assert_close(found, answer)
+        (grad,) = torch.autograd.grad(found.square().sum(), leaf)
+        assert bool((grad != 0).all())
+
+    def test_hidden_neurons_stay_exchangeable(self, case):
+        graph, network, params, name = case
+        orders = random_permutations(graph, torch.Generator().manual_seed(1))
+        moved = permute_parameters(graph, orders, params)
+        assert not torch.equal(moved[name], params[name])
+        found, expected = (read(network, graph, own) for own in (moved, params))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    def test_entries_are_told_apart(self, case):
+        graph, network, params, name = case
+        mixed = {**params, name: params[name].flip(0, -1)}
+        found, expected = (read(network, graph, own) for own in (mixed, params))
+        assert not torch.allclose(found, expected)
+
+    def test_an_editor_gives_an_update_of_every_kernel_cell(self):
+        model, shape, _ = CASES["volume"]
+        graph = graph_of(model, *shape)
+        editor = NetworkEditor(infer_config(graph, width=8, layers=2)).double()
+        batch = stack_networks(
+            graph, {n: v.detach()[None] for n, v in model.named_parameters()}
+        )
+        found = editor(batch)
+        assert found["0.weight"].shape == (1, 4, 3, 2, 3, 1)
+        assert bool((found["0.weight"] != 0).all())
+
+    def test_kernels_have_two_axes_or_three(self):
+        with pytest.raises(ValueError, match="two or three axes"):
+            InputsConfig(num_inputs=1, num_hidden=1, num_outputs=1, kernel=(3,))
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -195,7 +285,7 @@ class TestPReLU:
     def test_a_slope_per_neuron_is_no_second_bias(self):
         model = mlp(nn.PReLU(4))
         graph, params = graph_of(model), dict(model.named_parameters())
-        with pytest.raises(ValueError, match="Set node_channels=2"):
+        with pytest.raises(ValueError, match="Set node_channels to what"):
             read(reader(), graph, params)
         network = reader(node_channels=2)
         answer = read(network, graph, params)
