@@ -23,8 +23,8 @@ class NeuronRuleConfig:
     """
 
     kind: Literal["neuron"] = "neuron"
-    net: NeuronGNNConfig = field(default_factory=NeuronGNNConfig)
-    """The learned network."""
+    net: NeuronGNNConfig | None = field(default_factory=NeuronGNNConfig)
+    """The learned network; None for rates by role and a schedule alone."""
     step_size: float = 0.01
     """Learning rate of the optimizer that an untrained rule is, in the units below."""
     momentum_decays: tuple[float, ...] = (0.9, 0.99)

@@ -14,6 +14,7 @@ from l2o.graph.matrices import Stack
 from l2o.nets.fast_ops import add, in_plain_eager, multiplied, sum_of_squares
 from l2o.nets.neuron_gnn import NeuronGNN, NeuronOutputs
 
+from .base_rates import BaseRates
 from .head import fan_in_units
 from .neuron_config import NeuronRuleConfig
 from .row_column import (
@@ -99,20 +100,23 @@ class NeuronRule(AbstractRule):
         num_momenta = len(self.config.momentum_decays)
         self.num_outputs = 4 + num_momenta
         num_scales = len(self.config.time_scales)
-        self.net = NeuronGNN(
-            self.config.net,
-            num_line_features=num_line_features(num_momenta),
-            num_matrix_features=num_matrix_features(num_momenta, num_scales),
-            num_static=NUM_STATIC,
-            num_channels=NUM_CHANNELS,
-            num_tie_kinds=NUM_TIE_KINDS,
-            num_outputs=self.num_outputs,
-        )
+        self.base_rates = BaseRates(self.num_outputs - 1)
+        self.net: NeuronGNN | None = None
+        if self.config.net is not None:
+            self.net = NeuronGNN(
+                self.config.net,
+                num_line_features=num_line_features(num_momenta),
+                num_matrix_features=num_matrix_features(num_momenta, num_scales),
+                num_static=NUM_STATIC,
+                num_channels=NUM_CHANNELS,
+                num_tie_kinds=NUM_TIE_KINDS,
+                num_outputs=self.num_outputs,
+            )
 
     @override
     def check(self, graph: NeuralGraph) -> None:
         """Accept every graph; its matrices are found here, not within a step."""
-        wire(graph, next(self.parameters()))
+        wire(graph, self.base_rates.log_rates)
 
     @override
     def units(self, graph: NeuralGraph) -> dict[str, float]:
@@ -137,18 +141,11 @@ class NeuronRule(AbstractRule):
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
         wired, values, clock = self._read(graph, params, grads, state)
         statistics = measure(values, wired, clock)
-        features = features_of(
-            statistics,
-            wired,
-            clock,
-            time_scales=self.config.time_scales,
-            horizon=self.horizon,
-        )
-        exchange = WeightExchange(values, wired)
-        outputs = self.net(wired.wiring, features, exchange)
-        powers = outputs.matrices[:, 1:].clamp(0, 1)
+        outputs = self._outputs(wired, values, clock, statistics)
+        powers = (outputs.matrices[:, 1:] + self.base_rates.powers).clamp(0, 1)
         directions = self._directions(wired, values, clock, statistics, powers)
-        factors = self._factors(wired, statistics, outputs, powers, directions)
+        rates = self.base_rates(wired.roles, clock.steps, self.horizon)
+        factors = self._factors(wired, statistics, outputs, powers, directions, rates)
         found = self._scaled(wired, directions, factors * self._units(graph, wired))
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
@@ -169,15 +166,41 @@ class NeuronRule(AbstractRule):
         """
         wired, values, clock = self._read(graph, params, grads, state)
         statistics = measure(values, wired, clock)
+        silent = self._silence(wired)
+        powers = silent.matrices[:, 1:]
+        directions = self._directions(wired, values, clock, statistics, powers)
+        constant_rates = torch.zeros_like(wired.heights)
+        factors = self._factors(
+            wired, statistics, silent, powers, directions, constant_rates
+        )
+        return self._scaled(wired, directions, factors)
+
+    def _outputs(
+        self,
+        wired: Wired,
+        values: Sequence[StackValues],
+        clock: Clock,
+        statistics: Statistics,
+    ) -> NeuronOutputs:
+        """Return what the network says; zeros where there is none."""
+        if self.net is None:
+            return self._silence(wired)
+        features = features_of(
+            statistics,
+            wired,
+            clock,
+            time_scales=self.config.time_scales,
+            horizon=self.horizon,
+        )
+        return self.net(wired.wiring, features, WeightExchange(values, wired))
+
+    def _silence(self, wired: Wired) -> NeuronOutputs:
+        """Return the outputs of an untrained network: zeros."""
         lines, matrices = wired.per_line, wired.heights
-        silent = NeuronOutputs(
+        return NeuronOutputs(
             torch.zeros_like(lines),
             matrices.new_zeros(len(matrices), self.num_outputs),
         )
-        powers = silent.matrices[:, 1:]
-        directions = self._directions(wired, values, clock, statistics, powers)
-        factors = self._factors(wired, statistics, silent, powers, directions)
-        return self._scaled(wired, directions, factors)
 
     def _scaled(
         self, wired: Wired, directions: "_Directions", factors: Tensor
@@ -210,7 +233,7 @@ class NeuronRule(AbstractRule):
         state: State,
     ) -> tuple[Wired, list[StackValues], Clock]:
         """Lay everything on stacks."""
-        wired = wire(graph, next(self.parameters()))
+        wired = wire(graph, self.base_rates.log_rates)
         clock = read_clock(wired, state, self.averages)
         return wired, read_stacks(wired, params, grads, state), clock
 
@@ -324,6 +347,7 @@ class NeuronRule(AbstractRule):
         outputs: NeuronOutputs,
         powers: Tensor,
         directions: "_Directions",
+        rates: Tensor,
     ) -> Tensor:
         """Return what the network makes of every line, `[line]`.
 
@@ -337,6 +361,7 @@ class NeuronRule(AbstractRule):
             outputs: what the network says.
             powers: what it says of matrices, but for the scale, from 0 to 1.
             directions: of each stack.
+            rates: logarithms of the base's rates, `[matrix + 1]`.
         """
         config, num_rows = self.config, wired.num_rows
         squares = [sum_of_squares(item).flatten() for item in directions.stacks]
@@ -356,7 +381,8 @@ class NeuronRule(AbstractRule):
         # What dies out is not to be lifted again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
         trust = weight.clamp_min(-2 * LIMIT) - (raw + change).clamp_min(lowest)
-        scale = bounded(outputs.matrices[:, 0], config.max_log_scale) + change
+        scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
+        scale = scale + change + rates
         scale = scale + trust_power * trust
         factored_power = factored_power * wired.has_columns
         shared = torch.stack([scale, row_power, factored_power, whole, raw])

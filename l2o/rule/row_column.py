@@ -15,6 +15,7 @@ from l2o.graph.matrix_pieces import KINDS, TIE_KINDS, Matrix
 from l2o.nets.fast_ops import in_plain_eager, new_empty
 from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
 
+from .base_rates import role_of
 from .state import TINY, Averages, State, constant
 
 LIMIT = 5.0
@@ -60,6 +61,9 @@ class Wired:
     wiring: NeuronWiring
     static: Tensor
     """`[matrix + 1, feature]`."""
+    roles: Tensor
+    """`[matrix + 1]`: what each matrix is for, a place in `ROLES`; 0 for the
+    padding."""
     owner: Tensor
     """`[matrix + 1]`: place of its parameter in `graph.shapes`; 0 for the padding."""
     per_line: Tensor
@@ -459,6 +463,7 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         stacks=find_matrices(graph, device),
         wiring=wiring,
         static=real(torch.tensor([*static, [0.0] * _NUM_MATRIX_STATIC])),
+        roles=whole(torch.tensor([*(role_of(graph, m) for m in matrices), 0])),
         owner=whole(torch.tensor([*(order[m.parameter] for m in matrices), 0])),
         per_line=real(1 / lengths.double()),
         heights=real(shapes[:, 0]),

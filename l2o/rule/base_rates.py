@@ -1,0 +1,90 @@
+"""Rates of a rule's base optimizer by what a matrix is for, and their schedule."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from l2o.graph import NeuralGraph
+from l2o.graph.matrices import Matrix
+
+ROLES = ("first", "hidden", "last", "kernel", "table", "vector", "sine")
+"""What a matrix can be for: a linear map that reads the network's inputs, one between,
+one that writes its outputs, a kernel, a lookup table, all else; but whatever writes
+what goes through a sine or cosine is `sine`."""
+
+_PERIODIC = {"sin", "cos", "sinc"}
+
+END_SHARE = 0.01
+"""Factor of the rates once a known horizon is reached."""
+
+
+def role_of(graph: NeuralGraph, matrix: Matrix) -> int:
+    """Return which of `ROLES` a matrix has.
+
+    Args:
+        graph: the neural graph.
+        matrix: one of its matrices.
+    """
+    target = graph.groups[matrix.target]
+    if any(operation.name in _PERIODIC for operation in target.operations):
+        return ROLES.index("sine")
+    if not matrix.is_map:
+        return ROLES.index("table" if matrix.kind == "table" else "vector")
+    if matrix.kind == "kernel":
+        return ROLES.index("kernel")
+    is_first = (
+        matrix.source is not None and graph.groups[matrix.source].role == "input"
+    )
+    if matrix.is_unplaced:
+        return ROLES.index("hidden")
+    if target.role == "output":
+        return ROLES.index("last")
+    return ROLES.index("first" if is_first else "hidden")
+
+
+class BaseRates(nn.Module):
+    r"""A few numbers of theta that need no network: rates by role and their decay.
+
+    The rate of a matrix of role :math:`k` after :math:`t` steps is
+
+    .. math:: \exp(a_k) \min(1, t / w) (1 + t / \tau)^{-p}
+
+    With a known horizon :math:`T`, :math:`\exp(g) (1 - t / T)` takes the place of the
+    last factor, and stays at 0.01 of its peak behind the end. Untrained, all rates
+    are 1 and constant.
+
+    Args:
+        num_powers: further outputs per matrix, to which constants are added.
+    """
+
+    def __init__(self, num_powers: int) -> None:
+        super().__init__()
+        self.log_rates = nn.Parameter(torch.zeros(len(ROLES)))
+        """:math:`a`, one per role."""
+        self.log_warmup = nn.Parameter(torch.zeros(()))
+        """:math:`\\log w`, in steps."""
+        self.log_decay_steps = nn.Parameter(torch.tensor(math.log(200.0)))
+        """:math:`\\log \\tau`, in steps."""
+        self.decay_power = nn.Parameter(torch.zeros(()))
+        """:math:`p`."""
+        self.horizon_gain = nn.Parameter(torch.zeros(()))
+        """:math:`g`."""
+        self.powers = nn.Parameter(torch.zeros(num_powers))
+        """Added to what the network says of a matrix, but for its scale."""
+
+    def forward(self, roles: Tensor, steps: Tensor, horizon: int | None) -> Tensor:
+        """Return the logarithm of the rate of each matrix, `[matrix]`.
+
+        Args:
+            roles: `[matrix]`, places in `ROLES`.
+            steps: `[matrix]`, numbers of gradients seen, from 1.
+            horizon: number of steps of the whole run; None if unknown.
+        """
+        log_warm = (steps.log() - self.log_warmup).clamp(max=0)
+        rates = self.log_rates.index_select(0, roles) + log_warm
+        if horizon is None:
+            passed = torch.log1p(steps * torch.exp(-self.log_decay_steps))
+            return rates - self.decay_power * passed
+        left = (1 - (steps - 1) / horizon).clamp_min(END_SHARE)
+        return rates + self.horizon_gain + left.log()
