@@ -48,10 +48,14 @@ class NeuronRuleConfig:
     whitening_rows: int = GROUP_ROWS
     """Most rows of a linear map, or columns if these are fewer, whose momentum is
     whitened together; of more, groups are, up to the last step."""
-    signal_floor: float = 0.2
+    signal_floor: float = 0.05
     """Root mean square of a linear map's momentum over that of its gradients, below
-    which the whitened step shrinks with its square: so updates die out when gradients
-    do, and rounding errors are not whitened to full size. Pure noise is at 0.27. 0
+    which the whitened step shrinks with it: so rounding errors are not whitened to full
+    size, nor what is left of gradients that have all but ended. Pure noise is at 0.27.
+    0 turns it off."""
+    fresh_floor: float = 0.2
+    """Root mean square of a linear map's gradient over that of its momentum, below
+    which the whitened step shrinks with it: a step without gradients moves no map. 0
     turns it off."""
     max_log_scale: float = 6.0
     """Bound on the logarithm of a matrix's scale, approached smoothly."""
@@ -86,6 +90,7 @@ class NeuronRuleConfig:
             "second_moment_decay": self.second_moment_decay,
             "look_ahead": self.look_ahead,
             "signal_floor": self.signal_floor,
+            "fresh_floor": self.fresh_floor,
         }
         decays = {
             f"momentum_decays[{i}]": d for i, d in enumerate(self.momentum_decays)

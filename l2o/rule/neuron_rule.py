@@ -39,7 +39,7 @@ from .rule import AbstractRule
 from .state import ADAM_EPS, TINY, Averages, State
 from .whitening import orthogonalize
 
-_FULL_SIGNAL = 2.5
+_FULL_SIGNAL = 5.0
 """How many times the signal floor a momentum's size must be for its small singular
 values to be pushed as far as they go."""
 
@@ -282,12 +282,14 @@ class NeuronRule(AbstractRule):
             stacks.append(direction)
             norms.append(norm)
         norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-        signal = (norms.to(floor.dtype) / floor).clamp(TINY, 1)
+        signal = (norms.to(floor.dtype) / floor).clamp(TINY, 1).log()
+        gradient, momentum = statistics.logs[1:3, statistics.num_lines :].unbind()
+        least = math.log(config.fresh_floor + TINY)
+        signal = signal + (gradient - momentum - least).clamp(max=0)
         is_whitened = wired.is_map
         if config.map_direction != "whitened":
             is_whitened = torch.zeros_like(is_whitened)
-        # Squared, so that whitened updates are small as soon as Adam's are.
-        return _Directions(stacks, is_whitened * (2 * signal.log()), is_whitened)
+        return _Directions(stacks, is_whitened * signal, is_whitened)
 
     def _direction(
         self,
