@@ -60,6 +60,33 @@ def meta_train(
     )
 
 
+def search(
+    config: tyro.conf.Positional[Path],
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
+    max_minutes: float | None = None,
+) -> None:
+    """Search a few weights of a rule by CMA-ES, as a YAML file says.
+
+    Args:
+        config: the search, for example meta_train/configs/base-rates.yaml.
+        folder: where it is kept; by default runs/ and the search's name.
+        resume: continue the search in the folder.
+        threads: CPU threads; by default all cores.
+        max_minutes: stop after the generation in progress at this many minutes.
+    """
+    from .search import RateSearch
+    from .search_config import load_search
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = load_search(config)
+    place = Path("runs") / settings.name if folder is None else folder
+    RateSearch(settings, place, resume=resume).run(max_minutes)
+
+
 def validate(
     rules: tyro.conf.Positional[tuple[str, ...]],
     *,

@@ -140,7 +140,9 @@ class RateSearch:
         self._put(torch.tensor(centre))
         labels = [self._label(item) for item in drawn]
         self._log(labels, table, centre)
-        save_rule(self.rule, self.folder / "last.safetensors", provenance=self._origin())
+        save_rule(
+            self.rule, self.folder / "last.safetensors", provenance=self._origin()
+        )
         state = pickle.dumps((self.generation, self.search))
         write_whole(self.folder / "search.pkl", state)
 
@@ -274,7 +276,9 @@ def life_losses(
         pair = []
         for params in (run.params, average):
             with torch.no_grad():
-                losses = [float(task.loss(params, batch, run.buffers)) for batch in drawn]
+                losses = [
+                    float(task.loss(params, batch, run.buffers)) for batch in drawn
+                ]
             pair.append(sum(losses) / batches)
         found.append((pair[0], pair[1]))
     return found

@@ -212,6 +212,16 @@ def warn_of_betas(betas: tuple[float, float]) -> None:
     )
 
 
+def warn_of_end(total_steps: int) -> None:
+    """Say that a run goes on past the end that it was given."""
+    warnings.warn(
+        f"NeuralGraphOpt total_steps={total_steps} is over, and the run goes on with "
+        "updates of a hundredth of their size. Pass the length of the whole run, or "
+        "leave total_steps out.",
+        stacklevel=2,
+    )
+
+
 def warn_of_compile() -> None:
     """Say that a step is compiled from outside."""
     warnings.warn(

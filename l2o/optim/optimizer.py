@@ -14,6 +14,7 @@ from typing_extensions import override
 from l2o.graph import NeuralGraph
 from l2o.rule.cached_outputs import check_structure_every, updates_with_cache
 from l2o.rule.checkpoint import rule_hash
+from l2o.rule.horizon import with_horizon
 from l2o.rule.rule import AbstractRule
 from l2o.rule.safety import SafetyConfig
 from l2o.rule.state import Tensors
@@ -31,6 +32,7 @@ from .checks import (
     listed_params,
     warn_of_betas,
     warn_of_compile,
+    warn_of_end,
     warn_of_rate,
     warn_of_skips,
 )
@@ -83,7 +85,8 @@ class NeuralGraphOpt(Optimizer):
             that depends on step and name alone. None keeps float32 or wider.
         structure_every: run the graph network every so many steps, and mix fresh
             directions by its last outputs in between: cheaper, at 16 bytes a parameter.
-
+        total_steps: number of steps of the whole run, if it is known: updates then fall
+            to zero at its end, without a scheduler. None is for runs of any length.
         average: keep an average of the weights themselves as well, for `averaged` and
             `use_average`: another float per parameter. It remembers a tenth of the run
             so far, whatever its length, and usually does better than the weights that
@@ -93,8 +96,8 @@ class NeuralGraphOpt(Optimizer):
         TypeError: if a parameter is no tensor, or is complex or integer.
         ValueError: if there is no parameter, `lr` or `weight_decay` is negative,
             devices differ, model or graph do not fit the parameters, `state_dtype`
-            is another, or the rule keeps a state of its own, or `structure_every` does
-            not suit the rule.
+            is another, or the rule keeps a state of its own, or `structure_every` or
+            `total_steps` do not suit the rule.
         FileNotFoundError: if `rule` names neither a shipped rule nor a file.
 
     Example:
@@ -123,6 +126,7 @@ class NeuralGraphOpt(Optimizer):
         safety: SafetyConfig | None = _SAFETY,
         state_dtype: torch.dtype | None = None,
         structure_every: int = 1,
+        total_steps: int | None = None,
         average: bool = False,
     ) -> None:
         check_settings(lr=lr, weight_decay=weight_decay)
@@ -146,7 +150,8 @@ class NeuralGraphOpt(Optimizer):
         }
         super().__init__(params, defaults)
         self._owns_rule = isinstance(rule, str | Path)
-        self.rule = found_rule(rule)
+        self.rule = with_horizon(found_rule(rule), total_steps)
+        self._steps_left: int | None = None
         check_state_dtype(state_dtype, self.rule)
         check_structure_every(structure_every, self.rule, is_compiled=compile)
         self._watched = WatchedGraph(self, self.rule, model, graph)
@@ -235,6 +240,7 @@ class NeuralGraphOpt(Optimizer):
         self._look(steps=True)
         watched.watch_again(moving)
         self._warn_of_settings()
+        self._warn_of_end()
         grads, hyper, state = gather_inputs(
             self.param_groups,
             watched.names,
@@ -379,6 +385,7 @@ class NeuralGraphOpt(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or the groups and states of a checkpoint."""
         super().__setstate__(state)
+        self._steps_left = None
         self._watched.belong_to(self)
         for group in self.param_groups:
             for name in ("maximize", "betas", "rule_hash"):  # newer than some files
@@ -432,6 +439,18 @@ class NeuralGraphOpt(Optimizer):
         """Count and compute by the tensors that the rule reads now."""
         self._tally = self._tally.renamed(self._watched.tensors)
         self._prepare_step()
+
+    def _warn_of_end(self) -> None:
+        """Say once that a run goes on past the end that it was given."""
+        horizon = self.rule.horizon
+        if horizon is None or "end" in self._said:
+            return
+        if self._steps_left is None:  # the only time that the device is asked
+            taken = [int(item["step"]) for item in self.state.values() if item]
+            self._steps_left = horizon - max(taken, default=0)
+        self._steps_left -= 1
+        if self._steps_left < 0 and self._is_new("end"):
+            warn_of_end(horizon)
 
     def _warn_of_settings(self) -> None:
         """Say once of each setting of the groups that does not do what it seems to."""

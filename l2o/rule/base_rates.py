@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from l2o.graph import NeuralGraph
 from l2o.graph.matrices import Matrix
+from l2o.schedules import share_left
 
 ROLES = ("first", "hidden", "last", "kernel", "table", "vector", "sine")
 """What a matrix can be for: a linear map that reads the network's inputs, one between,
@@ -14,9 +15,6 @@ one that writes its outputs, a kernel, a lookup table, all else; but whatever wr
 what goes through a sine or cosine is `sine`."""
 
 _PERIODIC = {"sin", "cos", "sinc"}
-
-END_SHARE = 0.01
-"""Factor of the rates once a known horizon is reached."""
 
 
 def role_of(graph: NeuralGraph, matrix: Matrix) -> int:
@@ -33,9 +31,7 @@ def role_of(graph: NeuralGraph, matrix: Matrix) -> int:
         return ROLES.index("table" if matrix.kind == "table" else "vector")
     if matrix.kind == "kernel":
         return ROLES.index("kernel")
-    is_first = (
-        matrix.source is not None and graph.groups[matrix.source].role == "input"
-    )
+    is_first = matrix.source is not None and graph.groups[matrix.source].role == "input"
     if matrix.is_unplaced:
         return ROLES.index("hidden")
     if target.role == "output":
@@ -51,7 +47,7 @@ class BaseRates(nn.Module):
     .. math:: \exp(a_k) \min(1, t / w) (1 + t / \tau)^{-p}
 
     With a known horizon :math:`T`, :math:`\exp(g) (1 - t / T)` takes the place of the
-    last factor, and stays at 0.01 of its peak behind the end. Untrained, all rates
+    last factor; past the end it stays at 0.01. Untrained, all rates
     are 1 and constant.
 
     Args:
@@ -86,5 +82,4 @@ class BaseRates(nn.Module):
         if horizon is None:
             passed = torch.log1p(steps * torch.exp(-self.log_decay_steps))
             return rates - self.decay_power * passed
-        left = (1 - (steps - 1) / horizon).clamp_min(END_SHARE)
-        return rates + self.horizon_gain + left.log()
+        return rates + self.horizon_gain + share_left(steps, horizon).log()

@@ -66,7 +66,7 @@ def model_card(
     return Template(template.read_text(encoding="utf-8")).substitute(
         license_tag=_yaml_text(str(known.get("license", LICENSE)).lower()),
         title=printable(repo_id.rstrip("/").rsplit("/", 1)[-1]),
-        network=_NETWORKS.get(rule.config.net.kind, rule.config.net.kind),
+        network=_network(rule),
         num_weights=f"{rule.num_weights():,}",
         filename=printable(filename),
         repo_id=_json(repo_id),
@@ -76,6 +76,12 @@ def model_card(
         limits=prose["limits"] or _NOT_STATED,
         provenance=_json(known, indent=2),
     )
+
+
+def _network(rule: AnyRule) -> str:
+    """Return the name of a rule's network in words."""
+    net = rule.config.net
+    return "none, rates by role" if net is None else _NETWORKS.get(net.kind, net.kind)
 
 
 def _yaml_text(text: str) -> str:

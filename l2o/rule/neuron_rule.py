@@ -85,9 +85,7 @@ class NeuronRule(AbstractRule):
         "Muon", https://kellerjordan.github.io/posts/muon/: the direction.
     """
 
-    horizon: int | None = None
-    """Number of steps of the whole run, if it is known: the network then reads which
-    share has passed. Set it at any time; it is not saved."""
+    reads_horizon = True
 
     def __init__(self, config: NeuronRuleConfig | None = None) -> None:
         super().__init__()

@@ -57,6 +57,11 @@ class AbstractRule(nn.Module, ABC):
     them in bfloat16."""
     directions: DirectionSet = DirectionSet()
     """Hand-designed directions over these averages, which its teacher follows."""
+    horizon: int | None = None
+    """Number of steps of the whole run, if it is known; `with_horizon` sets it."""
+    reads_horizon: bool = False
+    """Whether `forward` itself lets the updates fall towards the horizon. Otherwise the
+    step multiplies them by `l2o.schedules.share_left`."""
 
     @abstractmethod
     def check(self, graph: NeuralGraph) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from l2o.graph import NeuralGraph
 
+from .horizon import annealed
 from .memory import PURE, Memory
 from .rule import AbstractRule, Params, plain_averages
 from .safety import Guard, SafetyConfig, StepReport, past_sizes
@@ -97,6 +98,7 @@ def take_step(
         pairs = []
         for name in names:
             update = updates.pop(name)  # its memory is free once it is written
+            update = annealed(rule, update, state[name].get("step"))
             item = Hyper() if hyper is None else hyper[name]
             pairs.append(summands(rule, params[name], update, item))
         kept, changes = zip(*pairs, strict=True)

@@ -95,7 +95,7 @@ class TestZeroGradients:
         assert size(rule(graph, params, grads, state)) == 0
 
     def test_the_law_can_fail(self, network):
-        rule = NeuronRule(NeuronRuleConfig(signal_floor=0.0)).double()
+        rule = NeuronRule(NeuronRuleConfig(signal_floor=0.0, fresh_floor=0.0)).double()
         assert updates_after(rule, network, (60,))[0] > 0.5
 
 
