@@ -80,6 +80,6 @@ class BaseRates(nn.Module):
         log_warm = (steps.log() - self.log_warmup).clamp(max=0)
         rates = self.log_rates.index_select(0, roles) + log_warm
         if horizon is None:
-            passed = torch.log1p(steps * torch.exp(-self.log_decay_steps))
-            return rates - self.decay_power * passed
+            passed = torch.log1p(steps / self.log_decay_steps.exp())
+            return torch.addcmul(rates, self.decay_power, passed, value=-1)
         return rates + self.horizon_gain + share_left(steps, horizon).log()

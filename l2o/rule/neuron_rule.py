@@ -260,12 +260,12 @@ class NeuronRule(AbstractRule):
         moving = moving[statistics.num_lines :].exp()
         lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
         newest = config.look_ahead * wired.is_map
-        newest = newest + (1 - newest) * shares[:, 0]
-        age = averages[0] + (1 - averages[0]) * newest
-        mean = statistics.means[-2, statistics.num_lines :]
-        size = age * (mean / second + TINY).sqrt()
-        floor = max(config.signal_floor, _LEAST_FLOOR) * size * wired.roots
-        columns = [newest, age, second, size, _FULL_SIGNAL * floor]
+        newest = torch.lerp(newest, wired.one, shares[:, 0])
+        age = torch.lerp(averages[0], wired.one, newest)
+        size = age * statistics.logs[-1, statistics.num_lines :].exp()
+        lowest = max(config.signal_floor, _LEAST_FLOOR)
+        whole = size * wired.roots
+        columns = [newest, age, second, size, _FULL_SIGNAL * lowest * whole]
         for place in range(1, len(averages)):
             columns += [shares[:, place] * lasting, averages[0] / averages[place]]
         table = torch.stack(columns)[:, :, None, None]
@@ -280,10 +280,11 @@ class NeuronRule(AbstractRule):
             stacks.append(direction)
             norms.append(norm)
         norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-        signal = (norms.to(floor.dtype) / floor).clamp(TINY, 1).log()
+        signal = (norms.to(whole.dtype) / whole).clamp(TINY, lowest).log()
         gradient, momentum = statistics.logs[1:3, statistics.num_lines :].unbind()
         least = math.log(config.fresh_floor + TINY)
-        signal = signal + (gradient - momentum - least).clamp(max=0)
+        fresh = (gradient - momentum).clamp(max=least)
+        signal = torch.add(signal, fresh) - (math.log(lowest) + least)
         is_whitened = wired.is_map
         if config.map_direction != "whitened":
             is_whitened = torch.zeros_like(is_whitened)
@@ -368,10 +369,12 @@ class NeuronRule(AbstractRule):
         squares = torch.cat(squares).to(wired.static.dtype)
         matrix = wired.wiring.matrix[:num_rows]
         totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
-        raw = 0.5 * (totals * wired.per_matrix + TINY).log()
-        in_rows = 0.5 * (squares * wired.per_line[:num_rows] + TINY).log()
+        means = torch.cat([squares, totals]) * wired.per_row_or_matrix
+        in_rows, raw = (means + TINY).log().tensor_split([num_rows])  # of squares
         if config.whitening_scale == "unit":
-            change = directions.log_signal - directions.is_whitened * raw
+            change = torch.addcmul(
+                directions.log_signal, directions.is_whitened, raw, value=-0.5
+            )
         else:
             longer = 0.5 * torch.maximum(wired.heights, wired.widths).log()
             change = directions.log_signal + directions.is_whitened * longer
@@ -380,19 +383,21 @@ class NeuronRule(AbstractRule):
         row_power, factored_power, trust_power = powers[:, :3].unbind(1)
         # What dies out is not to be lifted again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
-        trust = weight.clamp_min(-2 * LIMIT) - (raw + change).clamp_min(lowest)
+        trust = weight.clamp_min(-2 * LIMIT) - torch.add(
+            change, raw, alpha=0.5
+        ).clamp_min(lowest)
         scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
-        scale = scale + change + rates
-        scale = scale + trust_power * trust
+        scale = torch.addcmul(scale + change + rates, trust_power, trust)
         factored_power = factored_power * wired.has_columns
         shared = torch.stack([scale, row_power, factored_power, whole, raw])
         shared = shared.index_select(1, wired.wiring.matrix)
         scale, row_power, factored_power, whole, raw = shared.unbind()
         beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
-        lines = bounded(outputs.lines, config.max_log_line) - factored_power * beside
+        lines = bounded(outputs.lines, config.max_log_line)
+        lines = torch.addcmul(lines, factored_power, beside, value=-1)
         rows = lines[:num_rows] + scale[:num_rows]
-        beside = (in_rows - raw[:num_rows]).clamp_min(lowest)
-        rows = rows - row_power[:num_rows] * beside
+        beside = (in_rows - raw[:num_rows]).clamp_min(2 * lowest)
+        rows = torch.addcmul(rows, row_power[:num_rows], beside, value=-0.5)
         return torch.cat([rows, lines[num_rows:]]).exp()
 
     def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:

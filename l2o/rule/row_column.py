@@ -76,8 +76,9 @@ class Wired:
     """`[matrix + 1]`: 1 for linear maps, else 0."""
     has_columns: Tensor
     """`[matrix + 1]`: 1 where columns belong to neurons, else 0."""
-    per_matrix: Tensor
-    """`[matrix + 1]`: one over the number of entries."""
+    per_row_or_matrix: Tensor
+    """`[row + matrix + 1]`: one over the number of entries of each row, then of each
+    matrix."""
     roots: Tensor
     """`[matrix + 1]`: root of the number of entries."""
     num_rows: int
@@ -466,13 +467,15 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         roles=whole(torch.tensor([*(role_of(graph, m) for m in matrices), 0])),
         owner=whole(torch.tensor([*(order[m.parameter] for m in matrices), 0])),
         per_line=real(1 / lengths.double()),
+        per_row_or_matrix=real(
+            1 / torch.cat([lengths[:num_rows], shapes.prod(1)]).double()
+        ),
         heights=real(shapes[:, 0]),
         widths=real(shapes[:, 1]),
         is_map=real(torch.tensor([*(m.is_map for m in matrices), False])),
         has_columns=real(
             torch.tensor([*(bool(m.column_neurons) for m in matrices), False])
         ),
-        per_matrix=real(1 / shapes.double().prod(1)),
         roots=real(shapes.double().prod(1).sqrt()),
         num_rows=num_rows,
         all_matrices=whole(everything),

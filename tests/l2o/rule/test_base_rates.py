@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from l2o.graph.matrices import host_matrices
 from torch import nn
 
 import l2o
+from l2o.graph.matrices import host_matrices
 from l2o.rule.base_rates import ROLES, BaseRates, role_of
 from l2o.rule.neuron_config import NeuronRuleConfig
 from l2o.rule.neuron_rule import NeuronRule
