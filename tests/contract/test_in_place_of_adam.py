@@ -43,7 +43,7 @@ def fit(model, optimizer, steps, after=lambda: None):
     return losses
 
 
-@pytest.mark.parametrize("rule", ["ff", "ng-gnn-neurons"])
+@pytest.mark.parametrize("rule", ["ff", "base", "ng-gnn-neurons"])
 def test_zero_gradients_end_the_motion(rule):
     model = build()
     optimizer = NeuralGraphOpt(model.parameters(), rule=rule)

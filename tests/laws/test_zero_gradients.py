@@ -76,7 +76,7 @@ def sizes_without_gradients(model, optimizer, steps):
 @pytest.mark.parametrize("every", [1, 7])
 @pytest.mark.parametrize("name", RULES)
 def test_updates_die_out(model, name, every):
-    if name in ("teacher", "ng-gnn-neurons") and every > 1:
+    if name in ("teacher", "base", "ng-gnn-neurons") and every > 1:
         pytest.skip("it has no outputs per entry that the next steps could use")
     optimizer = NeuralGraphOpt(
         model.parameters(), rule=build_rule(name), structure_every=every
