@@ -4,7 +4,6 @@ import json
 import math
 import pickle
 import time
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
 from l2o.rule.neuron_rule import NeuronRule
@@ -94,8 +94,11 @@ class RateSearch:
                 "search. Continue it with --resume, or choose another folder."
             )
         self.generation = 0
+        self.inner_steps = 0
+        self.seconds = 0.0
         if saved.exists():
-            self.generation, self.search = pickle.loads(saved.read_bytes())
+            known = pickle.loads(saved.read_bytes())
+            self.generation, self.inner_steps, self.seconds, self.search = known
         else:
             start = torch.cat([weights[name].detach().flatten() for name in self.names])
             options = {
@@ -129,6 +132,7 @@ class RateSearch:
 
     def advance(self) -> None:
         """Carry out one generation and write everything."""
+        start = time.monotonic()
         drawn = self._draw()
         candidates = self.search.ask()
         table = torch.tensor([[self._life(c, d) for d in drawn] for c in candidates])
@@ -136,6 +140,7 @@ class RateSearch:
         scores = relative.clamp(-self.config.most, self.config.most).mean(1)
         self.search.tell(candidates, scores.tolist())
         self.generation += 1
+        self.seconds += time.monotonic() - start
         centre = self.search.result.xfavorite
         self._put(torch.tensor(centre))
         labels = [self._label(item) for item in drawn]
@@ -143,7 +148,9 @@ class RateSearch:
         save_rule(
             self.rule, self.folder / "last.safetensors", provenance=self._origin()
         )
-        state = pickle.dumps((self.generation, self.search))
+        state = pickle.dumps(
+            (self.generation, self.inner_steps, self.seconds, self.search)
+        )
         write_whole(self.folder / "search.pkl", state)
 
     def _draw(self) -> list[Drawn]:
@@ -194,6 +201,7 @@ class RateSearch:
             batches=self.config.batches,
         )
         self.rule.horizon = None
+        self.inner_steps += moments[-1]
         raw = 1.0 if drawn.horizon is not None else self.config.raw_share
         logs = [
             raw * _log(latest) + (1 - raw) * _log(average) for latest, average in found
@@ -225,12 +233,13 @@ class RateSearch:
             file.write(json.dumps(record) + "\n")
 
     def _origin(self) -> dict[str, Any]:
-        from l2o.config import config_values
-
         return {
-            "search": config_values(replace(self.config)),
-            "generation": self.generation,
-            "weights": self.names,
+            "config": config_values(self.config),
+            "estimator": "cma-es",
+            "outer_step": self.generation,
+            "inner_steps": self.inner_steps,
+            "seconds": round(self.seconds, 1),
+            "searched": self.names,
             **provenance(),
         }
 
