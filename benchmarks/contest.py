@@ -50,6 +50,8 @@ class Contest:
     """Rules that also run with their network in every tenth step only."""
     averaged_rules: tuple[str, ...] = ()
     """Rules that also run with averaged weights, which are evaluated then."""
+    horizon_rules: tuple[str, ...] = ()
+    """Rules that also run with `total_steps`, so that updates fall to zero at the end."""
     scaled_rules: tuple[str, ...] = ()
     """Rules that also run with their updates multiplied by `scale`."""
     scale: float = 0.1
@@ -162,6 +164,7 @@ class Contest:
         found += [rule_spec(rule, state="bfloat16") for rule in self.bfloat16_rules]
         found += [rule_spec(rule, structure_every=10) for rule in self.reuse_rules]
         found += [rule_spec(rule, average=True) for rule in self.averaged_rules]
+        found += [rule_spec(rule, knows_length=True) for rule in self.horizon_rules]
         found += [rule_spec(rule, scale=self.scale) for rule in self.scaled_rules]
         found += [
             rule_spec(rule, whitening_rows=self.group_rows)

@@ -161,6 +161,8 @@ class RuleSpec(OptimizerSpec):
     """Whether the averaged weights are evaluated, not those that the steps visit."""
     scale: float = 1.0
     """Multiplier of its updates, the optimizer's `lr`."""
+    knows_length: bool = False
+    """Whether it is told the number of steps, as `total_steps`."""
 
     @property
     @override
@@ -194,6 +196,7 @@ class RuleSpec(OptimizerSpec):
             rule=rule,
             state_dtype=torch.bfloat16 if self.state == "bfloat16" else None,
             structure_every=self.structure_every,
+            total_steps=steps if self.knows_length else None,
             average=self.average,
         )
 
@@ -212,6 +215,7 @@ _DEFAULTS = {
     "whitening_rows": None,
     "average": False,
     "scale": 1.0,
+    "knows_length": False,
 }
 """Settings of a rule as it is, which rows do not mention."""
 
@@ -224,6 +228,7 @@ def rule_spec(
     whitening_rows: int | None = None,
     average: bool = False,
     scale: float = 1.0,
+    knows_length: bool = False,
 ) -> RuleSpec:
     """Return a shipped rule by its name, or a rule from a file.
 
@@ -235,6 +240,7 @@ def rule_spec(
             what the rule's configuration says.
         average: whether the averaged weights are evaluated.
         scale: multiplier of its updates.
+        knows_length: whether it is told the number of steps.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -242,10 +248,11 @@ def rule_spec(
     """
     origin = read_provenance(name_or_path)
     run = origin.get("config", {})
+    net = load_rule(name_or_path).config.net
     return RuleSpec(
         name=name_or_path,
         sha256=hashlib.sha256(rule_path(name_or_path).read_bytes()).hexdigest(),
-        kind=load_rule(name_or_path).config.net.kind,
+        kind="none" if net is None else net.kind,
         commit=origin.get("commit", "unknown"),
         recipe=run.get("name"),
         meta_seed=run.get("seed"),
@@ -255,6 +262,7 @@ def rule_spec(
         whitening_rows=whitening_rows,
         average=average,
         scale=scale,
+        knows_length=knows_length,
     )
 
 
@@ -271,6 +279,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
         words += ", averaged weights"
     if "scale" in settings:
         words += f", updates x {settings['scale']:g}"
+    if "knows_length" in settings:
+        words += ", knows the number of steps"
     return words
 
 
