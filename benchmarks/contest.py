@@ -51,7 +51,7 @@ class Contest:
     averaged_rules: tuple[str, ...] = ()
     """Rules that also run with averaged weights, which are evaluated then."""
     horizon_rules: tuple[str, ...] = ()
-    """Rules that also run with `total_steps`, so that updates fall to zero at the end."""
+    """Rules that also run with `total_steps`: their updates fall to zero at the end."""
     scaled_rules: tuple[str, ...] = ()
     """Rules that also run with their updates multiplied by `scale`."""
     scale: float = 0.1
