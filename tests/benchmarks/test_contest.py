@@ -78,17 +78,20 @@ def test_rules_run_as_they_are_and_in_variants_and_the_teacher_is_last(rule_file
         bfloat16_rules=few,
         reuse_rules=few,
         averaged_rules=few,
+        horizon_rules=few,
         scaled_rules=few,
         grouped_rules=few,
         group_rows=3,
     )
-    adam, rule, narrow, reused, averaged, scaled, grouped, last = contest.fixed
+    adam, rule, narrow, reused, averaged, told, scaled, grouped, last = contest.fixed
     assert adam.label == "Adam, lr 0.001"
     assert rule.identity()["settings"] == {}
     assert narrow.identity()["settings"] == {"state": "bfloat16"}
     assert reused.identity()["settings"] == {"structure_every": 10}
     assert averaged.identity()["settings"] == {"average": True}
     assert averaged.label == f"{rule_file}, averaged weights"
+    assert told.identity()["settings"] == {"knows_length": True}
+    assert told.label == f"{rule_file}, knows the number of steps"
     assert scaled.identity()["settings"] == {"scale": 0.1}
     assert scaled.label == f"{rule_file}, updates x 0.1"
     assert grouped.identity()["settings"] == {"whitening_rows": 3}
