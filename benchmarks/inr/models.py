@@ -20,9 +20,8 @@ from l2o.companion.baselines import (
     SetNNConfig,
 )
 from l2o.companion.config import NGGNNBackboneConfig
-from optimizees.siren import siren_values
 
-from .tasks import GRAPH
+from .tasks import GRAPH, evaluate_sirens
 
 GraphName: TypeAlias = Literal["ng_gnn", "ng_gnn_residual", "ng_t"]
 ModelName: TypeAlias = Literal[GraphName, "mlp", "set_nn", "dwsnet", "nfn"]
@@ -122,7 +121,7 @@ def build_classifier(variant: Variant, sizes: Sizes, *, dropout: float) -> Class
         case "ng_gnn" | "ng_gnn_residual" | "ng_t":
             config = _graph_config(inr_classifier, variant, sizes, dropout)
             return NetworkClassifier(
-                config, num_classes=NUM_CLASSES, evaluate=siren_values
+                config, num_classes=NUM_CLASSES, evaluate=evaluate_sirens
             )
         case "mlp":
             baseline = MLPConfig(dropout=dropout)
@@ -153,7 +152,7 @@ def build_editor(variant: Variant, sizes: Sizes, *, dropout: float | None) -> Ed
     match variant.model:
         case "ng_gnn" | "ng_gnn_residual" | "ng_t":
             config = _graph_config(inr_editor, variant, sizes, dropout)
-            return NetworkEditor(config, evaluate=siren_values)
+            return NetworkEditor(config, evaluate=evaluate_sirens)
         case "mlp":
             return BaselineEditor(MLPConfig(dropout=share), GRAPH)
         case "dwsnet":

@@ -1,6 +1,6 @@
 """What networks on networks are trained for: naming a class, editing an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,25 @@ from l2o.companion import (
     layered_graph,
     stack_networks,
 )
-from optimizees.siren import render_images, siren_shapes
+from l2o.graph import NeuralGraph
+from optimizees.siren import render_images, siren_shapes, siren_values
 from optimizees.zoo.inr_set import InrSet
 
 GRAPH = layered_graph(siren_shapes(), activations=("sin", "sin"))
 """The neural graph of every network here."""
+
+
+def evaluate_sirens(
+    graph: NeuralGraph, params: Mapping[str, Tensor], points: Tensor
+) -> list[Tensor]:
+    """Run SIRENs on probes, for `l2o.companion`.
+
+    Args:
+        graph: their graph, `GRAPH`.
+        params: name to `[network, *shape]`.
+        points: `[point, 2]`.
+    """
+    return siren_values(params, points)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from .infer import infer_config as infer_config
 from .models import NetworkClassifier as NetworkClassifier
 from .models import NetworkEditor as NetworkEditor
 from .models import NetworkPredictor as NetworkPredictor
+from .module_values import ModuleValues as ModuleValues
 from .network_set import NetworkSet as NetworkSet
 from .network_set import concatenate_sets as concatenate_sets
 from .objectives import AbstractObjective as AbstractObjective

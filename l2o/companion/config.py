@@ -47,6 +47,9 @@ class InputsConfig:
     each position."""
     num_probes: NotNegative[int] = 0
     """Learned inputs whose activations every neuron sees; 0 for none."""
+    probe_shape: tuple[Positive[int], ...] = ()
+    """Positions of a probe, (height, width) where the networks read images; empty where
+    they read one number per input neuron."""
 
     def __post_init__(self) -> None:
         if len(self.kernel) not in (2, 3):

@@ -18,6 +18,8 @@ def infer_config(
     width: int = 64,
     layers: int = 4,
     dropout: float = 0.0,
+    num_probes: int = 0,
+    probe_shape: tuple[int, ...] = (),
 ) -> CompanionConfig:
     """Return an NG-GNN that reads networks of some architectures.
 
@@ -31,6 +33,8 @@ def infer_config(
         layers: message-passing layers; a parameter that is more layers from the outputs
             reaches them only if messages run both ways and neurons are averaged.
         dropout: share of node channels that are dropped in training.
+        num_probes: learned inputs that the networks are run on, see `ModuleValues`.
+        probe_shape: (height, width) of a probe where the networks read images.
 
     Example:
         >>> import l2o
@@ -60,6 +64,8 @@ def infer_config(
                 )
             ),
             node_channels=max(_channels(graph) for graph in found),
+            num_probes=num_probes,
+            probe_shape=probe_shape,
         ),
         backbone=NGGNNBackboneConfig(
             width=width,

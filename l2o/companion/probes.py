@@ -6,14 +6,19 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from l2o.graph import NeuralGraph
+
 from .batch import NetworkBatch
 from .config import InputsConfig
 from .roles import layer_rows
 
-Evaluate: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], Sequence[Tensor]]
-"""Runs stacked networks on shared inputs: `(params, points)`, name to
-`[network, *shape]` and `[point, input]`, to the values of each neuron group in the
-graph's order, inputs and outputs included: `[network, point, neuron]` each."""
+Evaluate: TypeAlias = Callable[
+    [NeuralGraph, Mapping[str, Tensor], Tensor], Sequence[Tensor]
+]
+"""Runs stacked networks on shared inputs: `(graph, params, points)`, an architecture,
+name to `[network, *shape]` and `[point, input, *position]`, to the values of each
+neuron group in the graph's order, inputs and outputs included, `[network, point,
+neuron]` each. `ModuleValues` does it for modules."""
 
 
 class Probes(nn.Module):
@@ -38,12 +43,13 @@ class Probes(nn.Module):
         if evaluate is None:
             raise ValueError(
                 f"InputsConfig(num_probes={config.num_probes}) needs a way to run the "
-                "networks; got evaluate=None. Pass evaluate=(params, points) -> values "
-                "of each neuron group, or num_probes=0."
+                "networks; got evaluate=None. Pass ModuleValues((graph, module)), "
+                "another function of that kind, or num_probes=0."
             )
         self.config = config
         self.evaluate = evaluate
-        points = 2 * torch.rand(config.num_probes, config.num_inputs) - 1
+        shape = config.num_probes, config.num_inputs, *config.probe_shape
+        points = 2 * torch.rand(shape) - 1
         self.points = nn.Parameter(points)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(config.num_probes, width), nn.LayerNorm(width))
@@ -58,7 +64,7 @@ class Probes(nn.Module):
         """
         found = []
         for stack in batch.stacks:
-            values = self.evaluate(stack.params, self.points)
+            values = self.evaluate(stack.graph, stack.params, self.points)
             groups = stack.graph.groups
             wanted = [(len(stack), len(self.points), group.size) for group in groups]
             if [tuple(value.shape) for value in values] != wanted:

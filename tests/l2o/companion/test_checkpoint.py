@@ -122,7 +122,7 @@ class TestErrors:
         inputs = InputsConfig(num_inputs=2, num_hidden=1, num_outputs=1, num_probes=3)
         config = CompanionConfig(inputs=inputs, backbone=BACKBONES["ng_gnn"])
         save_companion(NetworkPredictor(config, evaluate=print), path)
-        with pytest.raises(ValueError, match="Pass evaluate="):
+        with pytest.raises(ValueError, match="Pass ModuleValues"):
             load_companion(path)
         assert load_companion(path, evaluate=print).config == config
 

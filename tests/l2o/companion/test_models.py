@@ -35,7 +35,7 @@ SIREN = layered_graph(
 )
 
 
-def no_values(params, points):
+def no_values(graph, params, points):
     return []
 
 

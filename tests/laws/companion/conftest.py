@@ -79,7 +79,7 @@ def randomise(model, seed=0):
     return model.double().eval()
 
 
-def evaluate_mlp(params, points):
+def evaluate_mlp(graph, params, points):
     """Run stacked MLPs of sines on shared points: the values of every group."""
     layers = list(zip(*[iter(params.values())] * 2, strict=True))
     count = len(layers[0][0])
