@@ -18,6 +18,7 @@ from .fit import fit as fit
 from .fit_config import Epoch as Epoch
 from .fit_config import FitConfig as FitConfig
 from .fit_config import Fitted as Fitted
+from .flattened import virtual_layers as virtual_layers
 from .infer import infer_config as infer_config
 from .models import NetworkClassifier as NetworkClassifier
 from .models import NetworkEditor as NetworkEditor

@@ -41,6 +41,9 @@ class InputsConfig:
     with another is an error. Empty for no embedding."""
     ties: bool = True
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
+    num_places: NotNegative[int] = 0
+    """Places of the largest flattened map that has a virtual layer (`virtual_layers`),
+    each with an embedding; 0 for networks without."""
     node_channels: Positive[int] = 1
     """Entries per neuron that are read: its bias, and others in the order of the
     network's parameters, such as the slope of a PReLU, or a position table's entry for

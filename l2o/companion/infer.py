@@ -7,6 +7,7 @@ import torch
 from l2o.graph import NeuralGraph
 
 from .config import CompanionConfig, InputsConfig, NGGNNBackboneConfig, ReadoutConfig
+from .flattened import num_places
 from .reach import parameters_off_the_way
 from .roles import activation_of
 from .union_graph import degrees, node_channels
@@ -64,6 +65,7 @@ def infer_config(
                 )
             ),
             node_channels=max(_channels(graph) for graph in found),
+            num_places=max(map(num_places, found)),
             num_probes=num_probes,
             probe_shape=probe_shape,
         ),

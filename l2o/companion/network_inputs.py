@@ -13,6 +13,7 @@ from l2o.graph.layout import pad_cells
 
 from .batch import NetworkBatch, NetworkStack
 from .config import InputsConfig
+from .flattened import place_rows
 from .probes import Evaluate, Probes
 from .projection import Projection
 from .roles import activation_rows, layer_rows, position_rows
@@ -83,6 +84,7 @@ class NetworkInputs(nn.Module):
         rows = config.num_inputs + config.num_hidden + config.num_outputs
         self.positions = _table(rows if config.positions else 0, node_width)
         self.activations = _table(len(config.activations), node_width)
+        self.places = _table(config.num_places, node_width)
         self.probes = (
             Probes(config, width=node_width, evaluate=evaluate)
             if config.num_probes
@@ -130,6 +132,8 @@ class NetworkInputs(nn.Module):
         Raises:
             ValueError: if a network does not fit the configured sizes.
         """
+        for stack in batch.stacks:
+            place_rows(stack.graph, self.config)  # raises where places have no row
         graph = find_union_graph(
             batch,
             both_ways=self.config.reversed_edges,
@@ -190,6 +194,7 @@ class NetworkInputs(nn.Module):
         for table, find in (
             (self.positions, position_rows),
             (self.activations, activation_rows),
+            (self.places, place_rows),
         ):
             if table is not None:
                 wider = F.pad(table, (0, 0, 0, 1))  # the last row is for those without
