@@ -181,7 +181,7 @@ def compute_table(config: NGGNNConfig, tokens: int) -> str:
 
 
 def communication_table(config: NGGNNConfig, gpus: int) -> str:
-    """Return the table of bytes: sent to one GPU a step, and kept by all."""
+    """Return the table of bytes: sent to one GPU per step, and kept by all."""
     lines = []
     for name, network in GPT_SIZES.items():
         size = network.num_parameters

@@ -201,7 +201,7 @@ class _Painter:
         there: tuple[float, float],
         style: dict,
     ) -> None:
-        """Fill between two curves. Longer ones hang down, to show beside others."""
+        """Fill between two curves. Longer ones hang down, to show next to others."""
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path as Outline
 

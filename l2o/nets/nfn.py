@@ -41,7 +41,7 @@ class NFNNet(AbstractEntryNet):
     Reference:
         Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
         https://arxiv.org/abs/2302.14040; Kofinas et al., 2024, section 4.3.
-        Differences: one bias a tensor and layer, where the released layers add up to
+        Differences: one bias per tensor and layer, where the released layers add up to
         four; contexts, which the paper's features do not have, join the inputs.
     """
 

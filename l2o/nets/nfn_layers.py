@@ -5,7 +5,7 @@ one axis for each exchangeable group that it joins, and everything else about an
 (kernel cells, neurons that are told apart, features) is channels. Between two such
 tensors the linear equivariant maps are these: keep some of the axes that both have,
 pool the others of the first, repeat along the others of the second. So a whole layer is
-three kinds of matrix: one for what is pooled over everything, one a group for what
+three kinds of matrix: one for what is pooled over everything, one per group for what
 belongs to a neuron, and one per weight for what belongs to an edge.
 """
 
@@ -118,7 +118,7 @@ class EquivariantLinear(nn.Module):
     With `told_apart` empty it is NFN's NP layer (inputs and outputs permute too), with
     inputs and outputs told apart its HNP layer and DWSNet's affine layer. Their many
     sub-blocks, from each weight and bias to each, are here rows of one matrix for the
-    whole, one a group and one a weight; no map is left out and none is there twice.
+    whole, one per group and one per weight; no map is left out and none is there twice.
 
     Args:
         slots: of the chain, as `chain_slots` returns.

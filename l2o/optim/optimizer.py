@@ -59,7 +59,7 @@ class NeuralGraphOpt(Optimizer):
     """Train a network with a learned optimizer that sees it as a neural graph.
 
     Each step lays weights, gradients and momenta on the network's graph, lets the
-    rule predict one update a parameter, and adds it. It needs no learning rate.
+    rule predict one update per parameter, and adds it. It needs no learning rate.
 
     Args:
         params: what to optimise, as every `torch.optim` optimizer takes it: tensors,
@@ -80,17 +80,17 @@ class NeuralGraphOpt(Optimizer):
             step, about twice as fast from then on.
         safety: when a step is skipped or an update clipped; `diagnostics` tells how
             often. None takes every step as the rule proposes it.
-        state_dtype: `torch.bfloat16` halves the state, 12 bytes a parameter instead of
-            24: averages are computed in float32 and rounded stochastically, by noise
+        state_dtype: `torch.bfloat16` halves the state, 12 bytes per parameter instead
+            of 24: averages are computed in float32 and rounded stochastically, by noise
             that depends on step and name alone. None keeps float32 or wider.
-        structure_every: run the graph network every so many steps, and mix fresh
-            directions by its last outputs in between: cheaper, at 16 bytes a parameter.
+        structure_every: run the graph network every k-th step only, and mix fresh
+            directions by its last outputs in between; 16 more bytes per parameter.
         total_steps: number of steps of the whole run, if it is known: updates then fall
             to zero at its end, without a scheduler. None is for runs of any length.
-        average: keep an average of the weights themselves as well, for `averaged` and
-            `use_average`: another float per parameter. It remembers a tenth of the run
-            so far, whatever its length, and usually does better than the weights that
-            the steps visit.
+        average: keep an average of the weights as well, for `averaged` and
+            `use_average`: one more float per parameter. It remembers a tenth of the run
+            so far, whatever its length, and usually generalises better than the weights
+            of single steps.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
@@ -475,7 +475,7 @@ class NeuralGraphOpt(Optimizer):
 def _step_uncompiled(
     optimizer: NeuralGraphOpt, closure: Callable[[], float | Tensor] | None
 ) -> float | Tensor | None:
-    """Take a step that somebody compiles from outside: once in Python, as it is."""
+    """Take a step inside a `torch.compile` of the caller: uncompiled."""
     if optimizer._is_new("compile"):
         warn_of_compile()
     return type(optimizer).step(optimizer, closure)  # the attribute is the compiled one
