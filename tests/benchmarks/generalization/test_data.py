@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.generalization.data import load_population
+from optimizees.zoo.wild_cnn import parameter_shapes
 from optimizees.zoo.wild_park import EMBEDDED_PARK, read_park
 
 
@@ -57,9 +58,10 @@ class TestPopulations:
                     -1 if layer.skip is None else layer.skip for layer in layers
                 ],
             }
+            names = parameter_shapes(run.architecture)
             for row, epoch in enumerate(run.epochs.tolist()):
                 held = {
-                    "model": {n: v[row] for n, v in run.parameters.items()},
+                    "model": {n: run.parameters[n][row] for n in names},
                     "config": config,
                     "iteration": epoch,
                     "last_result": {"test/acc": float(run.accuracies[row])},
