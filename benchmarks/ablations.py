@@ -17,7 +17,7 @@ COMMAND = "l2o benchmark transfer"
 BASE = "ablations-base"
 """Name of the configuration that the others change."""
 RUNS = "ablations-runs"
-"""Folder beside the results with logs and configurations of the runs."""
+"""Folder next to the results with logs and configurations of the runs."""
 
 _NOT_COMPARED = ("name", "seed", "device", "compile", "checkpoint_minutes")
 
@@ -38,7 +38,7 @@ def report(results: Path) -> str:
     Args:
         results: rows of `l2o benchmark transfer` for the rules that the runs made;
             `.md` and `.png` are written with its name. Logs and configurations of the
-            runs lie in `ablations-runs` beside it; `ablations-base` is among them.
+            runs lie in `ablations-runs` next to it; `ablations-base` is among them.
 
     Returns:
         The text that was written.

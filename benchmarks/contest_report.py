@@ -56,7 +56,7 @@ steps, first is what the tuned Adam ends with; `k of n` where only k seeds get t
 Diverged: runs that ended above the loss of their first batch, or whose loss or weights
 stopped being finite; such a run counts in the accuracy if its weights are finite.
 Behind a rule stands the beginning of its file's SHA-256. Times are not reported: other
-programs ran beside these."""
+programs ran at the same time."""
 
 
 def report_contest(

@@ -168,7 +168,7 @@ def _table(curves: dict[str, list[TrainingCurve]]) -> str:
             "training loss, last 50",
             "test accuracy %",
             "diverged",
-            "optimizer ms a step",
+            "optimizer ms per step",
             "forward+backward ms",
         ),
     )

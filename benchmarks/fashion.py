@@ -82,7 +82,7 @@ def _table(rows: list[Row]) -> str:
             "validation accuracy %",
             "training loss",
             "diverged",
-            "optimizer ms a step",
+            "optimizer ms per step",
         ),
     )
 
@@ -94,4 +94,4 @@ report = partial(
     notes=_NOTES,
     build_table=_table,
 )
-"""Writes tables and curves beside a results file; returns the text."""
+"""Writes tables and curves next to a results file; returns the text."""

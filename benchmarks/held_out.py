@@ -59,4 +59,4 @@ report = partial(
     build_table=contest_tables,
     build_panels=loss_and_test_panels,
 )
-"""Writes tables and curves beside a results file; returns the text."""
+"""Writes tables and curves next to a results file; returns the text."""

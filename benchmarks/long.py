@@ -55,7 +55,7 @@ def _table(rows: list[Row]) -> str:
             f"training loss at {first:,}",
             f"at {last:,}",
             "diverged",
-            "optimizer ms a step",
+            "optimizer ms per step",
         ),
     )
 
@@ -67,4 +67,4 @@ report = partial(
     notes=_NOTES,
     build_table=_table,
 )
-"""Writes tables and curves beside a results file; returns the text."""
+"""Writes tables and curves next to a results file; returns the text."""

@@ -70,7 +70,7 @@ def read_meta_runs(place: Path) -> list[MetaRun]:
 
 
 def report(results: Path) -> str:
-    """Return a table of runs; write it and their curves beside the folder.
+    """Return a table of runs; write it and their curves next to the folder.
 
     Args:
         results: as for `read_meta_runs`; `.md` and `.png` are written with its name.

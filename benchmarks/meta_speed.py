@@ -135,7 +135,7 @@ def report(results: Path) -> str:
 
 def _page(rows: list[Row]) -> list[str]:
     """Return a table for each inner problem, then where it was measured."""
-    parts = ["# Inner steps a second of meta-training", _NOTES]
+    parts = ["# Inner steps per second of meta-training", _NOTES]
     for network in dict.fromkeys(row["network"] for row in rows):
         found = [row for row in rows if row["network"] == network]
         columns = list(dict.fromkeys((row["rule"], row["compiled"]) for row in found))

@@ -166,8 +166,8 @@ def _page(rows: list[Row]) -> list[str]:
     parts = ("construction", "first step", "second step")
     columns |= {f"{part} ms": f"{{{part} ms:.1f}}" for part in parts}
     return [
-        "# What an optimizer costs beside its steps",
-        "Floats and bytes of state a parameter, and medians of "
+        "# What an optimizer costs apart from its steps",
+        "Floats and bytes of state per parameter, and medians of "
         f"{rows[0]['repetitions']} times in turns.",
         table_of(rows, columns),
         f"{origin_of(rows)} Load average at the end: "

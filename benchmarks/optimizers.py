@@ -34,8 +34,8 @@ class OptimizerSpec(Protocol):
 
     @property
     def package(self) -> str | None:
-        """Distribution that has it, besides PyTorch and this one."""
-        ...
+        """Distribution that has it, besides PyTorch and this one; None for none."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """Return what a row says of it, as JSON values.
@@ -106,11 +106,6 @@ class TeacherSpec(OptimizerSpec):
     def label(self) -> str:
         return self.name
 
-    @property
-    @override
-    def package(self) -> None:
-        return None
-
     @override
     def identity(self) -> dict[str, Any]:
         return {
@@ -168,11 +163,6 @@ class RuleSpec(OptimizerSpec):
     @override
     def label(self) -> str:
         return self.name + in_words(self._settings())
-
-    @property
-    @override
-    def package(self) -> None:
-        return None
 
     @override
     def identity(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def require_rows(results: Path, command: str) -> Path:
 
 
 def write_report(results: Path, parts: Sequence[str]) -> str:
-    """Write paragraphs beside the results, whole or not at all; return the text.
+    """Write paragraphs next to the results, whole or not at all; return the text.
 
     Args:
         results: the JSON lines file; `.md` is written with its name.

@@ -28,7 +28,7 @@ RECIPES = {"paper": "the paper's recipe", "ours": "our recipe"}
 """What the name of a configuration begins with, and what it is."""
 
 RUNS = "reproduction-runs"
-"""Folder beside the results with logs of the runs that made the rules."""
+"""Folder next to the results with logs of the runs that made the rules."""
 
 ROWS = RESULTS / "reproduction.jsonl"
 
@@ -52,7 +52,7 @@ def report(results: Path) -> str:
         results: rows of `l2o benchmark transfer` for rules that `l2o meta-train` made
             of `meta_train/configs/paper` and `/ours`; `.md` and `.png` are written with
             its name. Logs and configurations of their runs may lie in
-            `reproduction-runs` beside it.
+            `reproduction-runs` next to it.
 
     Returns:
         The text that was written.

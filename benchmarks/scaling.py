@@ -141,9 +141,9 @@ def _page(rows: list[Row]) -> list[str]:
     return [
         *parts,
         origin_of(rows),
-        "Milliseconds a step, median; slope: exponent of a power law fitted to the "
+        "Milliseconds per step, median; slope: exponent of a power law fitted to the "
         f"networks of {FITTED_FROM:,.0f} parameters or more, 1 for a cost in "
-        "proportion. Nanoseconds and bytes are those a parameter of the largest "
+        "proportion. Nanoseconds and bytes are those per parameter of the largest "
         "network that was measured; bytes are the peak beyond weights, gradients and "
         f"state. Where the first step took longer than {settings['seconds']:g} s, it "
         "is what counts. "

@@ -8,19 +8,18 @@ counts where a network is small enough to run.
 from dataclasses import dataclass
 
 from l2o.nets import NGGNNConfig
-from l2o.rule.whitening import GROUP_ROWS
+from l2o.rule.config import RuleConfig
+from l2o.rule.whitening import GROUP_ROWS, WHITENING_STEPS
 
 from .report import github_table
 
-FEATURES = 15
-"""Channels per entry of the scale-free features."""
-OUTPUTS = 8
-"""Numbers per entry that the nominal head takes."""
-WHITENING_STEPS = 5
-FLOAT = 4
-"""Bytes; rules compute in float32."""
-SHARED = 2
-"""Bytes of a weight or gradient that FSDP sends: bfloat16."""
+_PARTS = RuleConfig()
+# Channels per entry that the default rule's network reads and returns.
+FEATURES = _PARTS.features.build(_PARTS.direction_set()).num_features
+OUTPUTS = _PARTS.head.build(_PARTS.direction_set()).num_outputs
+
+# Bytes: rules compute in float32, FSDP sends weights and gradients in bfloat16.
+FLOAT, SHARED = 4, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +180,7 @@ def compute_table(config: NGGNNConfig, tokens: int) -> str:
 
 
 def communication_table(config: NGGNNConfig, gpus: int) -> str:
-    """Return the table of bytes: sent to one GPU a step, and kept by all."""
+    """Return the table of bytes: sent to one GPU per step, and kept by all."""
     lines = []
     for name, network in GPT_SIZES.items():
         size = network.num_parameters

@@ -128,9 +128,13 @@ class Scoreboard:
         found = (entry.loss(task) for entry in self.entries if entry.horizons)
         return min(loss for loss in found if loss is not None)
 
-    def defaults(self) -> list[Entry]:
-        """Return the default rule, in each variant that was tested."""
-        return [entry for entry in self.entries if _is_default(entry)]
+    def rules(self) -> list[Entry]:
+        """Return rules and teacher, the default rule and its variants first."""
+        found = [entry for entry in self.entries if not entry.is_opponent]
+        return sorted(
+            (entry for entry in found if entry.horizons),
+            key=lambda entry: entry.name.partition(",")[0] != DEFAULT_RULE,
+        )
 
 
 def read_scoreboard(rows: Iterable[Row], contest: Contest) -> Scoreboard:
@@ -219,7 +223,7 @@ def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:
     if group.lr is None:
         name = _rule_name(group)
         horizons: tuple[Horizon, ...] = HORIZONS
-        if "horizon" in group.variant:
+        if "knows_length" in group.variant:
             horizons = ("known",)
         if "scale" in group.variant:
             horizons = ()
@@ -261,11 +265,6 @@ def _shipped_checksum(name: str) -> str | None:
     if name not in shipped_rules():
         return None
     return hashlib.sha256(rule_path(name).read_bytes()).hexdigest()
-
-
-def _is_default(entry: Entry) -> bool:
-    is_rule = not entry.is_opponent and bool(entry.horizons)
-    return is_rule and entry.name.partition(",")[0] == DEFAULT_RULE
 
 
 def _num_runs(validated: Iterable[Group], optimizer: str) -> int:

@@ -74,8 +74,12 @@ def report_scoreboard(results: Path, *, contest: Contest) -> str:
             f"## The length of the run is {words}",
             *_table(board, horizon),
         ]
-    parts += ["## The default rule against each opponent", *_verdicts(board)]
-    parts += ["## Where the default rule loses", _losses(board)]
+    parts += [
+        "## Rules against each opponent",
+        "Tasks won-level-lost by the rule of a column, as it is.",
+        _verdicts(board),
+    ]
+    parts += ["## Rules against the best opponent of each task", _losses(board)]
     parts += ["## Controls", *_controls(board)]
     for task in board.tasks:
         parts += [f"## {task}", *task_parts(board, task)]
@@ -87,7 +91,8 @@ def report_scoreboard(results: Path, *, contest: Contest) -> str:
 
 def _coverage(board: Scoreboard, contest: Contest) -> str:
     """Say what is there of what the contest asks for."""
-    num_rules = len(contest.rules) + len(contest.averaged_rules) + contest.with_teacher
+    kinds = (contest.rules, contest.averaged_rules, contest.horizon_rules)
+    num_rules = sum(map(len, kinds)) + contest.with_teacher
     lines = []
     for task in contest.tasks:
         here = [
@@ -142,33 +147,31 @@ def _table(board: Scoreboard, horizon: Horizon) -> list[str]:
     return [f"Mean test losses; IQM over {over}.", github_table(lines, headers)]
 
 
-def _verdicts(board: Scoreboard) -> list[str]:
-    """Return a table for each variant of the default rule that was tested."""
-    parts = []
-    for default in board.defaults():
-        lines = []
-        for horizon in HORIZONS:
-            if horizon not in default.horizons:
-                continue
-            for other in board.of(horizon):
-                if other.is_opponent:
-                    lines.append((other.label, other.setting, horizon))
-                    lines[-1] += _outcome_cells(default, other, board.tasks)
-        headers = ("opponent", "setting", "horizon", "won", "level", "lost", "lost on")
-        if lines:
-            parts += [f"{default.label}:", github_table(lines, headers)]
-    return parts or ["The default rule has no runs."]
+def _verdicts(board: Scoreboard) -> str:
+    """Return how often each rule won, was level and lost, one line per opponent."""
+    rules = board.rules()
+    lines = [
+        (
+            other.label,
+            other.setting,
+            horizon,
+            *(_counts(rule, other, board.tasks, horizon) for rule in rules),
+        )
+        for horizon in HORIZONS
+        for other in board.of(horizon)
+        if other.is_opponent
+    ]
+    headers = ("opponent", "setting", "horizon", *(rule.label for rule in rules))
+    return github_table(lines, headers)
 
 
-def _outcome_cells(
-    first: Entry, second: Entry, tasks: Sequence[str]
-) -> tuple[int, int, int, str]:
-    """Return how often the first one won, was level and lost, and on what."""
-    found = {task: ratio_of(first, second, task) for task in tasks}
-    verdicts = {task: ratio.verdict for task, ratio in found.items() if ratio}
-    counts = [list(verdicts.values()).count(word) for word in ("won", "level", "lost")]
-    lost = [task for task, verdict in verdicts.items() if verdict == "lost"]
-    return (counts[0], counts[1], counts[2], ", ".join(lost))
+def _counts(first: Entry, second: Entry, tasks: Sequence[str], horizon: Horizon) -> str:
+    """Return how often the first one won, was level and lost, as `2-1-0`."""
+    ratios = [ratio_of(first, second, task) for task in tasks]
+    verdicts = [ratio.verdict for ratio in ratios if ratio is not None]
+    if horizon not in first.horizons or not verdicts:
+        return ""
+    return "-".join(str(verdicts.count(word)) for word in ("won", "level", "lost"))
 
 
 def ratio_of(first: Entry, second: Entry, task: str) -> Ratio | None:
@@ -180,17 +183,17 @@ def ratio_of(first: Entry, second: Entry, task: str) -> Ratio | None:
 
 
 def _losses(board: Scoreboard) -> str:
-    """Return how the default rule compares with the best opponents of each task."""
+    """Return how each rule compares with the best opponents of each task."""
     lines = []
-    for default in board.defaults():
+    for rule in board.rules():
         for task in board.tasks:
-            if task not in default.groups:
+            if task not in rule.groups:
                 continue
             cells = []
             for setting in ("untuned", "tuned"):
                 best = _best(board, task, lambda e, s=setting: e.setting == s)
-                cells.append(_compared(default, best, task))
-            lines.append((default.label, task, _shown(default.loss(task)), *cells))
+                cells.append(_compared(rule, best, task))
+            lines.append((rule.label, task, _shown(rule.loss(task)), *cells))
     headers = ("rule", "task", "test loss", "best untuned opponent", "best tuned one")
     return github_table(lines, headers)
 
@@ -207,11 +210,11 @@ def _best(
     return min(found.values(), key=lambda pair: pair[0])[1] if found else None
 
 
-def _compared(default: Entry, other: Entry | None, task: str) -> str:
-    """Say how far apart the default rule and an opponent are, in words."""
+def _compared(rule: Entry, other: Entry | None, task: str) -> str:
+    """Say how far apart a rule and an opponent are, in words."""
     if other is None:
         return "no runs"
-    ratio = ratio_of(default, other, task)
+    ratio = ratio_of(rule, other, task)
     if ratio is None:
         return f"{other.label}: {_shown(other.loss(task))}"
     return (

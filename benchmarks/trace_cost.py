@@ -168,7 +168,7 @@ def _page(rows: list[Row]) -> list[str]:
     return [
         "# What a trace costs",
         "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
-        "tokens), float32: CPU seconds, beside those of one forward pass, and what the "
+        "tokens), float32: CPU seconds, compared with one forward pass, and what the "
         "process grows by at its peak, over the bytes of the parameters. Medians of "
         f"{rows[0]['repetitions']} fresh processes.",
         table_of(rows, columns),

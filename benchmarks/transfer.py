@@ -45,4 +45,4 @@ report = partial(
     notes=_NOTES,
     build_table=contest_tables,
 )
-"""Writes tables and curves beside a results file; returns the text."""
+"""Writes tables and curves next to a results file; returns the text."""

@@ -9,6 +9,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    Protocol,
     TypeAlias,
     TypeVar,
     Union,
@@ -16,10 +17,21 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
+    runtime_checkable,
 )
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
+
+
+@runtime_checkable
+class HasKind(Protocol):
+    """A configuration of one kind among several."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in rule files, unlike any other's."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def from_pretrained(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> AnyRule:
-    """Return a rule that somebody shared.
+    """Return a shared rule.
 
     Only the one safetensors file is fetched and nothing in it is executed. An existing
     folder wins over a repository of the same name.
@@ -84,7 +84,7 @@ def save_pretrained(
         folder: where to write; made if it does not exist.
         provenance: added to what is known, key by key. `tried`, `results` and
             `limits` are prose for the card; `license` is the short name (SPDX) of a
-            licence, MIT where nobody names one.
+            licence, MIT by default.
         repo_id: what the card tells readers to load; None is the folder's name.
 
     Returns:

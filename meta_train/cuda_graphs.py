@@ -1,4 +1,4 @@
-"""Inner steps as CUDA graphs: recorded once, replayed without a launch a kernel."""
+"""Inner steps as CUDA graphs: recorded once, replayed without one launch per kernel."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
+
+from optimizees.devices import choose_device
 
 Result = TypeVar("Result")
 
@@ -33,3 +35,18 @@ def captured(function: Callable[..., Result]) -> Callable[..., Result]:
 
 def _copied(leaf: object) -> object:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
+def device_of_run(name: str, *, needs_gpu: bool) -> torch.device:
+    """Return the device of a run.
+
+    Raises:
+        ValueError: if it is not there, or is no GPU although graphs need one.
+    """
+    device = choose_device(name)
+    if needs_gpu and device.type != "cuda":
+        raise ValueError(
+            f"MetaTrainConfig cuda_graphs needs a CUDA device; got device {name!r}. "
+            "Leave cuda_graphs out, or run where torch sees a GPU."
+        )
+    return device

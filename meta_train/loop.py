@@ -12,9 +12,9 @@ import torch
 from l2o.config import config_values
 from l2o.rule.checkpoint import save_rule
 from optimizees import Task
-from optimizees.devices import choose_device
 
 from .config import MetaTrainConfig
+from .cuda_graphs import device_of_run
 from .distributed import Processes
 from .folder_lock import FolderLock
 from .inner_problem import ProblemRunner
@@ -84,7 +84,7 @@ class MetaTrainer:
         self.folder = folder
         self.processes = Processes() if processes is None else processes
         self.origin = provenance()
-        self.device = _device(config.device, needs_gpu=config.cuda_graphs)
+        self.device = device_of_run(config.device, needs_gpu=config.cuda_graphs)
         self.checkpoint_path = folder / "checkpoint.pt"
         if self.checkpoint_path.exists() and not resume:
             raise FileExistsError(
@@ -394,13 +394,3 @@ class MetaTrainer:
             **more,
         }
         save_rule(self.rule, self.folder / name, provenance=values)
-
-
-def _device(name: str, *, needs_gpu: bool) -> torch.device:
-    device = choose_device(name)
-    if needs_gpu and device.type != "cuda":
-        raise ValueError(
-            f"MetaTrainConfig cuda_graphs needs a CUDA device; got device {name!r}. "
-            "Leave cuda_graphs out, or run where torch sees a GPU."
-        )
-    return device

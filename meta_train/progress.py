@@ -58,7 +58,7 @@ class ProgressDisplay:
             left = pace * (self.last - self.position) / 60
             sys.stderr.write(
                 f"{self.name}: {self.position} of {self.last} outer steps, loss "
-                f"{loss:.3f}, {pace:.1f} s a step, {left:.0f} min left\n"
+                f"{loss:.3f}, {pace:.1f} s per step, {left:.0f} min left\n"
             )
 
 

@@ -69,7 +69,7 @@ ImagesName: TypeAlias = Literal["fashion-mnist", "cifar-10", "digits"]
 
 @dataclass(frozen=True)
 class Budget:
-    """How a task is trained where nobody says otherwise."""
+    """Defaults of a task's training."""
 
     steps: int = 1000
     """Updates; the paper's number by default."""

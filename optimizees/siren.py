@@ -135,7 +135,7 @@ def siren_values(
         points: the places.
 
     Returns:
-        One tensor a layer: the places themselves, what leaves each sine, the values.
+        One tensor per layer: the places themselves, what leaves each sine, the values.
         Autograd passes through all.
     """
     num_layers = len(networks) // 2

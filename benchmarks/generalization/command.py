@@ -56,6 +56,9 @@ class GeneralizationConfig:
     """Seeds of initial weights, batches and augmentation."""
     checkpoints_per_run: int | None = None
     """Checkpoints of each training run of a park, evenly spread; None for all."""
+    order: Path | None = None
+    """File with the released order of a published zoo; None for the order of its
+    rows."""
     learning: LearningConfig = field(default_factory=LearningConfig)
     """How predictors are trained."""
     threads: int = 1
@@ -88,7 +91,10 @@ def run_generalization(
     use_threads(config.threads)
     directory = config.directory or DIRECTORIES[config.population]
     population = load_population(
-        config.population, directory, checkpoints_per_run=config.checkpoints_per_run
+        config.population,
+        directory,
+        checkpoints_per_run=config.checkpoints_per_run,
+        order=config.order,
     )
     names = config.predictors or PREDICTORS[config.population]
     rows = []

@@ -11,6 +11,7 @@ import torch
 
 from l2o.companion import NetworkSet, concatenate_sets, layered_graph, stack_networks
 from l2o.graph import NeuralGraph
+from optimizees.zoo.published_park import is_published_park, read_published_park
 from optimizees.zoo.small_cnn_zoo import read_small_cnn_zoo
 from optimizees.zoo.wild_cnn import WildArchitecture, parameter_shapes
 from optimizees.zoo.wild_park import Split, describe_park, read_park
@@ -36,16 +37,22 @@ class Population:
 
 
 def load_population(
-    name: PopulationName, directory: Path, *, checkpoints_per_run: int | None = None
+    name: PopulationName,
+    directory: Path,
+    *,
+    checkpoints_per_run: int | None = None,
+    order: Path | None = None,
 ) -> Population:
     """Read a park or a zoo.
 
     Args:
         name: which of the two lies in the directory.
-        directory: where `l2o data wild-park` or `l2o data cnn-zoo` put it.
+        directory: where `l2o data wild-park` or `l2o data cnn-zoo` put it, or a
+            published one was unpacked.
         checkpoints_per_run: of each *training* run of a park, this many checkpoints,
             evenly spread and the last among them; None takes all. Validation and test
             always have all.
+        order: the released order of a published zoo, which decides its splits.
 
     Returns:
         The networks with their graphs. Networks whose training diverged, so that a
@@ -55,7 +62,16 @@ def load_population(
         FileNotFoundError: if nothing lies there.
         ValueError: if a split is empty.
     """
-    read = _read_zoo if name == "zoo" else partial(_read_park, checkpoints_per_run)
+    if order is not None and name != "zoo":
+        raise ValueError(
+            f"an order is of a published zoo; got order={order} for the park. Leave it "
+            "out."
+        )
+    read = (
+        partial(_read_zoo, order)
+        if name == "zoo"
+        else partial(_read_park, checkpoints_per_run)
+    )
     splits: tuple[Split, ...] = ("train", "validation", "test")
     read_in = {split: tuple(read(directory, split)) for split in splits}
     found = {split: _finite(groups) for split, groups in read_in.items()}
@@ -66,6 +82,8 @@ def load_population(
                 f"{directory}. Let `l2o data {_COMMANDS[name]}` finish."
             )
     facts: dict[str, Any] = {"checkpoints_per_run": checkpoints_per_run}
+    if order is not None:
+        facts["order"] = order.name
     for split, groups in found.items():
         accuracies = torch.cat([group.targets for group in groups])
         facts[split] = {
@@ -96,7 +114,8 @@ def park_graph(architecture: WildArchitecture) -> NeuralGraph:
 def _read_park(
     checkpoints_per_run: int | None, directory: Path, split: Split
 ) -> Iterator[NetworkSet]:
-    for run in read_park(directory, split):
+    read = read_published_park if is_published_park(directory) else read_park
+    for run in read(directory, split):
         batch = stack_networks(park_graph(run.architecture), run.parameters)
         everything = NetworkSet(batch, run.accuracies)
         if split != "train" or checkpoints_per_run is None:
@@ -107,8 +126,10 @@ def _read_park(
         yield everything[rows.round().long()]
 
 
-def _read_zoo(directory: Path, split: Split) -> Iterator[NetworkSet]:
-    networks = read_small_cnn_zoo(directory, split)
+def _read_zoo(
+    order: Path | None, directory: Path, split: Split
+) -> Iterator[NetworkSet]:
+    networks = read_small_cnn_zoo(directory, split, order=order)
     shapes = {
         name: tuple(value.shape[1:]) for name, value in networks.parameters.items()
     }
@@ -133,8 +154,8 @@ _COMMANDS: dict[PopulationName, str] = {"park": "wild-park", "zoo": "cnn-zoo"}
 
 
 def _description(name: PopulationName, directory: Path) -> dict[str, Any]:
-    """Return how the population was made; a published zoo does not say."""
-    if name == "park":
+    """Return how the population was made; a published one does not say."""
+    if name == "park" and not is_published_park(directory):
         return describe_park(directory)
     path = directory / "zoo.json"
     return json.loads(path.read_text()) if path.is_file() else {"source": "published"}

@@ -311,7 +311,7 @@ def _summary(fitted: Fitted, test: Scores) -> str:
     accuracy = f", accuracy {test['accuracy']:.2%}" if "accuracy" in test else ""
     return (
         f"test loss {test['loss']:.5f}{accuracy} after epoch {fitted.best_epoch} of "
-        f"{len(fitted.epochs)}, {fitted.networks_per_second:.0f} networks a second"
+        f"{len(fitted.epochs)}, {fitted.networks_per_second:.0f} networks per second"
     )
 
 

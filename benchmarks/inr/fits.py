@@ -83,7 +83,7 @@ def run_siren_fits(
 
     Args:
         config: the command.
-        announce: called with a line a file unless there is a progress bar.
+        announce: called with one line per file unless there is a progress bar.
 
     Returns:
         The summary: how many networks, how close they come, what it took.
@@ -157,7 +157,7 @@ def _make_part(
     write_whole(_part(folder, start), pack_fits(fits, header))
     return (
         f"{config.images} {start:,} to {stop - 1:,}: PSNR {fits.psnr().mean():.2f} dB, "
-        f"{seconds[0] / (stop - start):.3f} s an image, of which "
+        f"{seconds[0] / (stop - start):.3f} s per image, of which "
         f"{seconds[1] / (stop - start):.3f} s of CPU time"
     )
 

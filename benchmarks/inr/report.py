@@ -57,7 +57,7 @@ _SETTING = ("benchmark", "data", "counts", "training", "augmentation")
 _VARIANT = ("label", "width", "small_transformer", "fourier_scale", "dropout")
 _NOTES = """\
 Mean ± sample standard deviation over n seeds. The weights that are tested are those of
-the epoch with the best validation score. Networks a second: while training, on one
+the epoch with the best validation score. Networks per second: while training, on one
 machine for all rows of a table but not always a quiet one. *Nothing* leaves every
 network as it is.
 
@@ -151,7 +151,7 @@ def _table(rows: list[Row]) -> str:
             f"training loss ({unit})",
             "test loss",
             "best epoch",
-            "networks a second",
+            "networks per second",
         ),
     )
 

@@ -156,7 +156,7 @@ def _page(rows: list[Row]) -> list[str]:
     ]
     config = rows[0]["config"]
     headers = (
-        *("form", "networks at a time", "networks a second"),
+        *("form", "networks at a time", "networks per second"),
         *("lowest to highest", "ratio"),
     )
     return [

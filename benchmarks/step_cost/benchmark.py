@@ -1,4 +1,4 @@
-"""Measure what a step costs beside forward and backward, and beside Adam.
+"""Measure the cost of a step, compared with forward and backward and with Adam.
 
 Each pair of network and subject runs in a process of its own, so that its memory can be
 measured and its failure ends nothing else. Rows of the same commit and settings are

@@ -59,7 +59,7 @@ class Measurement:
     """Time after which a process is stopped; its row says so."""
     matmul_precision: MatmulPrecision = "highest"
     """What `torch.set_float32_matmul_precision` is told, for all that is timed and for
-    the plain product beside it."""
+    the plain product for comparison."""
     memory_gb: float | None = None
     """What a process may allocate on a CPU, in 1e9 bytes; None for nine tenths of what
     is free."""
@@ -79,7 +79,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCostConfig:
-    """Measure what a step costs beside forward and backward, and beside Adam.
+    """Measure the cost of a step, compared with forward and backward and with Adam.
 
     Each pair of network and subject runs in a process of its own, so that its memory
     can be measured and its failure ends nothing else. Rows of the same commit and
@@ -215,7 +215,7 @@ def _current(
 ) -> dict[tuple[str, str], Row]:
     """Return the rows that this commit made with these settings, by pair."""
     if not commit.isalnum():
-        return {}  # nobody knows which files they came from
+        return {}  # the files they came from are unknown
     return {
         (row["network"], row["subject"]): row
         for row in read_json_lines(results)

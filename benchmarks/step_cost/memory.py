@@ -45,7 +45,7 @@ def limit_memory(num_bytes: int) -> None:
     """Let allocations beyond this many more bytes fail, instead of the machine.
 
     Args:
-        num_bytes: of address space, beside what the process has by now.
+        num_bytes: of address space, in addition to what the process has already.
     """
     import resource
 

@@ -23,9 +23,10 @@ _GRADIENT, _ADAM, _PYG = "forward-backward", "adam-fused", "default-pyg"
 _NOTES = """\
 Each line was measured in a process of its own. Median: of so many times, behind a
 first one that makes the state and compiles; where the first took longer than
-{seconds:g} s, it is what counts. Quartiles tell the spread. Peak memory: how far the
+{seconds:g} s, it is what counts. With one thread on a CPU, times are CPU times.
+Quartiles tell the spread. Peak memory: how far the
 process's resident set (on a GPU, what torch's allocator held) rose above weights,
-gradients and state. State: floats a parameter that the optimizer keeps. GFLOP: matrix
+gradients and state. State: floats per parameter that the optimizer keeps. GFLOP: matrix
 products and convolutions as torch's `FlopCounterMode` counts them, in 1e9, without the
 elementwise work between them, in the eager form; blank where counting would take
 another long call. Product: what a plain matrix product reached, in the same process and

@@ -233,6 +233,20 @@ def stack_networks(
     return NetworkBatch((NetworkStack(graph, ordered, positions),))
 
 
+def _alike(graphs: Sequence[NeuralGraph]) -> list[list[int]]:
+    """Return the positions of equal graphs, in the order of the first of each."""
+    found: list[list[int]] = []
+    known: dict[int, list[int]] = {}
+    for position, graph in enumerate(graphs):
+        if id(graph) not in known:
+            equal = (own for own in found if graphs[own[0]] == graph)
+            known[id(graph)] = next(equal, [])
+            if not known[id(graph)]:
+                found.append(known[id(graph)])
+        known[id(graph)].append(position)
+    return found
+
+
 def collate_networks(
     graphs: Sequence[NeuralGraph],
     params: Sequence[Mapping[str, Tensor]],
@@ -241,9 +255,8 @@ def collate_networks(
 ) -> NetworkBatch:
     """Return networks of any architectures as a batch.
 
-    Networks with the same graph *object* are stacked, the others stay apart; the
-    results do not depend on it, the speed does. `layered_graph` returns the same object
-    for the same architecture.
+    Networks of one architecture are stacked, whoever traced them: equal graphs count as
+    one, the first of them. The results do not depend on it, the speed does.
 
     Args:
         graphs: the architecture of each network.
@@ -263,11 +276,8 @@ def collate_networks(
             f"one set of parameters; got {len(graphs)} graphs and {len(params)} sets. "
             "Pass two sequences of one length."
         )
-    alike: dict[int, list[int]] = {}
-    for position, graph in enumerate(graphs):
-        alike.setdefault(id(graph), []).append(position)
     stacks = []
-    for members in alike.values():
+    for members in _alike(graphs):
         graph = graphs[members[0]]
         found = [params[position] for position in members]
         if any(

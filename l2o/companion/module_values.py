@@ -67,12 +67,14 @@ class ModuleValues:
         Raises:
             ValueError: if the graph is another than those given.
         """
-        if id(graph) not in self._known:
+        runner = self._known.get(id(graph), (graph, None))[1] or next(
+            (own for known, own in self._known.values() if known == graph), None
+        )
+        if runner is None:
             raise ValueError(
                 f"ModuleValues knows the modules of {len(self._known)} graphs; got "
-                "another graph. Pass each graph object with its module."
+                "another graph. Pass each graph with its module."
             )
-        runner = self._known[id(graph)][1]
         run = torch.func.vmap(runner, in_dims=(0, None), randomness="same")
         return list(run(dict(params), points))
 

@@ -17,7 +17,7 @@ class Projection(nn.Module):
     meet the same value are added up instead.
 
     Args:
-        channels: numbers an edge or neuron.
+        channels: numbers per edge or neuron.
         width: channels of its state.
         config: whether there are frequencies, and how many.
         has_ways: whether edges are read as `[forward, reversed, both]`.

@@ -64,9 +64,9 @@ def neural_graph(
     Reference:
         Kofinas et al., 2024, "Graph Neural Networks for Learning Equivariant
         Representations of Neural Networks", https://arxiv.org/abs/2403.12143,
-        section 3 and appendix C. There the graphs are built by hand, one builder a kind
-        of layer; here they are read off a run, and attention heads keep their neurons
-        to themselves.
+        section 3 and appendix C. There the graphs are built by hand, one builder per
+        kind of layer; here they are read off a run, and attention heads keep their
+        neurons to themselves.
     """
     if example_inputs or example_kwargs:
         if not isinstance(network, nn.Module):

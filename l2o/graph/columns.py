@@ -1,4 +1,4 @@
-"""Where the groups of a graph stand in its picture: columns by depth, in lines.
+"""Positions of the groups of a graph in its picture: columns by depth, in lines.
 
 Units are inches; y grows upwards.
 """
@@ -27,7 +27,7 @@ _UNEVEN_COST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class GroupBar:
-    """Where one group stands."""
+    """Position of one group."""
 
     x: float
     """Centre of the bar."""
@@ -51,7 +51,7 @@ class GroupBar:
 
 @dataclass(frozen=True, slots=True)
 class DrawingLayout:
-    """Where all groups stand, and how large the picture is."""
+    """Positions of all groups, and the size of the picture."""
 
     places: tuple[GroupBar, ...]
     """One per group."""
@@ -62,14 +62,14 @@ class DrawingLayout:
 
 
 def place_groups(graph: NeuralGraph, *, columns: int = 18) -> DrawingLayout:
-    """Give every group a place.
+    """Return the position of every group.
 
-    A group stands right of all that it reads. Columns go on in a new line where it
-    cuts the fewest groups off from those that read them.
+    A group is to the right of all groups that it reads. Lines are broken where this
+    separates the fewest groups from those that read them.
 
     Args:
         graph: the neural graph.
-        columns: most columns a line.
+        columns: largest number of columns per line.
     """
     column_of = _find_columns(graph)
     members: dict[int, list[int]] = defaultdict(list)
@@ -115,10 +115,10 @@ def joined(graph: NeuralGraph) -> Iterator[tuple[int, int]]:
 
 
 def _find_columns(graph: NeuralGraph) -> list[int]:
-    """Return each group's column: one behind the last that it reads.
+    """Return each group's column: the one after the last that it reads.
 
-    Edges from a later group to an earlier one (recurrence) do not count. What reads
-    nothing stands just before what reads it.
+    Edges from a later group to an earlier one (recurrence) do not count. A group that
+    reads nothing is placed just before the groups that read it.
     """
     columns = [0] * len(graph.groups)
     readers = {target for _, target in joined(graph)}
@@ -167,7 +167,7 @@ def _stack(
 ) -> tuple[list[int], float]:
     """Return the groups of a column from above, and the height they take.
 
-    A group stands as high as what it reads does on average.
+    A group is as high as the groups that it reads, on average.
     """
 
     def height_of_sources(group: int) -> float:

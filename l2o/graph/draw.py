@@ -42,7 +42,7 @@ def draw_graph(graph: NeuralGraph, file: Path, *, dots_per_inch: int = 110) -> N
     A bar is a group of neurons, longer for more of them (in the logarithm), coloured
     by role and cut where a symmetry ends (attention heads). A ribbon is a block of
     weights, thicker for more of them. Arcs above are ties: residual sums, gates,
-    attention scores, moved values. A large graph goes on in a new line.
+    attention scores, moved values. A large graph is broken into several lines.
 
     Args:
         graph: the neural graph.
@@ -51,7 +51,7 @@ def draw_graph(graph: NeuralGraph, file: Path, *, dots_per_inch: int = 110) -> N
 
     Raises:
         ModuleNotFoundError: if matplotlib is missing.
-        ValueError: if the suffix is no format that matplotlib writes.
+        ValueError: if matplotlib cannot write a format of this suffix.
     """
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ class _Painter:
         self.prefix = common_prefix([name for name in names if "." in name])
 
     def paint_header(self, width: float) -> None:
-        """Say what is drawn, and what the colours mean."""
+        """Draw the title and the legend."""
         graph = self.graph
         title = (
             f"{graph.num_parameters:,} parameters, {graph.placed_share:.1%} placed; "
@@ -140,7 +140,7 @@ class _Painter:
         self.axes.text(place.x, y, note, fontsize=5.5, color="#666666", **style)
 
     def paint_block(self, block: WeightBlock) -> None:
-        """Draw a ribbon from source to target, on two lines if need be."""
+        """Draw a ribbon from source to target, on two lines if necessary."""
         start, source = self._end(block.source)
         stop, target = self._end(block.target)
         thickness = 0.03 * math.log2(1 + block.view.numel)
@@ -160,7 +160,7 @@ class _Painter:
             self._loop(start, stop, style["color"])
 
     def paint_tie(self, kind: str, source: Neurons, target: Neurons) -> None:
-        """Draw an arc above the bars, on two lines if need be."""
+        """Draw an arc above the bars, on two lines if necessary."""
         start, upper = self._end(source)
         stop, lower = self._end(target)
         color = _TIES[kind]
@@ -201,7 +201,7 @@ class _Painter:
         there: tuple[float, float],
         style: dict,
     ) -> None:
-        """Fill between two curves. Longer ones hang down, to show beside others."""
+        """Fill between two curves. Longer ones sag, to leave others visible."""
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path as Outline
 
@@ -256,7 +256,7 @@ class _Painter:
 
 
 def describe(group: NeuronGroup) -> str:
-    """Return what is applied to a group's values, in short words."""
+    """Return the names of the operations on a group's values."""
     names = [
         operation.name.removeprefix("native_").removesuffix("_with_indices")
         for operation in group.operations
@@ -265,7 +265,7 @@ def describe(group: NeuronGroup) -> str:
 
 
 def block_kind(block: WeightBlock) -> str:
-    """Return what the colour of a block's ribbon says."""
+    """Return the kind of block that the colour of a ribbon shows."""
     if block.is_alias:
         return "tied weights"
     one_to_one = block.view.shape[1:3] == (1, 1) and block.parts > 1
@@ -285,7 +285,7 @@ def cuts(graph: NeuralGraph, group: int) -> list[float]:
 
 
 def narrowed(span: tuple[float, float], thickness: float) -> tuple[float, float]:
-    """Return the middle of a span (upper and lower end), at most so thick."""
+    """Return the middle of a span (upper and lower end), of limited thickness."""
     top, low = span
     middle, half = (top + low) / 2, min(top - low, thickness) / 2
     return middle + half, middle - half

@@ -1,9 +1,9 @@
 """A graph in tiles: pieces of about one size, each computed at once.
 
 A deep network has hundreds of small tensors, a large one has tensors of millions of
-entries. Small blocks of one shape are put side by side in one tile, so that the cost of
+entries. Small blocks of one shape are joined in one tile, so that the cost of
 a step does not grow with the number of layers; a large block is cut into several, so
-that what is computed at a time fits in a cache. All neurons get one running number.
+that what is computed at a time fits in a cache. Neurons are numbered over all groups.
 """
 
 import itertools
@@ -106,7 +106,7 @@ def find_tiles(graph: NeuralGraph, device: torch.device, cut: int | None) -> Til
 
     Args:
         graph: the neural graph.
-        device: where the numbers of the neurons shall lie.
+        device: of the tensors of neuron numbers.
         cut: most entries of a tile, an edge or neuron counting at least
             `EDGE_ENTRIES` (a single one may hold more); None leaves every block whole.
     """
@@ -261,7 +261,7 @@ def _packed(
 def _boxes(shape: tuple[int, int, int], most: int) -> list[Box]:
     """Cut `[part, target, source]` into pieces of at most `most` edges.
 
-    Pieces of one part are near to square: they touch the fewest neurons.
+    Pieces of one part are nearly square, so that they touch few neurons.
     """
     parts, targets, sources = shape
     if parts * targets * sources <= most:

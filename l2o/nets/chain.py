@@ -1,4 +1,4 @@
-"""Plain chains: one weight per layer, a bias or none, and nothing else.
+"""Plain chains: layers of one weight and at most one bias, in sequence.
 
 Neural functionals and DWSNets have weights of their own for every layer, so they read
 one architecture: linear or convolutional layers, one after another.
@@ -44,7 +44,7 @@ class Chain:
 
     @property
     def num_cells(self) -> tuple[int, ...]:
-        """Entries of an edge, a layer: the positions of a kernel, or 1."""
+        """Entries per edge, for each layer: the positions of a kernel, or 1."""
         return tuple(self.graph.blocks[index].num_cells for index in self.weights)
 
     def lay(self, tensors: Mapping[str, Tensor]) -> "list[Tensor | None]":
@@ -107,7 +107,7 @@ class Chain:
 
 
 def find_chain(graph: NeuralGraph) -> Chain | None:
-    """Return a graph's layers in order, or None where it is no plain chain."""
+    """Return a graph's layers in order, or None if it is not a plain chain."""
     if graph.ties or graph.unplaced or not graph.blocks:
         return None
     above = {block.source.group: index for index, block in enumerate(graph.blocks)}
@@ -156,11 +156,11 @@ def require_chain(graph: NeuralGraph, owner: str, most: int | None = None) -> Ch
 
     Args:
         graph: the neural graph.
-        owner: who asks, for the message.
-        most: how many layers there may be; None for any number.
+        owner: public name for the error message.
+        most: largest number of layers; None for no limit.
 
     Raises:
-        ValueError: if the graph is no plain chain, or too long a one.
+        ValueError: if the graph is not a plain chain, or has too many layers.
     """
     chain = find_chain(graph)
     if chain is None or (most is not None and chain.depth > most):

@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from l2o.config import NotNegative, Positive, check_positive, frozen_config
+from l2o.config import NotNegative, Positive, frozen_config
 
 Activation: TypeAlias = Literal["relu", "silu"]
 
@@ -33,7 +33,20 @@ class FeedForwardConfig:
 
 
 @frozen_config
-class NGGNNConfig:
+class _GraphNetConfig:
+    """What all networks with states of neurons and edges have."""
+
+    kernel: Positive[int] | None = None
+    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
+    input channel of its own. None: an edge reads the mean over its cells of the
+    features and of their magnitudes, whatever the number of cells."""
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-entry network that reads an entry's features and its edge or neuron
+    state."""
+
+
+@frozen_config
+class NGGNNConfig(_GraphNetConfig):
     """The graph network NG-GNN, ending in a per-entry network."""
 
     kind: Literal["ng_gnn"] = "ng_gnn"
@@ -41,10 +54,6 @@ class NGGNNConfig:
     """Channels of a node state and of an edge state; even, at least 6."""
     layers: Positive[int] = 2
     """Number of message-passing layers."""
-    kernel: Positive[int] | None = None
-    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
-    input channel of its own. None: an edge reads the mean over its cells of the
-    features and of their magnitudes, whatever the number of cells."""
     directions: Literal["own", "shared"] = "own"
     """Weights for messages along and against the edges: `own` for each direction, with
     one state per edge; or `shared`, with a state for each direction (the paper)."""
@@ -56,9 +65,6 @@ class NGGNNConfig:
     """Which neuron a bias reads: its `own`; or, as in the paper's `released` code, the
     one as many places before it as the network has inputs, which breaks the symmetry of
     the neurons. Only for measuring what that fault costs."""
-    head: FeedForwardConfig = FeedForwardConfig()
-    """The per-entry network that reads an entry's features and its edge or node
-    state."""
 
     def __post_init__(self) -> None:
         _check_width("NGGNNConfig", self.width)
@@ -78,7 +84,7 @@ class NeuronGNNConfig:
 
 
 @frozen_config
-class NGTConfig:
+class NGTConfig(_GraphNetConfig):
     """The relational transformer NG-T, ending in a per-entry network."""
 
     kind: Literal["ng_t"] = "ng_t"
@@ -88,10 +94,6 @@ class NGTConfig:
     """Number of relational transformer layers."""
     heads: Positive[int] = 4
     """Attention heads; must divide `width`."""
-    kernel: Positive[int] | None = None
-    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
-    input channel of its own. None: an edge reads the mean over its cells of the
-    features and of their magnitudes, whatever the number of cells."""
     readout: Literal["own", "released"] = "own"
     """Which neurons and edges parameters read: their `own`; or, as in the paper's
     `released` code, those one place before, which breaks the symmetry of the neurons.
@@ -99,9 +101,6 @@ class NGTConfig:
     most_neurons: Positive[int] = 2048
     """Largest graph that is read, in neurons: time and memory of a step grow with their
     square."""
-    head: FeedForwardConfig = FeedForwardConfig()
-    """The per-entry network that reads an entry's features and its edge or node
-    state."""
 
     def __post_init__(self) -> None:
         _check_width("NGTConfig", self.width)
@@ -125,7 +124,7 @@ class LSTMConfig:
 
 
 @frozen_config
-class NFNConfig:
+class NFNConfig(_GraphNetConfig):
     """A neural functional for plain chains, ending in a per-entry network."""
 
     kind: Literal["nfn"] = "nfn"
@@ -135,21 +134,9 @@ class NFNConfig:
     """Number of equivariant layers with an activation; one more follows without."""
     depth: Positive[int] = 4
     """Most layers of a chain; each has weights of its own."""
-    kernel: int | None = None
-    """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
-    input channel of its own. None: an edge reads the mean over its cells of the
-    features and of their magnitudes, whatever the number of cells."""
-    fourier_scale: float | None = None
+    fourier_scale: Positive[float] | None = None
     """Standard deviation of `width` fixed random frequencies that the inputs pass
     through; None for the plain inputs."""
-    head: FeedForwardConfig = FeedForwardConfig()
-    """The per-entry network that reads an entry's features and its edge or neuron
-    state."""
-
-    def __post_init__(self) -> None:
-        for name in ("kernel", "fourier_scale"):
-            if getattr(self, name) is not None:
-                check_positive("NFNConfig", **{name: getattr(self, name)})
 
 
 NetConfig: TypeAlias = (

@@ -66,7 +66,7 @@ class MessageLayer(nn.Module):
         own_directions: whether messages against the edges have weights of their own.
         residual_nodes: whether the update of a node is added to its state.
         residual_edges: whether the update of an edge is added to its state.
-        has_edge_update: whether the edges are updated; a last layer whose edges nobody
+        has_edge_update: whether the edges are updated; a last layer whose edges nothing
             reads has no weights for it.
         dropout: share of node channels that are dropped after the update.
         typical_log_degree: log(degree + 1) where the amplification by degree is 1.

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from l2o.config import HasKind
 from l2o.graph import NeuralGraph
 
 from .entries import Entries
@@ -79,7 +80,7 @@ class Net(Protocol):
 
 
 @runtime_checkable
-class BuildsNet(Protocol):
+class BuildsNet(HasKind, Protocol):
     """A configuration that builds its own network.
 
     `build_net` and `RuleConfig(net=...)` take one in the place of the library's own
@@ -97,11 +98,6 @@ class BuildsNet(Protocol):
         >>> isinstance(WiderConfig(), BuildsNet)
         True
     """
-
-    @property
-    def kind(self) -> str:
-        """Name of the network, unlike any of the library's."""
-        ...
 
     def build(self, sizes: NetSizes) -> Net:
         """Build the network."""

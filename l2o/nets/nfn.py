@@ -30,9 +30,10 @@ class NFNNet(AbstractEntryNet):
     """A neural functional from features laid on a chain to numbers per entry.
 
     All neurons are exchangeable to its layers (NP), so widths may differ from chain to
-    chain; inputs and outputs are told apart by sines of their place. Its weights belong
-    to the layers of the chain, by number, so a chain has at most `config.depth` of
-    them. It keeps the states of all edges at a time, whatever `Rule.memory_limit` says.
+    chain; inputs and outputs are distinguished by sines of their position. Its weights
+    belong to the layers of the chain, by number, so a chain has at most `config.depth`
+    layers. It keeps the states of all edges at a time, whatever `Rule.memory_limit`
+    says.
 
     Args:
         config: sizes.
@@ -41,7 +42,7 @@ class NFNNet(AbstractEntryNet):
     Reference:
         Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
         https://arxiv.org/abs/2302.14040; Kofinas et al., 2024, section 4.3.
-        Differences: one bias a tensor and layer, where the released layers add up to
+        Differences: one bias per tensor and layer, where the released layers add up to
         four; contexts, which the paper's features do not have, join the inputs.
     """
 
@@ -71,7 +72,7 @@ class NFNNet(AbstractEntryNet):
         """Raise ValueError unless the graph is a plain chain of at most `depth` layers.
 
         Branches, norms, grouped convolutions and tied weights are none, nor are shapes
-        that leave a tensor's place in doubt.
+        for which a tensor's position is unknown.
         """
         chain = self._chain(graph)
         for index, cells in zip(chain.weights, chain.num_cells, strict=True):

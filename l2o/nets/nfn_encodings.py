@@ -1,4 +1,4 @@
-"""What neural functionals add to their inputs: random frequencies, places."""
+"""Input encodings of neural functionals: random frequencies and positions."""
 
 from collections.abc import Sequence
 from math import pi
@@ -13,9 +13,9 @@ class FourierFeatures(nn.Module):
     The frequencies are the same for every network of one size; they are saved with it.
 
     Args:
-        in_channels: channels of an entry.
-        frequencies: how many; an entry gets twice as many channels.
-        scale: standard deviation of the frequencies, in turns a unit of input.
+        in_channels: channels per entry.
+        frequencies: their number; an entry gets twice as many channels.
+        scale: standard deviation of the frequencies, in turns per unit of input.
 
     Reference:
         Tancik et al., 2020, "Fourier Features Let Networks Learn High Frequency
@@ -50,7 +50,7 @@ class FourierFeatures(nn.Module):
 
 
 def num_place_channels(num_bands: int) -> int:
-    """Return how many channels a place has: itself, its sines and its cosines."""
+    """Return the channels of a position: itself, its sines and its cosines."""
     return 1 + 2 * num_bands
 
 
@@ -62,13 +62,13 @@ def encode_places(
     with_layers: bool,
     like: Tensor,
 ) -> list[Tensor]:
-    """Tell inputs, outputs and layers of a chain apart.
+    """Encode the positions of inputs, outputs and layers of a chain.
 
     Args:
         sizes: neurons of the inputs, of each hidden layer and of the outputs.
         max_frequency: highest frequency, in half turns from the first to the last.
         num_bands: number of frequencies, evenly spaced.
-        with_layers: whether layers are told apart too.
+        with_layers: whether layers are encoded, too.
         like: gives dtype and device.
 
     Returns:
@@ -105,12 +105,12 @@ class EntryEncoder(nn.Module):
     """Entries of a chain as random frequencies, joined by their position.
 
     Args:
-        in_channels: channels of an entry.
+        in_channels: channels per entry.
         num_frequencies: random frequencies; 0 leaves entries as they are.
         fourier_scale: standard deviation of the frequencies.
-        num_bands: frequencies that tell inputs, outputs and layers apart; 0 for none.
+        num_bands: frequencies of the encoding of positions; 0 for none.
         max_frequency: highest of these.
-        with_layers: whether layers are told apart too.
+        with_layers: whether layers are encoded, too.
     """
 
     def __init__(

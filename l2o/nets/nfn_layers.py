@@ -5,7 +5,7 @@ one axis for each exchangeable group that it joins, and everything else about an
 (kernel cells, neurons that are told apart, features) is channels. Between two such
 tensors the linear equivariant maps are these: keep some of the axes that both have,
 pool the others of the first, repeat along the others of the second. So a whole layer is
-three kinds of matrix: one for what is pooled over everything, one a group for what
+three kinds of matrix: one for what is pooled over everything, one per group for what
 belongs to a neuron, and one per weight for what belongs to an edge.
 """
 
@@ -24,7 +24,7 @@ Laid: TypeAlias = list[Tensor | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """What an equivariant layer knows of one tensor of a chain."""
+    """One tensor of a chain, as an equivariant layer sees it."""
 
     groups: tuple[int, ...]
     """Neuron groups that it joins: target and source of a weight, target of a bias."""
@@ -39,7 +39,7 @@ class Slot:
         return prod(self.inner)
 
     def fold(self, values: Tensor) -> Tensor:
-        """Make whatever is told apart channels.
+        """Fold kernel cells and distinguished neurons into channels.
 
         Args:
             values: `[batch, target, source, cell, channel]`, or `[batch, neuron, cell,
@@ -51,7 +51,7 @@ class Slot:
         return values.permute(self._order(values.ndim)).flatten(1 + len(self.axes))
 
     def unfold(self, values: Tensor) -> Tensor:
-        """Return what was folded."""
+        """Undo `fold`."""
         whole = values.unflatten(-1, (*self.inner, -1))
         order = self._order(whole.ndim)
         return whole.permute([order.index(axis) for axis in range(whole.ndim)])
@@ -67,7 +67,7 @@ def chain_slots(
     """Return the slots of a chain: weight and bias of each layer in turn.
 
     Args:
-        num_cells: entries of an edge, a layer.
+        num_cells: entries per edge, for each layer.
         told_apart: group (0 for the inputs) to size, for the groups whose neurons are
             not exchangeable.
     """
@@ -98,12 +98,12 @@ def pool_all(slot: Slot, values: Tensor, how: Pooling) -> Tensor:
 
 
 def invariants(slots: Sequence[Slot], laid: Laid, how: Pooling) -> Tensor:
-    """Return what no renumbering changes, `[batch, copies of all slots * channel]`.
+    """Return invariant features, `[batch, copies of all slots * channel]`.
 
     Args:
-        slots: of the chain.
+        slots: tensors of the chain.
         laid: folded, every tensor present.
-        how: what pools over exchangeable neurons.
+        how: pooling over exchangeable neurons.
     """
     pairs = zip(slots, laid, strict=True)
     return torch.cat(
@@ -118,13 +118,13 @@ class EquivariantLinear(nn.Module):
     With `told_apart` empty it is NFN's NP layer (inputs and outputs permute too), with
     inputs and outputs told apart its HNP layer and DWSNet's affine layer. Their many
     sub-blocks, from each weight and bias to each, are here rows of one matrix for the
-    whole, one a group and one a weight; no map is left out and none is there twice.
+    whole, one per group and one per weight; every map occurs once.
 
     Args:
         slots: of the chain, as `chain_slots` returns.
-        in_channels: channels of an entry before.
-        out_channels: channels of an entry after.
-        pooling: how exchangeable neurons are pooled; "max" is not linear any more.
+        in_channels: channels per entry of the input.
+        out_channels: channels per entry of the output.
+        pooling: how exchangeable neurons are pooled; "max" is not linear.
 
     Reference:
         Zhou et al., 2023, "Permutation Equivariant Neural Functionals",
@@ -173,7 +173,7 @@ class EquivariantLinear(nn.Module):
     def reset_parameters(self) -> None:
         """Draw every weight uniformly, by the number of channels that an entry reads.
 
-        So an entry starts as it would with one linear layer from all that it reads.
+        This is the initialisation of one linear layer from all inputs of an entry.
         """
         for slot, own in zip(self.slots, self._rows(self.slots), strict=True):
             pieces = [self.whole.weight[own], self.whole.bias[own]]

@@ -1,4 +1,4 @@
-"""Equivariant layers one after another, with what stands between them."""
+"""A stack of equivariant layers with activations, norms and dropout."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,8 +15,8 @@ class EntryNorm(nn.Module):
     While training it couples the networks of a batch; in `eval` it does not.
 
     Args:
-        slots: of the chain.
-        channels: of an entry.
+        slots: tensors of the chain.
+        channels: per entry.
     """
 
     def __init__(self, slots: Sequence[Slot], channels: int) -> None:
@@ -39,7 +39,7 @@ class EquivariantStack(nn.Module):
 
     Args:
         slots: of the chain, as `chain_slots` returns.
-        channels: of an entry, before the first layer and after each.
+        channels: per entry, before the first layer and after each.
         pooling: how exchangeable neurons are pooled.
         batch_norm: whether tensors are normalised between the layers.
         dropout: share of the channels that are dropped between the layers.

@@ -127,7 +127,7 @@ class RelationalLayer(nn.Module):
 
     Args:
         config: widths and variants.
-        has_edge_update: whether the edges are updated; a last layer whose edges nobody
+        has_edge_update: whether the edges are updated; a last layer whose edges nothing
             reads has no weights for it.
 
     Reference:

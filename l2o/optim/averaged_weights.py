@@ -8,14 +8,16 @@ after its step number :math:`t`, counted from 0. So it needs to know neither the
 of the run nor a rate.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .distributed import is_sharded
+from .names import parameters_of
 
 AVERAGE = "average"
 """Key of a parameter's averaged weights in its state, in float32 or wider."""
@@ -48,13 +50,6 @@ def advance_average(
     item[COUNT] += 1 if is_sound is None else is_sound.to(torch.int64)
 
 
-def averages_in(
-    states: Mapping[Tensor, Mapping[str, Any]], params: Iterable[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the parameters that have an average, each with it."""
-    return [(p, states[p][AVERAGE]) for p in params if AVERAGE in states.get(p, {})]
-
-
 @contextmanager
 def swapped_in(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
     """Give parameters other values for a while; the old ones return bit for bit.
@@ -84,3 +79,81 @@ def average_template(param: Tensor) -> dict[str, Tensor]:
 def _local(tensor: Tensor) -> Tensor:
     """Return this process's shard of a tensor, sharing its memory."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class AveragingOptimizer(Optimizer):
+    """An optimizer whose states may hold averages of the weights.
+
+    `NeuralGraphOpt` advances the averages; here is what a user does with them.
+    """
+
+    _has_average: bool
+    """Whether it was built to keep averages."""
+    _is_averaged: bool
+    """Whether the parameters hold their averages now."""
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the optimizer was built with `average=True`."""
+        return self._has_average
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the parameters their averages for a while, to evaluate or to save them.
+
+        Parameters that never moved keep their value. Running statistics of batch norm
+        belong to the weights that the steps visit: let
+        `torch.optim.swa_utils.update_bn` measure them again, within the context or
+        on a copy of the model. A checkpoint to go on from is saved outside.
+
+        Raises:
+            ValueError: if the optimizer was built without `average=True`, or within
+                another `averaged`.
+
+        Example:
+            >>> import l2o
+            >>> model = torch.nn.Linear(3, 2)
+            >>> optimizer = l2o.NeuralGraphOpt(model.parameters(), average=True)
+            >>> model(torch.ones(1, 3)).sum().backward()
+            >>> optimizer.step()
+            >>> with optimizer.averaged():
+            ...     outputs = model(torch.ones(1, 3))
+
+        Reference:
+            Polyak and Juditsky, 1992, "Acceleration of stochastic approximation by
+            averaging". The memory in proportion to the run so far is ours.
+        """
+        if self._is_averaged:
+            raise ValueError(
+                "NeuralGraphOpt.averaged needs the weights that the last step left; "
+                "got a call within another one. Leave that first."
+            )
+        pairs = self._averages("averaged")
+        self._is_averaged = True
+        try:
+            with swapped_in(pairs):
+                yield
+        finally:
+            self._is_averaged = False
+
+    def use_average(self) -> None:
+        """Leave the averages in the parameters, for good; call it once at the end.
+
+        Raises:
+            ValueError: as for `averaged`.
+        """
+        for param, value in self._averages("use_average"):
+            with torch.no_grad():
+                param.copy_(value)
+
+    def _averages(self, caller: str) -> list[tuple[Tensor, Tensor]]:
+        """Return the parameters that have an average, each with it."""
+        params = parameters_of(self.param_groups)
+        states = ((param, self.state.get(param, {})) for param in params)
+        found = [(param, item[AVERAGE]) for param, item in states if AVERAGE in item]
+        if not (found or self._has_average):
+            raise ValueError(
+                f"NeuralGraphOpt.{caller} needs averages; got an optimizer that keeps "
+                "none. Build it with average=True."
+            )
+        return found

@@ -91,7 +91,7 @@ def check_device(name: str, tensor: Tensor, device: torch.device) -> None:
         raise ValueError(
             f"NeuralGraphOpt needs all parameters on {device}, where its rule lies; "
             f"got {name!r} on {tensor.device}. Move the model before you build the "
-            "optimizer, and use one optimizer a device."
+            "optimizer, and use one optimizer per device."
         )
 
 
@@ -150,8 +150,8 @@ def check_state_dtype(dtype: torch.dtype | None, rule: AbstractRule) -> None:
 class PeakRate:
     """The largest `lr` of a run so far, over all groups.
 
-    Whoever leaves Adam's learning rate in place trains at a thousandth of a step. A low
-    `lr` is no fault in a warm-up, where it rises, nor after its peak.
+    With a learning rate meant for Adam, updates are a thousandth of what they should
+    be. A low `lr` is right in a warm-up, where it rises, and after its peak.
     """
 
     def __init__(self) -> None:

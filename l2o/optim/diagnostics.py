@@ -116,6 +116,6 @@ class Tally:
         )
 
     def _row(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Return one number a parameter, zero where there is none."""
+        """Return one number per parameter, zero where there is none."""
         known = (values.get(name, self._zero) for name in self._names)
         return torch.stack([self._zero, *(item.to(self._zero) for item in known)])[1:]

@@ -146,7 +146,7 @@ class DifferentiableNeuralGraphOpt(DifferentiableOptimizer):
                 self.state[index][place] = new_state[name]
 
     def _read_only_params(self) -> dict[str, Tensor]:
-        """Return what the rule reads beside the trained parameters, as it is now."""
+        """Return what the rule reads besides the trained parameters, as it is now."""
         if not self._read_only:
             return {}
         fast = None if self._fmodel is None else self._fmodel.fast_params

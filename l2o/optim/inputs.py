@@ -30,7 +30,7 @@ def autocast(setting: tuple[str, torch.dtype] | None) -> Any:
 
 
 def is_ordinary(inputs: Inputs) -> bool:
-    """Whether a call computes on real tensors, and not for a tool that looks on."""
+    """Whether a call computes on real tensors, and not symbolic or fake ones."""
     if maybe_current_level() is not None or torch._C._get_tracing_state() is not None:
         return False
     return not any(

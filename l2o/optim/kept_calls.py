@@ -66,7 +66,7 @@ class _PassedOn:
 
 
 class KeptInputs:
-    """Keeps the inputs of calls so that nobody else can change them."""
+    """Keeps the inputs of calls so that later code cannot change them."""
 
     def __init__(self) -> None:
         self._tensors: WeakValueDictionary[object, Tensor] = WeakValueDictionary()

@@ -1,14 +1,13 @@
 """`NeuralGraphOpt`: the `torch.optim` shell around the pure step."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
@@ -20,7 +19,7 @@ from l2o.rule.safety import SafetyConfig
 from l2o.rule.state import Tensors
 from l2o.rule.step import complete_state, take_step
 
-from .averaged_weights import AVERAGE, KEYS, advance_average, averages_in, swapped_in
+from .averaged_weights import AVERAGE, KEYS, AveragingOptimizer, advance_average
 from .checks import (
     BETAS,
     PeakRate,
@@ -55,11 +54,11 @@ _COPIED = (
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
 
-class NeuralGraphOpt(Optimizer):
+class NeuralGraphOpt(AveragingOptimizer):
     """Train a network with a learned optimizer that sees it as a neural graph.
 
     Each step lays weights, gradients and momenta on the network's graph, lets the
-    rule predict one update a parameter, and adds it. It needs no learning rate.
+    rule predict one update per parameter, and adds it. It needs no learning rate.
 
     Args:
         params: what to optimise, as every `torch.optim` optimizer takes it: tensors,
@@ -80,17 +79,17 @@ class NeuralGraphOpt(Optimizer):
             step, about twice as fast from then on.
         safety: when a step is skipped or an update clipped; `diagnostics` tells how
             often. None takes every step as the rule proposes it.
-        state_dtype: `torch.bfloat16` halves the state, 12 bytes a parameter instead of
-            24: averages are computed in float32 and rounded stochastically, by noise
+        state_dtype: `torch.bfloat16` halves the state, 12 bytes per parameter instead
+            of 24: averages are computed in float32 and rounded stochastically, by noise
             that depends on step and name alone. None keeps float32 or wider.
-        structure_every: run the graph network every so many steps, and mix fresh
-            directions by its last outputs in between: cheaper, at 16 bytes a parameter.
+        structure_every: run the graph network every k-th step only, and mix fresh
+            directions by its last outputs in between; 16 more bytes per parameter.
         total_steps: number of steps of the whole run, if it is known: updates then fall
             to zero at its end, without a scheduler. None is for runs of any length.
-        average: keep an average of the weights themselves as well, for `averaged` and
-            `use_average`: another float per parameter. It remembers a tenth of the run
-            so far, whatever its length, and usually does better than the weights that
-            the steps visit.
+        average: keep an average of the weights as well, for `averaged` and
+            `use_average`: one more float per parameter. It remembers a tenth of the run
+            so far, whatever its length, and usually generalises better than the weights
+            of single steps.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
@@ -160,11 +159,6 @@ class NeuralGraphOpt(Optimizer):
         self._watched.find(names, self._device)
         self._follow_graph()
         self._is_ready = True
-
-    @property
-    def keeps_average(self) -> bool:
-        """Whether the optimizer was built with `average=True`."""
-        return self._has_average
 
     @property
     def graph(self) -> NeuralGraph:
@@ -283,64 +277,6 @@ class NeuralGraphOpt(Optimizer):
             return {}
         compute = partial(updates_with_cache, self.rule, moving=grads, every=every)
         return {"compute": compute}
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Give the parameters their averages for a while, to evaluate or to save them.
-
-        Parameters that never moved keep their value. Running statistics of batch norm
-        belong to the weights that the steps visit: let
-        `torch.optim.swa_utils.update_bn` measure them again, within the context or
-        on a copy of the model. A checkpoint to go on from is saved outside.
-
-        Raises:
-            ValueError: if the optimizer was built without `average=True`, or within
-                another `averaged`.
-
-        Example:
-            >>> model = torch.nn.Linear(3, 2)
-            >>> optimizer = NeuralGraphOpt(model.parameters(), average=True)
-            >>> model(torch.ones(1, 3)).sum().backward()
-            >>> optimizer.step()
-            >>> with optimizer.averaged():
-            ...     outputs = model(torch.ones(1, 3))
-
-        Reference:
-            Polyak and Juditsky, 1992, "Acceleration of stochastic approximation by
-            averaging". The memory in proportion to the run so far is ours.
-        """
-        if self._is_averaged:
-            raise ValueError(
-                "NeuralGraphOpt.averaged needs the weights that the last step left; "
-                "got a call within another one. Leave that first."
-            )
-        pairs = self._averages("averaged")
-        self._is_averaged = True
-        try:
-            with swapped_in(pairs):
-                yield
-        finally:
-            self._is_averaged = False
-
-    def use_average(self) -> None:
-        """Leave the averages in the parameters, for good; call it once at the end.
-
-        Raises:
-            ValueError: as for `averaged`.
-        """
-        for param, value in self._averages("use_average"):
-            with torch.no_grad():
-                param.copy_(value)
-
-    def _averages(self, caller: str) -> list[tuple[Tensor, Tensor]]:
-        """Return the parameters that have an average, each with it."""
-        found = averages_in(self.state, parameters_of(self.param_groups))
-        if not (found or self._has_average):
-            raise ValueError(
-                f"NeuralGraphOpt.{caller} needs averages; got an optimizer that keeps "
-                "none. Build it with average=True."
-            )
-        return found
 
     def diagnostics(self) -> Diagnostics:
         """Return what the safety net skipped and clipped, and the last sizes.
@@ -475,7 +411,7 @@ class NeuralGraphOpt(Optimizer):
 def _step_uncompiled(
     optimizer: NeuralGraphOpt, closure: Callable[[], float | Tensor] | None
 ) -> float | Tensor | None:
-    """Take a step that somebody compiles from outside: once in Python, as it is."""
+    """Take a step inside a `torch.compile` of the caller: uncompiled."""
     if optimizer._is_new("compile"):
         warn_of_compile()
     return type(optimizer).step(optimizer, closure)  # the attribute is the compiled one

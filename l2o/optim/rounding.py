@@ -2,7 +2,7 @@
 
 The noise of an entry is a hash of its place, its parameter and the step, so that a run
 that stops and goes on rounds as the run that never stopped, a skipped step leaves no
-trace, and nothing beside the state is saved.
+trace, and nothing but the state is saved.
 """
 
 import torch

@@ -103,7 +103,7 @@ class WatchedGraph:
             self._watch()
 
     def find_again(self, device: torch.device) -> None:
-        """Find the tensors anew, which somebody exchanged inside a group.
+        """Find the tensors again after some were exchanged inside a group.
 
         accelerate does so when it shards a model. Unknown tensors would silently not
         be trained.

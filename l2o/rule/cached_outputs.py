@@ -19,7 +19,7 @@ OUTPUTS = "outputs"
 
 
 def check_structure_every(every: int, rule: AbstractRule, *, is_compiled: bool) -> None:
-    """Raise ValueError if a rule cannot run every so many steps."""
+    """Raise ValueError if a rule cannot run in every k-th step only."""
     if every < 1:
         raise ValueError(
             "NeuralGraphOpt structure_every must be a whole number from 1; got "

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import torch
 from torch import Tensor
 
-from l2o.config import Positive, frozen_config
+from l2o.config import HasKind, Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.nets.fast_ops import joined
 
@@ -74,13 +74,8 @@ class Direction(Protocol):
 
 
 @runtime_checkable
-class DirectionConfig(Protocol):
+class DirectionConfig(HasKind, Protocol):
     """A configuration that builds a direction."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in rule files."""
-        ...
 
     def build(self, averages: Averages) -> Direction:
         """Return the direction over these averages."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from l2o.config import Positive, frozen_config
+from l2o.config import HasKind, Positive, frozen_config
 from l2o.nets.fast_ops import clamped, joined
 
 from .directions import Directions, DirectionSet, Values
@@ -63,13 +63,8 @@ class Features(Protocol):
 
 
 @runtime_checkable
-class FeaturesConfig(Protocol):
+class FeaturesConfig(HasKind, Protocol):
     """A configuration that builds features."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in rule files."""
-        ...
 
     def build(self, directions: DirectionSet) -> Features:
         """Return the features over these directions and their averages."""

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from l2o.config import Positive, frozen_config
+from l2o.config import HasKind, Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.graph.linear_maps import fan_ins
 from l2o.nets.fast_ops import add, multiplied
@@ -62,13 +62,8 @@ class Head(Protocol):
 
 
 @runtime_checkable
-class HeadConfig(Protocol):
+class HeadConfig(HasKind, Protocol):
     """A configuration that builds a head."""
-
-    @property
-    def kind(self) -> str:
-        """Its name in rule files."""
-        ...
 
     @property
     def step_size(self) -> float:

@@ -164,8 +164,14 @@ def guarded_step(
     Where nothing is wrong, the result is `learned_step`'s, bit for bit. Nothing is
     copied to the host, so an accelerator never waits. Pure.
 
-    Arguments as for `learned_step`, with at least one gradient; `safety` holds the
-    limits, None means the defaults.
+    Args:
+        rule: as for `learned_step`, and so are the others.
+        graph: the neural graph of the parameters.
+        params: name to value.
+        grads: name to gradient, for at least one of them.
+        state: what the last step returned.
+        hyper: name to `Hyper`.
+        safety: the limits; None means the defaults.
 
     Returns:
         The new parameters, the new state, and what was seen.

@@ -1,6 +1,6 @@
 """All entries of all parameters, tile by tile: features out, updates in.
 
-This is the only place where directions become updates, whoever says how they are mixed:
+This is the only place where directions become updates, whatever mixes them:
 a network (`Rule.forward`), its outputs of some steps ago (`cached_outputs`), or a
 schedule (the teacher of meta-training).
 """

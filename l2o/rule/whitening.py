@@ -18,7 +18,7 @@ from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, Tensors, w
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
-_STEPS = 5
+WHITENING_STEPS = 5
 
 GROUP_ROWS = 1024
 """Rows that take all steps but the last by themselves. A square matrix whitened whole
@@ -58,7 +58,7 @@ def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
     if num_groups > 1:
         white = _pushed(_whitened_by_groups(white, num_groups), 1)
     else:
-        white = _pushed(_normed(white), _STEPS)
+        white = _pushed(_normed(white), WHITENING_STEPS)
     white = white.mT if is_tall else white
     return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
 
@@ -67,7 +67,7 @@ def orthogonalize(
     matrix: Tensor,
     least: Tensor,
     *,
-    steps: int = _STEPS,
+    steps: int = WHITENING_STEPS,
     group_rows: int = GROUP_ROWS,
 ) -> tuple[Tensor, Tensor]:
     """Return matrices with singular values near 1, and the norms that they had.
@@ -132,7 +132,7 @@ def _pushed(wide: Tensor, steps: int) -> Tensor:
 def _whitened_by_groups(
     wide: Tensor,
     num_groups: int,
-    steps: int = _STEPS - 1,
+    steps: int = WHITENING_STEPS - 1,
     least: Tensor | None = None,
 ) -> Tensor:
     """Return a wide matrix with rows at right angles to others of their group.

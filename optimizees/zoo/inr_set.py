@@ -95,7 +95,7 @@ class InrSet:
 def pack_fits(fits: InrSet, metadata: Mapping[str, Any]) -> bytes:
     """Return a file of fits as bytes, in the safetensors format.
 
-    Beside the parameters it holds `labels`, `indices`, `errors` and `images`.
+    Besides the parameters it holds `labels`, `indices`, `errors` and `images`.
 
     Args:
         fits: the networks, with their images and errors.

@@ -1,23 +1,27 @@
 """The published CNN Wild Park: checkpoints as the paper's code wrote them."""
 
 import pickle
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
 from optimizees.files import FileKind, is_plain_tensor, printable
+from optimizees.zoo.park_files import TrainedRun
 from optimizees.zoo.wild_cnn import (
     Activation,
     WildArchitecture,
     WildLayer,
     parameter_shapes,
 )
+from optimizees.zoo.wild_park import Split
 
 _NUMPY = [
     np.dtype,
@@ -33,6 +37,9 @@ _NUMPY = [
 
 _SPELLINGS = {"none": "identity", "leakyrelu": "leaky_relu", "linear": "identity"}
 _ACCURACY = "test/acc"
+_TEST_RUNS = 50
+_VALIDATION_RUNS = 25
+_SPLIT_SEED = 42
 _FILE = FileKind(
     "read_published_checkpoint",
     f"model, config and last_result[{_ACCURACY!r}]",
@@ -131,16 +138,78 @@ def find_published_checkpoints(directory: Path) -> dict[str, list[Path]]:
         FileNotFoundError: if there is none.
     """
     runs: dict[str, list[Path]] = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.suffix in ("", ".pt", ".pth", ".ckpt"):
-            run = path.relative_to(directory).parts[0]
-            runs.setdefault(run, []).append(path)
+    for path in sorted(_checkpoints(directory)):
+        runs.setdefault(path.relative_to(directory).parts[0], []).append(path)
     if not runs:
         raise FileNotFoundError(
             f"the published park must be in {directory}; found no checkpoint below "
             "it. Unpack the archive of https://zenodo.org/records/12797219 there."
         )
     return runs
+
+
+def is_published_park(directory: Path) -> bool:
+    """Whether checkpoints of the published park lie below a directory, and no other."""
+    is_ours = (directory / "park.json").is_file()
+    return not is_ours and next(_checkpoints(directory), None) is not None
+
+
+def _checkpoints(directory: Path) -> Iterator[Path]:
+    """Yield the files below a directory that may be checkpoints."""
+    for path in directory.rglob("*"):
+        if path.is_file() and path.suffix in ("", ".pt", ".pth", ".ckpt"):
+            yield path
+
+
+def read_published_park(directory: Path, split: Split) -> Iterator[TrainedRun]:
+    """Read the runs of one split of the published park, in order.
+
+    The paper's code splits by run: of the shuffled runs 50 are for testing, 25 for
+    validation, the others for training. Its own shuffle is not known; here it is
+    Python's with the seed 42, of the names in order. A park of fewer than 150 runs, as
+    for a trial, gives a third and a sixth of them.
+
+    Args:
+        directory: the unpacked archive.
+        split: which runs.
+
+    Returns:
+        Each run with its checkpoints by their iteration; as `epochs` it has iterations.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if a checkpoint is damaged, or a run's architecture changes.
+    """
+    runs = find_published_checkpoints(directory)
+    names = sorted(runs)
+    random.Random(_SPLIT_SEED).shuffle(names)
+    test = min(_TEST_RUNS, len(names) // 3)
+    held_out = test + min(_VALIDATION_RUNS, len(names) // 6)
+    bounds = {
+        "test": slice(0, test),
+        "validation": slice(test, held_out),
+        "train": slice(held_out, None),
+    }
+    for index, name in enumerate(names[bounds[split]], start=bounds[split].start):
+        found = [read_published_checkpoint(path) for path in runs[name]]
+        found.sort(key=lambda checkpoint: checkpoint.iteration)
+        architecture = found[0].architecture
+        if any(checkpoint.architecture != architecture for checkpoint in found):
+            raise ValueError(
+                "read_published_park needs runs of one architecture each; got several "
+                f"in {printable(name)}. Unpack the archive as it is."
+            )
+        yield TrainedRun(
+            index=index,
+            architecture=architecture,
+            epochs=torch.tensor([checkpoint.iteration for checkpoint in found]),
+            accuracies=torch.tensor([checkpoint.accuracy for checkpoint in found]),
+            parameters={
+                key: torch.stack([item.parameters[key] for item in found]).float()
+                for key in found[0].parameters
+            },
+            facts={"run": name},
+        )
 
 
 def _architecture(

@@ -16,6 +16,8 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 
 EMBEDDED_PARK = Path(__file__).parent / "embedded" / "park"
 """Twelve small networks of a real park, three checkpoints each, to try things on."""
+EMBEDDED_TEST_PARK = Path(__file__).parent / "embedded" / "test-park"
+"""Five networks of the test split of a park of FashionMNIST, four checkpoints each."""
 
 _TURN = 10
 _SPLITS: dict[Split, range] = {

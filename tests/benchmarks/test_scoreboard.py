@@ -145,7 +145,7 @@ def test_five_rates_are_not_tuned(rows_of, grid_of):
 
 
 def test_a_rule_that_is_told_the_horizon_stands_in_one_table(rows_of):
-    rows = rows_of(DEFAULT_RULE, [0.5, 0.5], settings={"horizon": True})
+    rows = rows_of(DEFAULT_RULE, [0.5, 0.5], settings={"knows_length": True})
     (entry,) = read_scoreboard(rows, scoreboard.CONFIG).entries
     assert entry.horizons == ("known",)
 
@@ -158,7 +158,7 @@ def test_an_earlier_rule_of_that_name_is_another_one(rows_of):
     board = read_scoreboard(rows, scoreboard.CONFIG)
     names = [entry.name for entry in board.entries]
     assert names == [DEFAULT_RULE, f"{DEFAULT_RULE} (01234567)"]
-    assert [entry.name for entry in board.defaults()] == [DEFAULT_RULE]
+    assert [entry.name for entry in board.rules()] == names
 
 
 def test_a_scaled_rule_stands_in_no_table(rows_of):
@@ -169,7 +169,7 @@ def test_a_scaled_rule_stands_in_no_table(rows_of):
     board = read_scoreboard(rows, scoreboard.CONFIG)
     assert [entry.horizons for entry in board.entries] == [("unknown", "known"), ()]
     assert board.best_loss("diabetes-mlp") == 0.5
-    assert board.defaults() == []
+    assert [entry.horizons for entry in board.rules()] == [("unknown", "known")]
 
 
 def test_the_profile_takes_the_better_setting_of_an_opponent(board):
@@ -198,9 +198,9 @@ def test_the_page_says_who_wins_and_whether_controls_hold(rows, tmp_path, capsys
     write_json_lines(path, rows)
     assert report(["scoreboard", "--results", str(path)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "| AdamW | untuned | unknown | 1 | 0 | 0 | |" in lines
-    assert "| AdamW | tuned | unknown | 0 | 0 | 1 | diabetes-mlp |" in lines
-    assert "| SOAP, linear | untuned | known | 1 | 0 | 0 | |" in lines
+    assert "| AdamW | untuned | unknown | 1-0-0 |" in lines
+    assert "| AdamW | tuned | unknown | 0-0-1 |" in lines
+    assert "| SOAP, linear | untuned | known | 1-0-0 |" in lines
     (rates,) = [line for line in lines if line.startswith("| diabetes-mlp | 3 | 0.6")]
     assert rates.endswith("| won |")
     itself = [line for line in lines if line.startswith(f"| {DEFAULT_RULE} | diab")]
@@ -209,7 +209,7 @@ def test_the_page_says_who_wins_and_whether_controls_hold(rows, tmp_path, capsys
         "Level on 1 of 1 tasks; one in twenty is expected to come out otherwise."
         in (lines)
     )
-    assert "| cifar-vit | 500 | 64 | 0 of 5 | 0 of 5 | 0 of 17 | 0 of 17 |" in lines
+    assert "| cifar-vit | 500 | 64 | 0 of 5 | 0 of 8 | 0 of 17 | 0 of 17 |" in lines
     assert path.with_suffix(".png").is_file()
 
 
@@ -232,7 +232,14 @@ def test_it_runs_resumes_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "rows.jsonl"
     arguments = [
         *("scoreboard", "--tasks", "diabetes-mlp", "--rules", rule_file),
-        *("--averaged-rules", "--control-rules", rule_file, "--control-seeds", "201"),
+        *(
+            "--averaged-rules",
+            "--horizon-rules",
+            "--control-rules",
+            rule_file,
+            "--control-seeds",
+            "201",
+        ),
         *("--opponents", "adamw", "--untuned", "adamw", "normuon-linear"),
         *("--lrs.adamw", "0.001", "0.003", "0.01", "0.03", "0.1", "0.3"),
         *("--extensions", "0", "--no-with-teacher", "--steps", "10"),
@@ -267,6 +274,7 @@ def test_the_pipeline_finds_what_is_known_and_nothing_in_noise(tmp_path, rule_fi
         tasks=("diabetes-mlp",),
         rules=(rule_file,),
         averaged_rules=(),
+        horizon_rules=(),
         control_rules=(rule_file,),
         with_teacher=False,
         opponents=(),

@@ -23,8 +23,8 @@ class TestWatch:
                 clock[0] += 30
                 shown.step(loss=0.5)
         assert capsys.readouterr().err.splitlines() == [
-            "ff: 12 of 30 outer steps, loss 0.500, 30.0 s a step, 9 min left",
-            "ff: 14 of 30 outer steps, loss 0.500, 30.0 s a step, 8 min left",
+            "ff: 12 of 30 outer steps, loss 0.500, 30.0 s per step, 9 min left",
+            "ff: 14 of 30 outer steps, loss 0.500, 30.0 s per step, 8 min left",
         ]
 
     def test_a_terminal_gets_a_bar(self, clock, capsys, monkeypatch):

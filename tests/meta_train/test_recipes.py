@@ -1,4 +1,4 @@
-"""Two recipes as configurations: one a rule, and nothing else between them."""
+"""Two recipes as configurations: one per rule, and nothing else between them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What graph networks are compared with on trained networks as data."""
+"""Baselines without a neural graph, for trained networks as data."""
 
 from .config import BaselineConfig as BaselineConfig
 from .config import DWSNetConfig as DWSNetConfig

@@ -26,7 +26,7 @@ class MLPConfig:
 
 @frozen_config
 class SetNNConfig:
-    """Deep Sets on single entries: more symmetric than the networks that it reads."""
+    """Deep Sets on single entries; its symmetry is larger than that of networks."""
 
     kind: Literal["set_nn"] = "set_nn"
     width: Positive[int] = 64
@@ -65,7 +65,7 @@ class FunctionalConfig:
     """`np`: inputs and outputs permute too, and are told apart by what is added to the
     features. `hnp`: only hidden neurons permute."""
     widths: tuple[Positive[int], ...] = (64, 64, 64)
-    """Channels of an entry after each equivariant layer."""
+    """Channels per entry after each equivariant layer."""
     num_frequencies: NotNegative[int] = 64
     """Random frequencies of the input; 0 for the plain value."""
     fourier_scale: Positive[float] = 3.0

@@ -16,14 +16,14 @@ from .tensors import perceptron
 
 
 class EquivariantBody(nn.Module):
-    """Equivariant layers on a chain, then a head on what they leave invariant.
+    """Equivariant layers on a chain, then a head on invariant features.
 
     Args:
         chain: the architecture.
-        slots: its tensors; they say which neurons are told apart.
-        encoder: what entries become before the first layer.
+        slots: its tensors, with the neurons that do not permute.
+        encoder: encodes entries before the first layer.
         stack: the layers.
-        head: from the invariants to the answer; None for an editor.
+        head: from invariant features to the outputs; None for an editor.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ def build_equivariant(
     """Return a DWSNet or a neural functional (NFN).
 
     Args:
-        config: which, and its sizes.
+        config: kind and sizes.
         graph: the architecture, a plain chain of layers.
         num_outputs: numbers per network; None for one per parameter entry.
 
     Raises:
-        ValueError: if the graph is no plain chain.
+        ValueError: if the graph is not a plain chain.
 
     Reference:
         Navon et al., 2023, "Equivariant Architectures for Learning in Deep Weight

@@ -1,4 +1,4 @@
-"""Baselines that see a network as a bag of entries: MLP and Set NN."""
+"""Baselines on unstructured entries: MLP and Set NN."""
 
 from collections.abc import Mapping
 from math import prod
@@ -50,7 +50,7 @@ class SetNNBody(nn.Module):
     """The mean over a network's entries of a perceptron of each.
 
     Any entries may change places within their tensor, far more than the neurons
-    allow, so it cannot see which weights meet.
+    allow, so it cannot know which weights share a neuron.
 
     Args:
         config: sizes.

@@ -1,4 +1,4 @@
-"""Baselines behind the calls of the graph networks: classify, edit, predict."""
+"""Baselines with the interface of the graph networks: classify, edit, predict."""
 
 from typing import assert_never
 
@@ -27,10 +27,10 @@ from .tensors import LearnedScale, Standardise
 class BaselineClassifier(nn.Module):
     """From trained networks to logits, without the neural graph.
 
-    All but StatNN read the one architecture that they are built for.
+    All but StatNN read one architecture, for which they are built.
 
     Args:
-        config: which baseline, and its sizes.
+        config: kind and sizes of the baseline.
         graph: the architecture; StatNN takes its layers from each network instead.
         num_classes: numbers per network.
 
@@ -56,7 +56,7 @@ class BaselineClassifier(nn.Module):
         self.body = _build_body(config, graph, num_classes)
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise each tensor as it is in these networks; StatNN reads them raw.
+        """Fit the standardisation of tensors on these networks; StatNN has none.
 
         Args:
             batch: networks of the training set.
@@ -81,7 +81,7 @@ class BaselinePredictor(AbstractPredictor[BaselineClassifier]):
     """From trained networks to one number in (0, 1) each, such as their accuracy.
 
     Args:
-        config: which baseline, and its sizes.
+        config: kind and sizes of the baseline.
         graph: the architecture; StatNN takes its layers from each network instead.
 
     Raises:
@@ -96,7 +96,7 @@ class BaselineEditor(nn.Module):
     """From trained networks to updates of their parameters.
 
     Args:
-        config: which baseline, and its sizes.
+        config: kind and sizes of the baseline.
         graph: the architecture.
 
     Raises:
@@ -111,11 +111,11 @@ class BaselineEditor(nn.Module):
         self.scale = LearnedScale(graph)
 
     def fit_statistics(self, batch: NetworkBatch) -> None:
-        """Standardise each tensor as it is in these networks, on the way in only."""
+        """Fit the standardisation of the input tensors on these networks."""
         self.standardise.fit(_same(batch, self.graph).params)
 
     def forward(self, batch: NetworkBatch) -> dict[str, Tensor]:
-        """Return what is to be added to each parameter, name to `[network, *shape]`.
+        """Return the update of each parameter, name to `[network, *shape]`.
 
         Raises:
             ValueError: if the networks have another architecture.

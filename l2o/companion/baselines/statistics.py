@@ -16,7 +16,7 @@ NUM_STATISTICS = 7
 
 
 class StatNNBody(nn.Module):
-    """Statistics of weights and biases, layer by layer; zeros where a layer is lacking.
+    """Statistics of weights and biases, layer by layer; zeros for absent layers.
 
     Args:
         config: sizes.

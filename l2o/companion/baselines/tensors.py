@@ -1,4 +1,4 @@
-"""What baselines do to whole tensors before and after."""
+"""Scaling of whole tensors before and after a baseline."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from l2o.graph import NeuralGraph
 class Standardise(nn.Module):
     """Subtracts each tensor's mean and divides by its deviation, one number per tensor.
 
-    Until `fit` is called it changes nothing.
+    Before `fit` it is the identity.
 
     Args:
         graph: the architecture.
@@ -44,11 +44,11 @@ class Standardise(nn.Module):
 
 
 class LearnedScale(nn.Module):
-    """Multiplies each tensor by a learned number, small at the start.
+    """Multiplies each tensor by a learned number, initially small.
 
     Args:
         graph: the architecture.
-        start: the number at the start.
+        start: initial value.
     """
 
     def __init__(self, graph: NeuralGraph, start: float = 0.01) -> None:

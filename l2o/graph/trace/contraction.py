@@ -303,7 +303,7 @@ def connect(
     source: Ids | None,
     operation: Operation,
 ) -> None:
-    """TraceLog a matrix of edges, a block for each regular piece."""
+    """Record a matrix of edges, a block for each regular piece."""
     if source is None:
         places = np.arange(len(table.columns))
         runs = _march(places, table.columns[:, None], ())

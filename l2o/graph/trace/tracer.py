@@ -143,7 +143,7 @@ class Tracer:
         source: Ids | None = None,
         operation: Operation | None = None,
     ) -> None:
-        """TraceLog that affine entries lie on neurons or on edges."""
+        """Record that affine entries lie on neurons or on edges."""
         (parameter,) = self.log.parameters_of(codes)[:1]
         self.log.use(
             Use(
@@ -293,7 +293,7 @@ class Tracer:
             self.log.unplace(seen.codes, reason)
 
     def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
-        """TraceLog an operation on neurons, but not again in every turn of a loop."""
+        """Record an operation on neurons, but not again in every turn of a loop."""
         self.notes.append((tuple(planes), operation))
         if not self._position.repeats:
             self.log.note(planes, operation)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from benchmarks.generalization.data import load_population
-from optimizees.zoo.wild_park import EMBEDDED_PARK
+from optimizees.zoo.wild_cnn import parameter_shapes
+from optimizees.zoo.wild_park import EMBEDDED_PARK, read_park
 
 
 def pairs_of(data):
@@ -45,6 +46,49 @@ class TestPopulations:
         stacks = park.train.networks.stacks
         last = torch.stack([stack.positions[-1] for stack in stacks])
         assert torch.equal(thin.train.targets, park.train.targets[last])
+
+    def test_the_published_park_is_split_by_run(self, tmp_path):
+        for number, run in enumerate(read_park(EMBEDDED_PARK, "train")):
+            folder = tmp_path / f"run_{number}"
+            folder.mkdir()
+            layers = run.architecture.layers
+            config = {
+                "activation": [layer.activation for layer in layers],
+                "residual": [
+                    -1 if layer.skip is None else layer.skip for layer in layers
+                ],
+            }
+            names = parameter_shapes(run.architecture)
+            for row, epoch in enumerate(run.epochs.tolist()):
+                held = {
+                    "model": {n: run.parameters[n][row] for n in names},
+                    "config": config,
+                    "iteration": epoch,
+                    "last_result": {"test/acc": float(run.accuracies[row])},
+                }
+                torch.save(held, folder / f"{epoch}.pt")
+        found = load_population("park", tmp_path)
+        assert [found.facts[s]["runs"] for s in ("train", "validation", "test")] == [
+            *(4, 1, 2)
+        ]
+        ours = load_population("park", EMBEDDED_PARK).train
+        known = pairs_of(ours)
+        sets = (found.train, found.validation, found.test)
+        read = {key: value for data in sets for key, value in pairs_of(data).items()}
+        assert read == pytest.approx(known)
+
+    def test_an_order_decides_the_splits_of_a_zoo(self, zoo_directory, tmp_path):
+        count = len(np.load(zoo_directory / "weights.npy"))
+        order = tmp_path / "order.csv"
+        order.write_text("".join(f"{row}\n" for row in reversed(range(count))))
+        found = load_population("zoo", zoo_directory, order=order)
+        usual = load_population("zoo", zoo_directory)
+        assert found.facts["order"] == "order.csv"
+        assert "order" not in usual.facts
+        assert len(found.test) == len(usual.test)
+        assert not pairs_of(found.test).keys() & pairs_of(usual.test).keys()
+        with pytest.raises(ValueError, match="an order is of a published zoo"):
+            load_population("park", EMBEDDED_PARK, order=order)
 
     def test_networks_that_diverged_are_left_out_and_counted(
         self, zoo, zoo_directory, tmp_path

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from l2o import neural_graph
 from l2o.companion import collate_networks, layered_graph, stack_networks
 
 SMALL = layered_graph({"a": (3, 2), "b": (1, 3)})
@@ -86,3 +87,30 @@ def test_nothing_to_collate():
 def test_parts_of_nothing(mixed):
     with pytest.raises(ValueError, match="Pass a positive size"):
         next(mixed.split(0))
+
+
+class TestEqualArchitectures:
+    """Networks of one architecture are one stack, whoever traced them."""
+
+    @staticmethod
+    def traced(width):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Linear(3, width), torch.nn.ReLU(), torch.nn.Linear(width, 2)
+        )
+        graph = neural_graph(model, torch.zeros(2, 3))
+        return graph, {name: w.detach() for name, w in model.named_parameters()}
+
+    def test_equal_graphs_are_stacked(self):
+        traces = [self.traced(width) for width in (4, 5, 4, 4)]
+        graphs, params = zip(*traces, strict=True)
+        assert graphs[0] is not graphs[2]
+        batch = collate_networks(graphs, params)
+        assert [stack.positions.tolist() for stack in batch.stacks] == [[0, 2, 3], [1]]
+        assert batch.stacks[0].graph is graphs[0]
+
+    def test_other_activations_are_another_architecture(self):
+        shapes = {"a.weight": (4, 3), "b.weight": (2, 4)}
+        graphs = [layered_graph(shapes, activations=(n,)) for n in ("relu", "tanh")]
+        params = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        assert len(collate_networks(graphs, [params] * 2).stacks) == 2

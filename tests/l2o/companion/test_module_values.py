@@ -156,8 +156,18 @@ def test_architectures_may_differ():
     alone = [network(collate_networks([graph], states[:1])) for graph in graphs]
     torch.testing.assert_close(both, torch.cat(alone))
     assert not torch.allclose(both[0], both[1])
-    with pytest.raises(ValueError, match="Pass each graph object with its module"):
+    with pytest.raises(ValueError, match="Pass each graph with its module"):
         ModuleValues((graphs[0], models[0]))(graphs[1], {}, torch.zeros(1, 3, 8, 8))
+
+
+def test_an_equal_graph_is_as_good():
+    model = MODELS["mlp"][0]()
+    graphs = [neural_graph(model, torch.zeros(2, 3)) for _ in range(2)]
+    params = {name: value.detach()[None] for name, value in model.named_parameters()}
+    evaluate, points = ModuleValues((graphs[0], model)), torch.randn(5, 3)
+    found, expected = (evaluate(graph, params, points) for graph in graphs[::-1])
+    for own, other in zip(found, expected, strict=True):
+        assert torch.equal(own, other)
 
 
 def test_what_no_module_reads_as_a_whole_is_refused():

@@ -176,7 +176,7 @@ class TestRule:
         optimizer = NeuralGraphOpt(model.parameters())
         train(model, optimizer)
         self.move(model[2].parameters())
-        with pytest.raises(ValueError, match="use one optimizer a device"):
+        with pytest.raises(ValueError, match="use one optimizer per device"):
             optimizer.step()
 
     def test_the_users_rule_does_not_follow(self, rule, model):

@@ -59,7 +59,7 @@ class TestWhiten:
         direct = whiten(matrix)
         monkeypatch.setattr(whitening, "_SMALL", 0)
         torch.testing.assert_close(whiten(matrix), direct, rtol=1e-9, atol=1e-9)
-        monkeypatch.setattr(whitening, "_STEPS", 4)
+        monkeypatch.setattr(whitening, "WHITENING_STEPS", 4)
         assert (whiten(matrix) - direct).abs().max() > 1e-3
 
     def test_a_batch_is_whitened_one_by_one(self):
