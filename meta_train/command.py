@@ -71,7 +71,7 @@ def search(
     """Search a few weights of a rule by CMA-ES, as a YAML file says.
 
     Args:
-        config: the search, for example meta_train/configs/base-rates.yaml.
+        config: the search, for example meta_train/configs/search/base-rates.yaml.
         folder: where it is kept; by default runs/ and the search's name.
         resume: continue the search in the folder.
         threads: CPU threads; by default all cores.

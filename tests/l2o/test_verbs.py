@@ -111,4 +111,4 @@ def test_rules_says_how_they_were_made(capsys):
     text = capsys.readouterr().out
     assert "ff: ff, 2,376 weights\n" in text
     assert "ng-gnn: ng_gnn, 58,760 weights\n" in text
-    assert text.count("    license: MIT\n") == 4
+    assert text.count("    license: MIT\n") == 5

@@ -25,7 +25,11 @@ from meta_train.estimator_config import (
 from meta_train.task_config import FamilyConfig, TaskConfig
 from optimizees import Family
 
-SHIPPED = sorted(Path(meta_train.__file__).parent.glob("configs/**/*.yaml"))
+SHIPPED = sorted(
+    path
+    for path in Path(meta_train.__file__).parent.glob("configs/**/*.yaml")
+    if path.parent.name != "search"
+)
 
 POSITIVE = r"above zero; got .*\. Choose a positive value\."
 SHARE = r"at most 1; got .*\. Choose a share"

@@ -103,5 +103,5 @@ def test_the_shipped_search_is_read():
 
     import meta_train
 
-    path = Path(meta_train.__file__).parent / "configs/base-rates.yaml"
+    path = Path(meta_train.__file__).parent / "configs/search/base-rates.yaml"
     assert load_search(path).name == "base-rates"
