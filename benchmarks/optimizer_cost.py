@@ -171,10 +171,10 @@ def _page(rows: list[Row]) -> list[str]:
         f"{rows[0]['repetitions']} CPU times in turns.",
         table_of(rows, columns),
         f"{origin_of(rows)} Load average at the end: "
-        f"{rows[0]['load_average']}; other programs share the caches, not the CPU time.",
+        f"{rows[0]['load_average']}; other programs share the caches, not CPU time.",
         "The state of ff and ng-gnn is five averages of the gradient and one of its "
-        "square, that of ng-gnn-neurons two and one, in float32 whatever the parameters "
-        "are; Adam keeps two averages in the "
+        "square, that of ng-gnn-neurons two and one, in float32 whatever the "
+        "parameters are; Adam keeps two averages in the "
         "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
         "file and finds the graph.",
     ]
