@@ -136,7 +136,7 @@ def averages_as(state: State, dtype: torch.dtype | None) -> State:
     }
 
 
-def constant(values: Sequence[float], like: Tensor) -> Tensor:
+def constant(values: Sequence[int | float], like: Tensor) -> Tensor:
     """Return `values` as a tensor of `like`'s dtype on its device, without waiting."""
     host = torch.tensor(values, dtype=like.dtype, device="cpu")
     return host.to(like.device, non_blocking=True)
