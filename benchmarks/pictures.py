@@ -20,6 +20,8 @@ COLORS = {
     "ng-gnn": "#0072B2",
     "ng-gnn-small": "#56B4E9",
     "ff": "#009E73",
+    "base": "#332288",
+    "ng-gnn-neurons": "#44AA99",
     "ng-t": "#CC79A7",
     "lstm": "#E69F00",
     "nfn": "#8C564B",
@@ -39,7 +41,7 @@ COLORS = {
 """Colour of a curve by the beginning of its label, in lower case; the longest one that
 fits counts."""
 
-_OTHERS = ("#44AA99", "#AA4499", "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
+_OTHERS = ("#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
 """Colours of labels that the table does not know, in their order."""
 
 _STYLES = ("-", "--", ":", "-.")
