@@ -180,10 +180,11 @@ def steps_to(row: Row, target: float) -> int | None:
 
 
 def contest_tables(rows: list[Row]) -> str:
-    """Return what was tested, then how learning rates were chosen."""
+    """Return what was tested, rules by seed, then how learning rates were chosen."""
     tested = groups(rows, "test")
     validated = groups(rows, "validation")
     parts = [_test_table(rows, tested, validated)] if tested else []
+    parts += filter(None, [_paired_list(tested, validated)])
     return "\n\n".join([*parts, _grid_table(validated)] if validated else parts)
 
 
@@ -214,6 +215,37 @@ def _test_table(rows: list[Row], tested: list[Group], validated: list[Group]) ->
         )
     headers = [name for name in lines[0] if any(line[name] != "" for line in lines)]
     return github_table([[line[name] for name in headers] for line in lines], headers)
+
+
+def _paired_list(tested: list[Group], validated: list[Group]) -> str:
+    """Return rules minus the best tuned opponent, seed by seed; empty without both."""
+    tuned = [group for group in tested if is_chosen(group, validated)]
+    if not tuned:
+        return ""
+    best = max(tuned, key=lambda group: merit(group.rows))
+    theirs = {row["seed"]: row["scores"][-1] for row in best.rows}
+    lines = []
+    for group in sorted(tested, key=lambda group: merit(group.rows), reverse=True):
+        own = {row["seed"]: row["scores"][-1] for row in group.rows}
+        seeds = own.keys() & theirs.keys()
+        if group.rule is None or len(seeds) < 2:
+            continue
+        gaps = {
+            name: [
+                own[seed][name] - theirs[seed][name]
+                for seed in sorted(seeds)
+                if None not in (own[seed][name], theirs[seed][name])
+            ]
+            for name in ("accuracy", "loss")
+        }
+        points = spread(gaps["accuracy"], 2, scale=100)
+        accuracy = f"accuracy {points} points, " if gaps["accuracy"] else ""
+        loss = spread(gaps["loss"], 4)
+        lines.append(f"* {group.label}: {accuracy}test loss {loss} (n = {len(seeds)})")
+    if not lines:
+        return ""
+    heading = f"Differences from {best.label}, the best tuned opponent, seed by seed:"
+    return "\n".join([heading, "", *lines])
 
 
 def _grid_table(validated: list[Group]) -> str:

@@ -95,6 +95,60 @@ def _pair(name: str, opponent: Opponent) -> Iterator[tuple[str, Opponent]]:
         )
 
 
+_BOTH: dict[str, Opponent] = {
+    "adamw": Opponent(
+        title="AdamW",
+        build=builders.adamw,
+        settings={"weight_decay": 0.01},
+        lrs=_WIDE,
+    ),
+    "sgd": Opponent(
+        title="SGD + Nesterov",
+        build=builders.sgd,
+        settings={"momentum": 0.9, "weight_decay": 5e-4},
+        lrs=_LIKE_SGD,
+        untuned_lr=0.1,
+    ),
+    "original-muon": Opponent(
+        title="Muon, original scale",
+        build=builders.original_muon,
+        settings={"momentum": 0.95, "adamw_lr": 3e-4},
+        lrs=_LIKE_MUON,
+        untuned_lr=0.02,
+    ),
+    "soap": Opponent(
+        title="SOAP",
+        build=builders.soap,
+        package="pytorch-optimizer",
+        settings={"weight_decay": 0.01, "every": 10},
+        lrs=_WIDE,
+        untuned_lr=3e-3,
+    ),
+    "normuon": Opponent(
+        title="NorMuon",
+        build=builders.normuon,
+        package="pytorch-optimizer",
+        settings={"momentum": 0.95, "beta2": 0.95, "adamw_lr": 3e-4},
+        lrs=_LIKE_MUON,
+        untuned_lr=0.02,
+    ),
+    "ademamix": Opponent(
+        title="AdEMAMix",
+        build=builders.ademamix,
+        package="pytorch-optimizer",
+        settings={"weight_decay": 0.01, "alpha": 8.0},
+        lrs=_WIDE,
+    ),
+    "prodigy": Opponent(
+        title="Prodigy",
+        build=builders.prodigy,
+        package="prodigyopt",
+        lrs=_LIKE_PRODIGY,
+        untuned_lr=1.0,
+    ),
+}
+"""Those that run at a constant rate and with a linear decay."""
+
 OPPONENTS: dict[str, Opponent] = {
     "adam": Opponent(title="Adam", build=builders.adam, knows_horizon=False),
     "adamw-cosine": Opponent(
@@ -129,91 +183,11 @@ OPPONENTS: dict[str, Opponent] = {
         lrs=(1e-2, 3e-2, 1e-1, 2e-1, 4e-1, 8e-1),
         untuned_lr=0.1,
     ),
-    **dict(
-        _pair(
-            "adamw",
-            Opponent(
-                title="AdamW",
-                build=builders.adamw,
-                settings={"weight_decay": 0.01},
-                lrs=_WIDE,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "sgd",
-            Opponent(
-                title="SGD + Nesterov",
-                build=builders.sgd,
-                settings={"momentum": 0.9, "weight_decay": 5e-4},
-                lrs=_LIKE_SGD,
-                untuned_lr=0.1,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "original-muon",
-            Opponent(
-                title="Muon, original scale",
-                build=builders.original_muon,
-                settings={"momentum": 0.95, "adamw_lr": 3e-4},
-                lrs=_LIKE_MUON,
-                untuned_lr=0.02,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "soap",
-            Opponent(
-                title="SOAP",
-                build=builders.soap,
-                package="pytorch-optimizer",
-                settings={"weight_decay": 0.01, "every": 10},
-                lrs=_WIDE,
-                untuned_lr=3e-3,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "normuon",
-            Opponent(
-                title="NorMuon",
-                build=builders.normuon,
-                package="pytorch-optimizer",
-                settings={"momentum": 0.95, "beta2": 0.95, "adamw_lr": 3e-4},
-                lrs=_LIKE_MUON,
-                untuned_lr=0.02,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "ademamix",
-            Opponent(
-                title="AdEMAMix",
-                build=builders.ademamix,
-                package="pytorch-optimizer",
-                settings={"weight_decay": 0.01, "alpha": 8.0},
-                lrs=_WIDE,
-            ),
-        )
-    ),
-    **dict(
-        _pair(
-            "prodigy",
-            Opponent(
-                title="Prodigy",
-                build=builders.prodigy,
-                package="prodigyopt",
-                lrs=_LIKE_PRODIGY,
-                untuned_lr=1.0,
-            ),
-        )
-    ),
+    **{
+        name: opponent
+        for beginning, both in _BOTH.items()
+        for name, opponent in _pair(beginning, both)
+    },
 }
 """Every opponent by its name. Warm-up is linear, over a share of the steps; a cosine or
 a linear decay then falls to zero at the last step. Weight decay is decoupled and per

@@ -1,12 +1,11 @@
 """Rules that people share: a folder, or a repository of the Hugging Face hub."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .files import write_whole
-from .hub_files import fetch, hub_client, upload
+from .hub_files import fetch, push
 from .rule.build import AnyRule
 from .rule.checkpoint import LICENSE, load_rule, read_provenance, save_rule
 from .rule.model_card import model_card as model_card
@@ -148,13 +147,12 @@ def push_to_hub(
         >>> push_to_hub("runs/mine/best.safetensors", "me/my-rule",
         ...             provenance={"limits": "..."})  # doctest: +SKIP
     """
-    hub_client("push_to_hub")
-    with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(rule, folder, provenance=provenance, repo_id=repo_id)
-        return upload(
-            folder,
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+    return push(
+        lambda folder: save_pretrained(
+            rule, folder, provenance=provenance, repo_id=repo_id
+        ),
+        repo_id,
+        private=private,
+        token=token,
+        commit_message=commit_message,
+    )

@@ -1,7 +1,8 @@
 """Files that people share: in a folder, or in a repository of the Hugging Face hub."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -87,23 +88,36 @@ def fetch(
     return Path(path)
 
 
-def upload(
-    folder: str | Path,
+def push(
+    write: Callable[[str], object],
     repo_id: str,
     *,
     private: bool,
     token: str | None,
     commit_message: str,
 ) -> str:
-    """Upload a folder to a repository of the hub; return the address of the commit.
+    """Upload what a function writes to a repository of the hub.
 
     Args:
-        folder: what is uploaded.
+        write: writes the files into an empty folder.
         repo_id: `owner/name`, as for `l2o.hub.push_to_hub`, whose errors these are.
         private: whether a repository that is made now is hidden from others.
         token: one that may write.
         commit_message: of the commit in the repository.
+
+    Returns:
+        The address of the commit.
     """
+    hub_client("push_to_hub")  # before anything is written
+    with tempfile.TemporaryDirectory() as folder:
+        write(folder)
+        return _upload(folder, repo_id, private, token, commit_message)
+
+
+def _upload(
+    folder: str, repo_id: str, private: bool, token: str | None, commit_message: str
+) -> str:
+    """Upload a folder; return the address of the commit."""
     hub = hub_client("push_to_hub")
     api = hub.HfApi(token=token)
     with _failures_told(
@@ -115,7 +129,7 @@ def upload(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             commit = api.upload_folder(
-                repo_id=repo_id, folder_path=str(folder), commit_message=commit_message
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message
             )
         except hub.errors.HFValidationError as error:
             raise ValueError(

@@ -1,11 +1,17 @@
-"""Schedules of the step size over a run."""
+"""Schedules over a run: of the step size, and of averaged weights."""
 
 import math
+from typing import TypeVar
 
 from torch import Tensor
 
+Number = TypeVar("Number", float, Tensor)
+
 END_SHARE = 0.01
 """Factor of the step size once a known horizon is reached."""
+
+_AVERAGE_MEMORY = 0.1
+"""Share of the run so far that averaged weights remember."""
 
 
 def cosine_factor(
@@ -37,3 +43,15 @@ def share_left(steps: Tensor, horizon: int) -> Tensor:
         1 at the first step, falling in a line towards 0; `END_SHARE` past the end.
     """
     return (1 - (steps - 1) / horizon).clamp_min(END_SHARE)
+
+
+def average_share(count: Number) -> Number:
+    """Return the share that the newest weights have in the averaged ones.
+
+    Args:
+        count: number of weights that the average holds already, from 0.
+
+    Returns:
+        1 at first, so that the average starts as the weights are.
+    """
+    return 1 / (_AVERAGE_MEMORY * count + 1)

@@ -1,12 +1,11 @@
 """One run of meta-training as one frozen record; read from YAML, strict both ways."""
 
 from collections.abc import Sequence
-from dataclasses import field, fields
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from l2o import PRESETS
 from l2o.config import BelowOne, NotNegative, Positive, config_values, frozen_config
@@ -15,7 +14,7 @@ from l2o.rule.build import AnyRuleConfig
 
 from .estimator_config import EstimatorConfig, FirstOrderConfig
 from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
-from .yaml_file import parse_yaml, read_yaml
+from .yaml_file import config_from, parse_yaml, read_yaml
 
 
 @frozen_config
@@ -177,9 +176,6 @@ def _check_name(name: str) -> None:
         )
 
 
-_ADAPTER = TypeAdapter(MetaTrainConfig)
-
-
 def load_config(path: Path, changes: Sequence[str] = ()) -> MetaTrainConfig:
     """Read a run from YAML.
 
@@ -221,22 +217,9 @@ def _apply_change(values: object, change: str) -> None:
 
 def parse_config(values: object, *, origin: str) -> MetaTrainConfig:
     """Return the run that plain values describe; `origin` names them in errors."""
-    try:
-        return _ADAPTER.validate_python(values)
-    except ValidationError as error:
-        known = ", ".join(item.name for item in fields(MetaTrainConfig))
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ValueError(
-            f"{origin} is no configuration of a meta-training run: {problems}. "
-            f"Keys at the top are: {known}."
-        ) from error
-    except TypeError as error:  # pydantic passes on what our own checks raise
-        raise ValueError(
-            f"{origin} is no configuration of a meta-training run: {error}"
-        ) from error
+    return config_from(
+        MetaTrainConfig, values, origin=origin, what="a meta-training run"
+    )
 
 
 def save_config(config: MetaTrainConfig, path: Path) -> None:

@@ -15,6 +15,7 @@ from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
 from l2o.rule.neuron_rule import NeuronRule
+from l2o.schedules import average_share
 from optimizees import FunctionalTask
 
 from .config import MetaTrainConfig
@@ -25,19 +26,24 @@ from .search_config import SearchConfig
 from .task_config import FamilyConfig
 from .unroll import InnerRun, RuleOnGraph
 
-_AVERAGE_MEMORY = 0.1
-"""Share of the run that averaged weights remember, as `NeuralGraphOpt` has it."""
-
 _SMALLEST_LOSS = 1e-6
+"""Below it the logarithm of a loss stays where it is."""
+
+_DIVERGED = 10.0
+"""Logarithm of the loss that a run counts that diverged."""
 
 
 class Drawn(NamedTuple):
     """One problem of a generation."""
 
     task: int
+    """Place in the tasks of the search."""
     member: int
+    """Which member of a family; 0 for another task."""
     seed: int
+    """Of initial weights and batches."""
     horizon: int | None
+    """Number of steps, if the rule is told; None if it is not."""
 
 
 class RateSearch:
@@ -115,7 +121,7 @@ class RateSearch:
                 rule=config.rule,
                 tasks=config.tasks,
                 compile=False,
-                data=config.data,  # pyright: ignore[reportArgumentType]
+                data=config.data,
             ),
             self.rule,
             torch.device("cpu"),
@@ -254,8 +260,8 @@ def life_losses(
 ) -> list[tuple[float, float]]:
     """Return losses at the latest and at the averaged weights, per moment.
 
-    Batches come after the last one of the life, so they are new unless an epoch ends.
-    Batch norm's statistics are those of the latest weights, in training mode none.
+    The batches are those of another seed, from the same training data, and the same
+    ones for every candidate. Batch norm uses their statistics, not the running ones.
 
     Args:
         task: what is trained.
@@ -274,7 +280,7 @@ def life_losses(
     for moment in moments:
         while run.position < moment and not run.is_over:
             run.step()
-            share = 1 / (_AVERAGE_MEMORY * (run.position - 1) + 1)
+            share = average_share(float(run.position - 1))
             for name, param in run.params.items():
                 average[name].lerp_(param, share)
             run.measure()
@@ -296,5 +302,5 @@ def life_losses(
 def _log(loss: float) -> float:
     """Return a loss's logarithm, bounded on both sides."""
     if not math.isfinite(loss):
-        return 10.0
+        return _DIVERGED
     return math.log(max(loss, _SMALLEST_LOSS))

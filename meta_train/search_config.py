@@ -3,18 +3,12 @@
 from dataclasses import field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from l2o.config import (
-    check_not_negative,
-    check_positive,
-    check_share,
-    frozen_config,
-)
+from l2o.config import NotNegative, Positive, check_share, frozen_config
 from l2o.rule.neuron_config import NeuronRuleConfig
+from optimizees.named_tasks import DataChoice
 
 from .task_config import AnyTaskConfig, TaskConfig
-from .yaml_file import read_yaml
+from .yaml_file import config_from, read_yaml
 
 
 @frozen_config
@@ -31,13 +25,13 @@ class SearchConfig:
     """A rule file to start from; `start` changes it."""
     searched: tuple[str, ...] = ("base_rates.*",)
     """Which weights are searched: patterns of names as a shell has them."""
-    sigma: float = 0.25
+    sigma: Positive[float] = 0.25
     """First standard deviation, in the units of the weights."""
-    population: int = 12
+    population: Positive[int] = 12
     """Candidates per generation."""
-    generations: int = 20
+    generations: Positive[int] = 20
     """Number of generations."""
-    problems: int = 4
+    problems: Positive[int] = 4
     """Problems drawn per generation, without replacement where there are enough; all
     candidates train on the same ones, from the same weights, on the same batches."""
     steps: tuple[int, ...] = (100, 400, 1000)
@@ -47,29 +41,19 @@ class SearchConfig:
     averaged weights."""
     horizon_share: float = 0.3
     """Share of the problems whose length the rule knows; only its end counts there."""
-    batches: int = 8
-    """Batches on which a loss is measured, those after the last one of the life."""
-    most: float = 0.5
+    batches: Positive[int] = 8
+    """Batches on which a loss is measured: of the training data, from another seed."""
+    most: Positive[float] = 0.5
     """A candidate's logarithm of the loss on one problem counts at most this much
     better or worse than the median's, so that no problem outweighs the others."""
-    seed: int = 0
+    seed: NotNegative[int] = 0
     """Decides candidates, problems, weights and batches."""
     tasks: tuple[AnyTaskConfig, ...] = (TaskConfig(),)
     """The kinds of problem."""
-    data: str = "auto"
+    data: DataChoice = "auto"
     """Which copy of FashionMNIST."""
 
     def __post_init__(self) -> None:
-        check_positive(
-            "SearchConfig",
-            sigma=self.sigma,
-            population=self.population,
-            generations=self.generations,
-            problems=self.problems,
-            batches=self.batches,
-            most=self.most,
-        )
-        check_not_negative("SearchConfig", seed=self.seed)
         for name in ("raw_share", "horizon_share"):
             value = getattr(self, name)
             if value:
@@ -81,9 +65,6 @@ class SearchConfig:
             )
 
 
-_ADAPTER = TypeAdapter(SearchConfig)
-
-
 def load_search(path: Path) -> SearchConfig:
     """Read a search from YAML.
 
@@ -91,12 +72,5 @@ def load_search(path: Path) -> SearchConfig:
         FileNotFoundError: if there is no such file.
         ValueError: naming each key that is unknown or has a bad value.
     """
-    values = read_yaml(path, owner="load_search", shipped="meta_train/configs")
-    try:
-        return _ADAPTER.validate_python(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise ValueError(f"{path} is no search: {problems}.") from error
+    values = read_yaml(path, owner="load_search", shipped="meta_train/configs/search")
+    return config_from(SearchConfig, values, origin=str(path), what="a search")

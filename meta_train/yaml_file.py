@@ -1,10 +1,14 @@
 """YAML files as plain values: no repeated keys, no aliases."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
+
+Config = TypeVar("Config")
 
 
 class _Loader(yaml.SafeLoader):
@@ -75,3 +79,33 @@ def read_yaml(path: Path, *, owner: str, shipped: str) -> object:
             f"{owner} needs YAML with every key once and no aliases; got {path}: "
             f"{error}. Correct the file."
         ) from error
+
+
+def config_from(
+    kind: type[Config], values: object, *, origin: str, what: str
+) -> Config:
+    """Return the configuration that plain values describe, strictly.
+
+    Args:
+        kind: its class, a frozen configuration.
+        values: what a file holds.
+        origin: where they come from, for the message.
+        what: what they should describe, for the message.
+
+    Raises:
+        ValueError: naming each key that is unknown or has a bad value.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        known = ", ".join(item.name for item in fields(kind))  # pyright: ignore[reportArgumentType]
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise ValueError(
+            f"{origin} is no configuration of {what}: {problems}. "
+            f"Keys at the top are: {known}."
+        ) from error
+    except TypeError as error:  # pydantic passes on what our own checks raise
+        raise ValueError(f"{origin} is no configuration of {what}: {error}") from error

@@ -1,13 +1,12 @@
 """Networks on networks that people share: a folder, or a repository of the hub."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from l2o.files import printable, write_whole
-from l2o.hub_files import fetch, hub_client, upload
+from l2o.hub_files import fetch, push
 
 from .checkpoint import (
     Companion,
@@ -179,16 +178,15 @@ def push_to_hub(
         PermissionError: if the hub does not let this token write there.
         ValueError: if `repo_id` is not a name that the hub takes.
     """
-    hub_client("push_to_hub")
-    with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, folder, provenance=provenance, repo_id=repo_id)
-        return upload(
-            folder,
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+    return push(
+        lambda folder: save_pretrained(
+            model, folder, provenance=provenance, repo_id=repo_id
+        ),
+        repo_id,
+        private=private,
+        token=token,
+        commit_message=commit_message,
+    )
 
 
 def _card(model: Companion, repo_id: str, known: Mapping[str, Any]) -> str:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from l2o.schedules import average_share
+
 from .distributed import is_sharded
 from .names import parameters_of
 
@@ -24,9 +26,6 @@ AVERAGE = "average"
 COUNT = "average_count"
 """Key of how many steps they hold."""
 KEYS = (AVERAGE, COUNT)
-
-_MEMORY = 0.1
-"""Share of the run so far that an average remembers."""
 
 
 def advance_average(
@@ -44,7 +43,7 @@ def advance_average(
         item[AVERAGE] = param.detach().to(wide, copy=True)
         item[COUNT] = torch.zeros((), dtype=torch.int64, device=param.device)
     average, weights = _local(item[AVERAGE]), _local(param.detach())
-    share = 1 / (_MEMORY * item[COUNT].to(average.dtype) + 1)
+    share = average_share(item[COUNT].to(average.dtype))
     share = share if is_sound is None else share * is_sound
     average.lerp_(weights.to(average.dtype), share)
     item[COUNT] += 1 if is_sound is None else is_sound.to(torch.int64)

@@ -31,11 +31,11 @@ def role_of(graph: NeuralGraph, matrix: Matrix) -> int:
         return ROLES.index("table" if matrix.kind == "table" else "vector")
     if matrix.kind == "kernel":
         return ROLES.index("kernel")
-    is_first = matrix.source is not None and graph.groups[matrix.source].role == "input"
     if matrix.is_unplaced:
         return ROLES.index("hidden")
     if target.role == "output":
         return ROLES.index("last")
+    is_first = matrix.source is not None and graph.groups[matrix.source].role == "input"
     return ROLES.index("first" if is_first else "hidden")
 
 
@@ -47,8 +47,8 @@ class BaseRates(nn.Module):
     .. math:: \exp(a_k) \min(1, t / w) (1 + t / \tau)^{-p}
 
     With a known horizon :math:`T`, :math:`\exp(g) (1 - t / T)` takes the place of the
-    last factor; past the end it stays at 0.01. Untrained, all rates
-    are 1 and constant.
+    last factor; past the end it stays at 0.01. Untrained, all rates are 1
+    and constant.
 
     Args:
         num_powers: further outputs per matrix, to which constants are added.
@@ -59,9 +59,9 @@ class BaseRates(nn.Module):
         self.log_rates = nn.Parameter(torch.zeros(len(ROLES)))
         """:math:`a`, one per role."""
         self.log_warmup = nn.Parameter(torch.zeros(()))
-        """:math:`\\log w`, in steps."""
+        """:math:`w`, as a logarithm, in steps."""
         self.log_decay_steps = nn.Parameter(torch.tensor(math.log(200.0)))
-        """:math:`\\log \\tau`, in steps."""
+        """:math:`\\tau`, as a logarithm, in steps."""
         self.decay_power = nn.Parameter(torch.zeros(()))
         """:math:`p`."""
         self.horizon_gain = nn.Parameter(torch.zeros(()))

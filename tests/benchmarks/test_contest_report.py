@@ -55,6 +55,15 @@ def test_every_optimizer_has_a_line_with_the_papers_figure(results):
     assert results.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_rules_are_compared_with_the_best_tuned_opponent_by_seed(results):
+    text = transfer.report(results)
+    heading = "Differences from Adam, lr 0.01, the best tuned opponent, seed by seed:"
+    after = text[text.index(heading) :].splitlines()
+    mean = "accuracy 6.00 ± 2.83 points, test loss 0.0000 ± 0.0000 (n = 2)"
+    assert after[2] == f"* ng-gnn (abcdef01): {mean}"
+    assert text.count(heading) == 1  # the other task has no opponent
+
+
 def test_the_choice_of_learning_rates_is_shown_in_order(results):
     text = transfer.report(results)
     grid = line(text, "Adam")
