@@ -97,6 +97,7 @@ def from_pretrained(
         ValueError: if the file is none of `save_companion`'s.
 
     Example:
+        >>> import tempfile
         >>> from l2o.companion import park_predictor
         >>> model = NetworkPredictor(park_predictor("ng_t"))
         >>> folder = save_pretrained(model, tempfile.mkdtemp())
