@@ -1,12 +1,8 @@
-"""Files of data: written whole or not at all, and read without trusting them."""
+"""Files of data, read without trusting them, and descriptions of populations."""
 
-import contextlib
 import gzip
 import io
 import json
-import os
-import stat
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +13,8 @@ from typing import Any, TypeGuard
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from l2o.files import printable, write_whole
 
 MOST_BYTES = 2**28
 """Bytes that a reader takes into memory at most, unpacked."""
@@ -178,23 +176,6 @@ class FileKind:
             raise self.error(path, f"it cannot be read ({error})") from error
 
 
-def printable(text: object, most: int = 200) -> str:
-    """Return text from a file as one line, its control characters as escapes.
-
-    Args:
-        text: anything; shown as `str` shows it.
-        most: characters to keep.
-    """
-    whole = str(text)
-    shown = whole if len(whole) <= most else whole[:most] + "..."
-    return "".join(
-        character
-        if character == " " or unicodedata.category(character)[0] not in "CZ"
-        else character.encode("unicode_escape").decode("ascii")
-        for character in shown
-    )
-
-
 def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
     """Whether a value of a checkpoint is a dense tensor whose numbers are at hand."""
     return (
@@ -220,29 +201,6 @@ def holds_tensors(path: Path) -> bool:
 def has_files(folder: Path, pattern: str) -> bool:
     """Whether a folder holds a file of such a name that is not empty."""
     return any(path.stat().st_size for path in folder.glob(pattern))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all; make its folder.
-
-    The content is on the disk before the name refers to it.
-
-    Raises:
-        OSError: if there is no room; what was there survives.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:100]}.{os.urandom(6).hex()}.part")
-    try:
-        with part.open("xb") as file:
-            with contextlib.suppress(FileNotFoundError):
-                part.chmod(stat.S_IMODE(path.stat().st_mode))
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def settle_description(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from l2o.files import write_whole
 from optimizees.data import cifar
 from optimizees.data.layouts import (
     DatasetName,
@@ -22,7 +23,6 @@ from optimizees.data.layouts import (
     locate,
     locate_below,
 )
-from optimizees.files import write_whole
 
 __all__ = ["ORIGINS", "Origin", "Progress", "download", "locate", "verify"]
 

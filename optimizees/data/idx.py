@@ -10,7 +10,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from optimizees.files import FileKind, write_whole
+from l2o.files import write_whole
+from optimizees.files import FileKind
 
 _BYTES_CODE = 8
 _FILE = FileKind("read_idx", "an IDX file of unsigned bytes", "Download it again.")

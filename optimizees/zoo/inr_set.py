@@ -12,7 +12,8 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import save
 from torch import Tensor
 
-from optimizees.files import FileKind, printable
+from l2o.files import printable
+from optimizees.files import FileKind
 from optimizees.siren import siren_shapes
 
 FORMAT = "l2o-siren-fits-1"

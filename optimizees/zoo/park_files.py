@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor
 
-from optimizees.files import FileKind, write_whole
+from l2o.files import write_whole
+from optimizees.files import FileKind
 from optimizees.zoo.wild_cnn import WildArchitecture, parameter_shapes
 
 _FORMAT = "wild-park-1"

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from optimizees.files import FileKind, is_plain_tensor, printable
+from l2o.files import printable
+from optimizees.files import FileKind, is_plain_tensor
 from optimizees.zoo.park_files import TrainedRun
 from optimizees.zoo.wild_cnn import (
     Activation,

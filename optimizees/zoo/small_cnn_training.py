@@ -16,13 +16,13 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
+from l2o.files import write_whole
 from optimizees.data.images import ImageData
 from optimizees.files import (
     FileKind,
     has_files,
     holds_tensors,
     settle_description,
-    write_whole,
 )
 from optimizees.zoo.small_cnn_group import (
     ActivationName,

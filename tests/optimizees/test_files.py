@@ -1,52 +1,6 @@
-import errno
-import os
-from pathlib import Path
-
 import pytest
 
-from optimizees.files import has_files, holds_tensors, printable, settle_description
-from optimizees.files import write_whole as write
-
-
-@pytest.fixture(
-    params=[OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
-    ids=["full disk", "interrupt"],
-)
-def fault(request):
-    return request.param
-
-
-@pytest.mark.parametrize("moment", ["fsync", "replace", "open"])
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, moment, fault):
-    def fail(*_args, **_kwargs):
-        raise fault
-
-    write(tmp_path / "file", b"before")
-    monkeypatch.setattr(os if moment == "fsync" else Path, moment, fail)
-    with pytest.raises(type(fault)):
-        write(tmp_path / "file", b"after")
-    monkeypatch.undo()
-    assert (tmp_path / "file").read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_what_is_written_is_on_the_disk(tmp_path, monkeypatch):
-    synced = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda file: [synced.append(file), fsync(file)])
-    write(tmp_path / "deep" / "file", b"content")
-    assert len(synced) == 1
-    assert (tmp_path / "deep" / "file").read_bytes() == b"content"
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077])
-def test_permissions_are_those_of_the_umask(tmp_path, mask):
-    before = os.umask(mask)
-    try:
-        write(tmp_path / "file", b"")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+from optimizees.files import has_files, holds_tensors, settle_description
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x10" + bytes(7)])
@@ -79,8 +33,3 @@ class TestDescriptions:
         path.write_text(content)
         with pytest.raises(ValueError, match=r"park\.json.*or restore the file"):
             settle_description(path, {"seed": 1}, is_binding=True)
-
-
-def test_text_of_a_file_is_only_shown():
-    assert printable("a\x1b[31m\n\u202e") == "a\\x1b[31m\\n\\u202e"
-    assert len(printable("x" * 1000)) < 210
