@@ -28,7 +28,7 @@ from meta_train.provenance import provenance
 from meta_train.unroll import RuleOnGraph
 from optimizees import FunctionalTask, TaskName, load_task
 
-from .report import github_table, report_rows
+from .report import github_table, rows_report
 from .runs import RESULTS, Row, config_values, use_threads
 from .step_cost import Subject, time_in_turns
 
@@ -128,11 +128,6 @@ def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
     write_json_lines(config.results, rows)
 
 
-def report(results: Path) -> str:
-    """Write the tables of `l2o benchmark meta-speed` by `report_rows`."""
-    return report_rows(results, "l2o benchmark meta-speed", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Return a table for each inner problem, then where it was measured."""
     parts = ["# Inner steps per second of meta-training", _NOTES]
@@ -189,3 +184,6 @@ def _advance(estimator: EstimatorConfig, problem: InnerProblem, rule: Rule) -> N
     generator = torch.Generator().manual_seed(0)
     losses = add_meta_gradient(estimator, problem, _STEPS, generator)
     assert len(losses) == _STEPS
+
+
+report = rows_report("l2o benchmark meta-speed", _page)

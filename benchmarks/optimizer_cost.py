@@ -21,7 +21,7 @@ from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
-from .report import origin_of, report_rows, table_of
+from .report import origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -148,11 +148,6 @@ def live(network: str, dtype: str, optimizer: str) -> Life:
     )
 
 
-def report(results: Path) -> str:
-    """Write the table of `l2o benchmark optimizer-cost` by `report_rows`."""
-    return report_rows(results, "l2o benchmark optimizer-cost", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     columns = {
@@ -178,3 +173,6 @@ def _page(rows: list[Row]) -> list[str]:
         "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
         "file and finds the graph.",
     ]
+
+
+report = rows_report("l2o benchmark optimizer-cost", _page)

@@ -28,31 +28,31 @@ def table_of(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     return github_table(lines, list(columns))
 
 
-def report_rows(
-    results: Path,
+def rows_report(
     command: str,
     build: Callable[[list[Row]], Sequence[str]],
     draw: Callable[[list[Row], Path], object] | None = None,
-) -> str:
-    """Write a page about all rows of a file, and perhaps a picture.
+) -> Callable[[Path], str]:
+    """Return the `report` of a benchmark whose page is about all rows of a file.
 
     Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
         command: what made the rows.
         build: returns the paragraphs of the page, tables among them.
         draw: called with the rows and the path of the picture; None for no picture.
 
     Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
+        A function of the JSON lines file. It writes `.md` and `.png` with its name,
+        returns the text and raises FileNotFoundError if there are no rows.
     """
-    rows = read_json_lines(require_rows(results, command))
-    parts = build(rows)
-    if draw is not None:
-        draw(rows, results.with_suffix(".png"))
-    return write_report(results, [*parts, f"Made by `{command}`."])
+
+    def report(results: Path) -> str:
+        rows = read_json_lines(require_rows(results, command))
+        parts = build(rows)
+        if draw is not None:
+            draw(rows, results.with_suffix(".png"))
+        return write_report(results, [*parts, f"Made by `{command}`."])
+
+    return report
 
 
 def require_rows(results: Path, command: str) -> Path:

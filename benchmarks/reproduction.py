@@ -53,12 +53,6 @@ def report(results: Path) -> str:
             of `meta_train/configs/paper` and `/ours`; `.md` and `.png` are written with
             its name. Logs and configurations of their runs may lie in
             `reproduction-runs` next to it.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
     """
     rows = read_rows(require_rows(results, COMMAND))
     tasks = comparable(rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from .pictures import label_ends, save_figure, styles, write_title
-from .report import github_table, origin_of, report_rows
+from .report import github_table, origin_of, rows_report
 from .runs import RESULTS, Row
 from .step_cost import Measurement
 from .step_cost.command import known_pairs, measure_pairs
@@ -125,11 +125,6 @@ def fit(points: Sequence[tuple[float, float]]) -> Fit | None:
     return Fit(slope=round(slope, 12), scale=float(f"{scale:.12g}"))
 
 
-def report(results: Path) -> str:
-    """Write the tables and the picture of `l2o benchmark scaling` by `report_rows`."""
-    return report_rows(results, "l2o benchmark scaling", _page, _draw)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Return a table for each family, then how to read them."""
     parts = ["# How the cost of a step grows"]
@@ -235,3 +230,6 @@ def _draw(rows: Sequence[Row], file: Path) -> None:
         write_title(panel, title)
         label_ends(panel, ends)
     save_figure(file, figure)
+
+
+report = rows_report("l2o benchmark scaling", _page, _draw)

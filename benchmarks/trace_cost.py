@@ -22,7 +22,7 @@ from meta_train.provenance import provenance
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
-from .report import origin_of, report_rows, table_of
+from .report import origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -148,11 +148,6 @@ def _memory(field: str) -> int:
     )
 
 
-def report(results: Path) -> str:
-    """Write the table of `l2o benchmark trace-cost` by `report_rows`."""
-    return report_rows(results, "l2o benchmark trace-cost", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     columns = {
@@ -174,3 +169,6 @@ def _page(rows: list[Row]) -> list[str]:
         table_of(rows, columns),
         origin_of(rows),
     ]
+
+
+report = rows_report("l2o benchmark trace-cost", _page)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.pictures import color_of, save_figure, write_title
-from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.report import github_table, origin_of, rows_report
 from benchmarks.runs import Row
 from benchmarks.summary import spread
 
@@ -49,21 +49,6 @@ networks that decided nothing; the epoch was chosen by tau on validation network
 network has checkpoints in two splits. The paper's figures belong to other, far larger
 populations (2,800 networks that learned all of CIFAR-10 at 32 x 32 pixels; 30,000
 networks) and are mostly recalled, not verified."""
-
-
-def report_generalization(results: Path) -> str:
-    """Return the tables of `l2o benchmark generalization`; write them and a scatter.
-
-    Args:
-        results: the JSON lines file; `.md` and `.png` are written with its name.
-
-    Returns:
-        The text that was written.
-
-    Raises:
-        FileNotFoundError: if there are no rows.
-    """
-    return report_rows(results, COMMAND, _parts, save_scatter)
 
 
 def _parts(rows: list[Row]) -> list[str]:
@@ -235,3 +220,6 @@ def save_scatter(rows: Sequence[Row], path: Path) -> None:
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
     save_figure(path, figure)
+
+
+report_generalization = rows_report(COMMAND, _parts, save_scatter)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.report import github_table, origin_of, rows_report
 from benchmarks.runs import RESULTS, Row, config_values, use_threads
 from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
@@ -82,11 +82,6 @@ def run(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
     announce(report(config.results))
 
 
-def report(results: Path) -> str:
-    """Write the table of `l2o benchmark siren-psnr` by `report_rows`."""
-    return report_rows(results, "l2o benchmark siren-psnr", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     lines = [
@@ -119,6 +114,9 @@ def _page(rows: list[Row]) -> list[str]:
         github_table(lines, headers),
         origin_of(rows),
     ]
+
+
+report = rows_report("l2o benchmark siren-psnr", _page)
 
 
 def _in_order(deviations: dict[str, float]) -> list[float]:

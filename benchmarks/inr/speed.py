@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.report import github_table, origin_of, rows_report
 from benchmarks.runs import RESULTS, Row, config_values, use_threads
 from benchmarks.step_cost.turns import Subject, time_in_turns
 from l2o.companion import NetworkClassifier, inr_classifier, stack_networks
@@ -134,11 +134,6 @@ def _turn(
         cross_entropy(model(batch), wanted, reduction="sum").backward()
 
 
-def report(results: Path) -> str:
-    """Write the table of `l2o benchmark inr-speed` by `report_rows`."""
-    return report_rows(results, "l2o benchmark inr-speed", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     slowest = {
@@ -168,3 +163,6 @@ def _page(rows: list[Row]) -> list[str]:
         github_table(lines, headers),
         origin_of(rows),
     ]
+
+
+report = rows_report("l2o benchmark inr-speed", _page)

@@ -1,10 +1,9 @@
 """Rows of `l2o benchmark step-cost` as tables, one per network."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.report import github_table, origin_of, report_rows
+from benchmarks.report import github_table, origin_of, rows_report
 from benchmarks.runs import Row
 
 from .subjects import COMPILED, GRADIENTS, LABELS, SubjectName
@@ -40,11 +39,6 @@ PyTorch, without fused kernels, after the description of `small_fc_lopt`; it is 
 PyLO's code."""
 
 
-def report_step_cost(results: Path) -> str:
-    """Write the tables of `l2o benchmark step-cost` by `report_rows`."""
-    return report_rows(results, "l2o benchmark step-cost", _page)
-
-
 def _page(rows: list[Row]) -> list[str]:
     """Return an overview, then a section for each network."""
     networks = list(dict.fromkeys(row["network"] for row in rows))
@@ -54,6 +48,9 @@ def _page(rows: list[Row]) -> list[str]:
         parts += [_heading(network, found), cost_table(found)]
     notes = _NOTES.format(**{"matmul_precision": "highest"} | rows[0]["settings"])
     return [*parts, _compare_forward(rows), origin_of(rows), notes]
+
+
+report_step_cost = rows_report("l2o benchmark step-cost", _page)
 
 
 def cost_table(rows: Sequence[Row]) -> str:
