@@ -25,7 +25,7 @@ from meta_train.estimator_config import (
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
 from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
-from meta_train.unroll import RuleOnGraph
+from meta_train.unroll import ProblemStart, RuleOnGraph
 from optimizees import FunctionalTask, TaskName, load_task
 
 from .report import github_table, rows_report
@@ -168,7 +168,9 @@ def _problems(
             rule = Rule(PRESETS[preset]).to(config.device)
             bound = RuleOnGraph(rule, task, compile=compile)
             for name, estimator in ESTIMATORS.items():
-                problem = start_problem(estimator, task, bound, seed=0, length=10**9)
+                problem = start_problem(
+                    estimator, ProblemStart(task, bound, seed=0, length=10**9)
+                )
                 lanes = problem.num_lanes if isinstance(problem, PerturbedRuns) else 1
                 kind = "compiled" if compile else "eager"
                 found[f"{preset} | {kind} | {name}"] = (

@@ -10,9 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from l2o.rule.rule import Params
 from l2o.rule.state import State
-from optimizees import FunctionalTask
 
-from .unroll import DIVERGENCE, RuleOnGraph
+from .unroll import DIVERGENCE, ProblemStart
 
 
 class PerturbedRuns:
@@ -24,10 +23,7 @@ class PerturbedRuns:
     unchanged theta.
 
     Args:
-        task: what is trained.
-        bound: the rule on this task's graph.
-        seed: decides initial parameters and batches.
-        length: inner steps after which the problem is over.
+        start: what is trained, by which rule, from which seed and for how long.
         pairs: number of pairs.
         has_centre: whether a lane follows the unchanged theta.
         stacked: whether the lanes are one `vmap`; else they take turns.
@@ -35,30 +31,25 @@ class PerturbedRuns:
 
     def __init__(
         self,
-        task: FunctionalTask,
-        bound: RuleOnGraph,
+        start: ProblemStart,
         *,
-        seed: int,
-        length: int,
         pairs: int = 1,
         has_centre: bool = False,
         stacked: bool = False,
     ) -> None:
-        self.task = task
-        self.bound = bound
-        self.seed = seed
-        self.length = length
+        self.task, self.bound = task, bound = start.task, start.bound
+        self.seed, self.length = start.seed, start.length
         self.pairs = pairs
         self.num_lanes = 2 * pairs + has_centre
         self.stacked = stacked
         self.position = 0
-        self.batches = task.batches(seed)
+        self.batches = task.batches(self.seed)
         self.noise: Params = {}
         self.memory: Params = {}
-        start = task.init_params(seed)
-        self.params: Params = _repeated(start, self.num_lanes)
-        self.buffers: Params = _repeated(task.init_buffers(seed), self.num_lanes)
-        self.state: State = _repeated(bound.rule.init_state(start), self.num_lanes)
+        params, buffers = task.init_params(self.seed), task.init_buffers(self.seed)
+        self.params: Params = _repeated(params, self.num_lanes)
+        self.buffers: Params = _repeated(buffers, self.num_lanes)
+        self.state: State = _repeated(bound.rule.init_state(params), self.num_lanes)
         self.grads: Params = {}
         self.losses = self._measure()
         self.first_losses = self.losses

@@ -4,8 +4,6 @@ from typing import TypeAlias, assert_never
 
 import torch
 
-from optimizees import FunctionalTask
-
 from .es_lanes import PerturbedRuns
 from .estimator_config import (
     EstimatorConfig,
@@ -17,40 +15,22 @@ from .estimator_config import (
 )
 from .evolution import evolution
 from .gradients import first_order, imitation, one_step, tbptt
-from .unroll import InnerRun, RuleOnGraph
+from .unroll import InnerRun, ProblemStart
 
 InnerProblem: TypeAlias = InnerRun | PerturbedRuns
 """An inner problem in flight: one network, or pairs of them."""
 
 
-def start_problem(
-    config: EstimatorConfig,
-    task: FunctionalTask,
-    bound: RuleOnGraph,
-    *,
-    seed: int,
-    length: int,
-) -> InnerProblem:
-    """Return a fresh inner problem of the kind that the estimator advances.
-
-    Args:
-        config: which estimator.
-        task: what is trained.
-        bound: the rule on this task's graph.
-        seed: decides initial parameters and batches.
-        length: inner steps after which the problem is over.
-    """
+def start_problem(config: EstimatorConfig, start: ProblemStart) -> InnerProblem:
+    """Return a fresh inner problem of the kind that the estimator advances."""
     if isinstance(config, EvolutionConfig):
         return PerturbedRuns(
-            task,
-            bound,
-            seed=seed,
-            length=length,
+            start,
             pairs=config.pairs,
             has_centre=config.kind == "es",
             stacked=config.stacked,
         )
-    return InnerRun(task, bound, seed=seed, length=length)
+    return InnerRun(start)
 
 
 def add_meta_gradient(

@@ -9,6 +9,7 @@ from .config import MetaTrainConfig
 from .estimators import InnerProblem, add_meta_gradient, start_problem
 from .problems import TaskBuilder
 from .task_config import FamilyConfig
+from .unroll import ProblemStart
 
 
 class ProblemRunner:
@@ -100,13 +101,13 @@ class ProblemRunner:
 
     def _start(self, *, seed: int, length: int) -> InnerProblem:
         config = self.config.tasks[self.choice]
-        return start_problem(
-            self.config.estimator,
+        start = ProblemStart(
             self.builder.task(config, self.member),
             self.builder.bound(config, self.member),
             seed=seed,
             length=length,
         )
+        return start_problem(self.config.estimator, start)
 
 
 def unroll_range(config: MetaTrainConfig, outer_step: int) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from .problems import TaskBuilder
 from .provenance import provenance
 from .search_config import SearchConfig
 from .task_config import FamilyConfig
-from .unroll import InnerRun, RuleOnGraph
+from .unroll import InnerRun, ProblemStart, RuleOnGraph
 
 _SMALLEST_LOSS = 1e-6
 """Below it the logarithm of a loss stays where it is."""
@@ -273,7 +273,7 @@ def life_losses(
     Returns:
         Pairs of losses; those of a run that diverged are infinite.
     """
-    run = InnerRun(task, bound, seed=seed, length=moments[-1])
+    run = InnerRun(ProblemStart(task, bound, seed=seed, length=moments[-1]))
     measured = task.batches(seed + 1)
     average = {name: param.clone() for name, param in run.params.items()}
     found = []

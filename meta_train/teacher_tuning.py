@@ -7,7 +7,7 @@ from optimizees import FunctionalTask
 
 from .estimator_config import ImitationConfig
 from .teacher import Teacher
-from .unroll import InnerRun, RuleOnGraph
+from .unroll import InnerRun, ProblemStart, RuleOnGraph
 
 _SEED = 0
 """Of the trials' initial parameters and batches, the same for every rate."""
@@ -48,7 +48,7 @@ def _final_loss(
     """Return the mean loss at the end of a run of the teacher; infinite if it ends."""
     teacher = Teacher.of(bound.rule, config)
     alone = RuleOnGraph(teacher, task, compile=False, graph=bound.graph)
-    run = InnerRun(task, alone, seed=_SEED, length=config.trial_steps)
+    run = InnerRun(ProblemStart(task, alone, seed=_SEED, length=config.trial_steps))
     losses = []
     while not run.is_over:
         run.step()

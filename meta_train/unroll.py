@@ -39,6 +39,20 @@ class InnerStep:
     state: State
 
 
+@dataclass(frozen=True, slots=True)
+class ProblemStart:
+    """What an inner problem starts from."""
+
+    task: FunctionalTask
+    """What is trained."""
+    bound: "RuleOnGraph"
+    """The rule on this task's graph."""
+    seed: int
+    """Decides initial parameters and batches."""
+    length: int
+    """Inner steps after which the problem is over."""
+
+
 class RuleOnGraph:
     """A rule bound to the graph of a task; theta stays shared.
 
@@ -158,32 +172,19 @@ class InnerRun:
     """One network being trained by a rule.
 
     Args:
-        task: what is trained.
-        bound: the rule on this task's graph.
-        seed: decides initial parameters and batches.
-        length: inner steps after which the run is over.
+        start: what is trained, by which rule, from which seed and for how long.
         is_annealed: whether a multiplier falls linearly from 1 to 0 over the run, as a
             user's scheduler may have it. Estimators need it constant.
     """
 
-    def __init__(
-        self,
-        task: FunctionalTask,
-        bound: RuleOnGraph,
-        *,
-        seed: int,
-        length: int,
-        is_annealed: bool = False,
-    ) -> None:
-        self.task = task
-        self.bound = bound
-        self.seed = seed
-        self.length = length
+    def __init__(self, start: ProblemStart, *, is_annealed: bool = False) -> None:
+        self.task, self.bound = task, bound = start.task, start.bound
+        self.seed, self.length = start.seed, start.length
         self.is_annealed = is_annealed
         self.position = 0
-        self.batches = task.batches(seed)
-        self.params: Params = task.init_params(seed)
-        self.buffers: Params = task.init_buffers(seed)
+        self.batches = task.batches(self.seed)
+        self.params: Params = task.init_params(self.seed)
+        self.buffers: Params = task.init_buffers(self.seed)
         self.state: State = bound.rule.init_state(self.params)
         self.measure()
         self.first_loss = self.loss

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from optimizees import FunctionalTask
 
-from .unroll import DIVERGENCE, InnerRun, RuleOnGraph
+from .unroll import DIVERGENCE, InnerRun, ProblemStart, RuleOnGraph
 
 
 class Validation(NamedTuple):
@@ -52,7 +52,9 @@ def validate(
     """
     found: list[list[Validation]] = []
     for seed in seeds:
-        run = InnerRun(task, bound, seed=seed, length=steps, is_annealed=is_annealed)
+        run = InnerRun(
+            ProblemStart(task, bound, seed=seed, length=steps), is_annealed=is_annealed
+        )
         losses = []
         while not run.is_over:
             run.step()

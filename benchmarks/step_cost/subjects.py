@@ -13,7 +13,6 @@ from benchmarks.muon import MuonAndAdamW
 from l2o import PRESETS, NeuralGraphOpt, load_rule, neural_graph
 from l2o.graph import NeuralGraph
 from l2o.nets.gnn import NGGNNNet
-from l2o.nets.pyg import PyGNGGNNNet
 from l2o.rule.build import AnyRule, AnyRuleConfig, build_rule
 from l2o.rule.neuron_config import NeuronRuleConfig
 
@@ -146,6 +145,8 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
                 _learned(network, _rule("default", network), structure_every=10), 10
             )
         case "default-pyg":
+            from l2o.nets.pyg import PyGNGGNNNet  # extra [pyg]
+
             rule = _rule("default", network)
             assert isinstance(rule.net, NGGNNNet)
             rule.add_module("net", PyGNGGNNNet(rule.net))

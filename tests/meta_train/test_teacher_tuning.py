@@ -6,7 +6,7 @@ from meta_train.estimator_config import ImitationConfig
 from meta_train.loop import MetaTrainer
 from meta_train.teacher import Teacher
 from meta_train.teacher_tuning import tuned
-from meta_train.unroll import InnerRun, RuleOnGraph
+from meta_train.unroll import InnerRun, ProblemStart, RuleOnGraph
 
 TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
 RATES = (0.01, 1.0, 300.0)
@@ -23,7 +23,7 @@ def final_loss(config, builder):
     (task_config,) = builder.config.tasks
     task, graph = builder.task(task_config), builder.bound(task_config).graph
     bound = RuleOnGraph(Teacher(config), task, compile=False, graph=graph)
-    run = InnerRun(task, bound, seed=0, length=config.trial_steps)
+    run = InnerRun(ProblemStart(task, bound, seed=0, length=config.trial_steps))
     losses = []
     while not run.is_over:
         run.step()

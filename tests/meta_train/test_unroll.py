@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LinearLR
 from l2o import PRESETS, NeuralGraphOpt, Rule
 from meta_train.cuda_graphs import captured
 from meta_train.es_lanes import PerturbedRuns
-from meta_train.unroll import InnerRun, RuleOnGraph
+from meta_train.unroll import InnerRun, ProblemStart, RuleOnGraph
 from meta_train.validation import Validation, validate
 from optimizees import ConvNet, FunctionalTask, image_task, load_fashion_mnist
 
@@ -76,7 +76,7 @@ def assert_same(found, expected):
 class TestInnerRun:
     def test_it_is_what_the_optimizer_does(self, task, bound):
         """Meta-training and users take the same steps, bit for bit."""
-        run = InnerRun(task, bound, seed=4, length=10)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=10))
         losses = [run.loss, *go(run, 5)]
         found, params, optimizer = by_hand(task, bound, 5)
         assert found == losses[:-1]
@@ -85,7 +85,7 @@ class TestInnerRun:
             assert_same(run.state[name], optimizer.state[param])
 
     def test_annealed_it_is_what_linear_lr_does(self, task, bound):
-        run = InnerRun(task, bound, seed=4, length=5, is_annealed=True)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=5), is_annealed=True)
         go(run, 5)
         anneal = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=5)
         _, params, _ = by_hand(task, bound, 5, anneal)
@@ -93,7 +93,7 @@ class TestInnerRun:
             torch.testing.assert_close(run.params[name], param.detach())
 
     def test_a_record_is_what_the_rule_read(self, task, bound):
-        run = InnerRun(task, bound, seed=4, length=10)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=10))
         go(run, 2)
         params, grads = run.params, run.grads
         record = run.step()
@@ -105,12 +105,12 @@ class TestInnerRun:
         assert_same(run.params, {name: params[name] + updates[name] for name in params})
 
     def test_it_leaves_no_autograd_graph(self, task, bound):
-        run = InnerRun(task, bound, seed=4, length=10)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=10))
         go(run, 2)
         assert not any(param.requires_grad for param in run.params.values())
 
     def test_it_is_over_at_its_length(self, task, bound):
-        run = InnerRun(task, bound, seed=4, length=2)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=2))
         assert not run.is_over
         go(run, 2)
         assert run.is_over
@@ -118,21 +118,21 @@ class TestInnerRun:
 
     @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 100.0])
     def test_it_is_over_when_it_diverges(self, task, bound, loss):
-        run = InnerRun(task, bound, seed=4, length=2)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=2))
         run.loss = loss
         assert run.has_diverged
         assert run.is_over
 
     @pytest.mark.parametrize("steps", [0, 3])
     def test_resume_is_exact(self, task, bound, steps):
-        whole = InnerRun(task, bound, seed=4, length=9)
+        whole = InnerRun(ProblemStart(task, bound, seed=4, length=9))
         losses = go(whole, steps + 3)
-        run = InnerRun(task, bound, seed=4, length=9)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=9))
         go(run, steps)
         buffer = io.BytesIO()
         torch.save(run.state_dict(), buffer)
         buffer.seek(0)
-        run = InnerRun(task, bound, seed=0, length=1)
+        run = InnerRun(ProblemStart(task, bound, seed=0, length=1))
         run.load_state_dict(torch.load(buffer, weights_only=True))
         assert go(run, 3) == losses[steps:]
         assert (run.position, run.length, run.seed) == (steps + 3, 9, 4)
@@ -161,7 +161,7 @@ class TestRunningStatistics:
 
     def test_they_are_those_of_a_users_loop(self, normed):
         task, bound = normed
-        run = InnerRun(task, bound, seed=4, length=10)
+        run = InnerRun(ProblemStart(task, bound, seed=4, length=10))
         go(run, 3)
         model, batches = task.task.init_model(4), task.batches(4)
         optimizer = NeuralGraphOpt(
@@ -178,16 +178,18 @@ class TestRunningStatistics:
         assert found.loss != task.evaluate(run.params, "test").loss
 
     def test_they_are_resumed(self, normed):
-        whole, resumed = (InnerRun(*normed, seed=seed, length=9) for seed in (4, 5))
+        whole, resumed = (
+            InnerRun(ProblemStart(*normed, seed=seed, length=9)) for seed in (4, 5)
+        )
         go(whole, 2)
         resumed.load_state_dict(whole.state_dict())
         assert go(resumed, 2) == go(whole, 2)
         assert_same(resumed.buffers, whole.buffers)
 
     def test_every_lane_has_its_own(self, normed):
+        start = ProblemStart(*normed, seed=4, length=9)
         stacked, in_turn = (
-            PerturbedRuns(*normed, seed=4, length=9, pairs=2, stacked=stacked)
-            for stacked in (True, False)
+            PerturbedRuns(start, pairs=2, stacked=stacked) for stacked in (True, False)
         )
         for lanes in (stacked, in_turn):
             lanes.draw_noise(torch.Generator().manual_seed(0))
@@ -212,7 +214,7 @@ class TestValidation:
         assert each[0] != each[1]
 
     def test_it_measures_the_trained_network(self, task, bound):
-        run = InnerRun(task, bound, seed=1, length=3)
+        run = InnerRun(ProblemStart(task, bound, seed=1, length=3))
         losses = go(run, 3)
         splits = ["validation", "test"]
         both = validate(task, bound, splits, seeds=(1,), steps=3)
@@ -238,11 +240,12 @@ class TestCaptured:
             bound.rule, task, compile=False, graph=bound.graph, captures=True
         )
         plain, captured = (
-            InnerRun(task, each, seed=4, length=9) for each in (bound, captures)
+            InnerRun(ProblemStart(task, each, seed=4, length=9))
+            for each in (bound, captures)
         )
         torch.testing.assert_close(go(captured, 6), go(plain, 6), rtol=1e-4, atol=0)
         torch.testing.assert_close(captured.params, plain.params, rtol=0, atol=1e-5)
-        other = InnerRun(task, bound, seed=5, length=9)
+        other = InnerRun(ProblemStart(task, bound, seed=5, length=9))
         go(other, 6)
         with pytest.raises(AssertionError):
             torch.testing.assert_close(captured.params, other.params, rtol=0, atol=1e-5)
@@ -266,13 +269,11 @@ def test_cuda_graphs_are_the_plain_run_on_a_gpu(bound, images):
     task = make_task(images.to(torch.device("cuda")), build)
     rule = copy.deepcopy(bound.rule).cuda()
     runs = [
-        InnerRun(
-            task,
-            RuleOnGraph(rule, task, compile=False, captures=captures),
-            seed=4,
-            length=50,
+        InnerRun(ProblemStart(task, bound, seed=4, length=50))
+        for bound in (
+            RuleOnGraph(rule, task, compile=False, captures=captures)
+            for captures in (False, True)
         )
-        for captures in (False, True)
     ]
     plain, graphs = (go(run, 20) for run in runs)
     torch.testing.assert_close(graphs, plain, rtol=1e-3, atol=0)

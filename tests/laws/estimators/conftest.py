@@ -7,7 +7,7 @@ import torch
 
 from l2o import neural_graph
 from meta_train.estimators import add_meta_gradient
-from meta_train.unroll import InnerRun, RuleOnGraph
+from meta_train.unroll import InnerRun, ProblemStart, RuleOnGraph
 from optimizees.functional_task import LossAndGrads
 
 Batch = namedtuple("Batch", "inputs targets")
@@ -81,7 +81,7 @@ def start(bound, task):
     """Build the same inner run again."""
 
     def build(length=100):
-        return InnerRun(task, bound, seed=3, length=length)
+        return InnerRun(ProblemStart(task, bound, seed=3, length=length))
 
     return build
 

@@ -10,7 +10,7 @@ from l2o import AbstractRule, neural_graph
 from meta_train.es_lanes import PerturbedRuns
 from meta_train.estimator_config import EvolutionConfig, TBPTTConfig
 from meta_train.estimators import start_problem
-from meta_train.unroll import RuleOnGraph
+from meta_train.unroll import ProblemStart, RuleOnGraph
 
 KINDS = ("es", "pes", "nres")
 LENGTH = 6
@@ -102,7 +102,9 @@ def closed_form(kind, theta, window):
 def whole_life(estimated, config, toy, window, change=lambda population: None):
     """Return the sum of the estimates of a life, window by window."""
     generator = torch.Generator().manual_seed(0)
-    problem = start_problem(config, Distance(), toy, seed=0, length=LENGTH)
+    problem = start_problem(
+        config, ProblemStart(Distance(), toy, seed=0, length=LENGTH)
+    )
     total = torch.zeros(4, dtype=torch.float64)
     while not problem.is_over:
         total += estimated(config, problem, window, generator)
@@ -168,14 +170,18 @@ class TestMetaLoss:
         """Above the bound nothing is left to compare."""
         toy.rule.drift.data.mul_(-100)
         config = settings("nres", pairs=2, sigma=1e-3, max_loss=1.5)
-        problem = start_problem(config, Distance(), toy, seed=0, length=LENGTH)
+        problem = start_problem(
+            config, ProblemStart(Distance(), toy, seed=0, length=LENGTH)
+        )
         assert estimated(config, problem, 1, generator).abs().max() == 0
         assert problem.has_diverged
         assert problem.is_over
 
     def test_one_lost_lane_counts_as_the_bound(self, toy, generator):
         config = settings("nres", pairs=1, max_loss=1.5)
-        problem = start_problem(config, Distance(), toy, seed=0, length=LENGTH)
+        problem = start_problem(
+            config, ProblemStart(Distance(), toy, seed=0, length=LENGTH)
+        )
         problem.draw_noise(generator)
         problem.params["weight"][0] = torch.nan
         first = float(problem.first_losses[0])
@@ -190,8 +196,9 @@ def population(task, bound):
     """Build pairs of lanes of a real rule on a quadratic."""
 
     def build(**changes):
-        settings = {"bound": bound, "seed": 3, "length": 100, "pairs": 3}
-        return PerturbedRuns(task, **{**settings, **changes})
+        rule = changes.pop("bound", bound)
+        start = ProblemStart(task, rule, seed=3, length=100)
+        return PerturbedRuns(start, **{"pairs": 3, **changes})
 
     return build
 
@@ -280,9 +287,9 @@ class TestRealRules:
 
     def test_the_settings_reach_the_population(self, task, bound):
         config = EvolutionConfig(kind="es", pairs=2)
-        problem = start_problem(config, task, bound, seed=3, length=9)
+        problem = start_problem(config, ProblemStart(task, bound, seed=3, length=9))
         assert (problem.num_lanes, problem.length) == (5, 9)
         problem = start_problem(
-            replace(config, kind="pes"), task, bound, seed=3, length=9
+            replace(config, kind="pes"), ProblemStart(task, bound, seed=3, length=9)
         )
         assert problem.num_lanes == 4
