@@ -1,6 +1,11 @@
-"""How hand-designed optimizers are built, with the schedules that users give them."""
+"""How hand-designed optimizers are built, and the schedules that users give them.
+
+Each builder takes the network, a learning rate, the run's schedule and settings by
+name. It returns the optimizer at a constant rate; `scheduled` adds the schedule.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
@@ -14,6 +19,18 @@ from .muon import MuonAndAdamW, hidden_weights
 
 Decay: TypeAlias = Literal["none", "linear", "cosine"]
 """How a learning rate falls towards the last step; "none" keeps it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How a learning rate changes over a run."""
+
+    steps: int
+    """Length of the run."""
+    decay: Decay = "none"
+    """How the rate falls to zero at the last step."""
+    warmup: float = 0.0
+    """Share of the run over which it rises first, where `decay` is a cosine."""
 
 
 def cosine(steps: int, warmup: float) -> Callable[[int], float]:
@@ -36,7 +53,7 @@ def linear(steps: int) -> Callable[[int], float]:
     return lambda step: max(0.0, 1 - step / steps)
 
 
-def adam(model: nn.Module, lr: float, steps: int) -> Optimizer:
+def adam(model: nn.Module, lr: float, schedule: Schedule) -> Optimizer:
     """Build PyTorch's Adam at a constant rate."""
     return torch.optim.Adam(model.parameters(), lr=lr)
 
@@ -44,67 +61,58 @@ def adam(model: nn.Module, lr: float, steps: int) -> Optimizer:
 def adamw(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     weight_decay: float,
-    decay: Decay = "cosine",
-    warmup: float = 0.0,
 ) -> Optimizer:
     """Build PyTorch's AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    return scheduled(optimizer, decay, steps, warmup)
+    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
 
 
 def sgd(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     momentum: float,
     weight_decay: float,
-    decay: Decay = "cosine",
-    warmup: float = 0.0,
 ) -> Optimizer:
     """Build PyTorch's SGD with Nesterov's momentum."""
-    optimizer = torch.optim.SGD(
+    return torch.optim.SGD(
         model.parameters(),
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=True,
     )
-    return scheduled(optimizer, decay, steps, warmup)
 
 
 def muon(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     weight_decay: float,
     momentum: float,
-    decay: Decay = "linear",
 ) -> Optimizer:
     """Build PyTorch's Muon with AdamW, at updates of AdamW's size."""
-    optimizer = MuonAndAdamW(model, lr, weight_decay=weight_decay, momentum=momentum)
-    return scheduled(optimizer, decay, steps)
+    return MuonAndAdamW(model, lr, weight_decay=weight_decay, momentum=momentum)
 
 
 def original_muon(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     momentum: float,
     adamw_lr: float,
-    decay: Decay,
 ) -> Optimizer:
     """Build PyTorch's Muon as its author sets it.
 
     AdamW takes the rest, the first and the last layer; `adamw_lr` is its rate where
     Muon's is 0.02.
     """
-    optimizer = MuonAndAdamW(
+    return MuonAndAdamW(
         model,
         lr,
         weight_decay=0.0,
@@ -114,11 +122,10 @@ def original_muon(
         adamw_betas=(0.9, 0.95),
         skips_first=True,
     )
-    return scheduled(optimizer, decay, steps)
 
 
 def schedule_free(
-    model: nn.Module, lr: float, steps: int, *, weight_decay: float, warmup: float
+    model: nn.Module, lr: float, schedule: Schedule, *, weight_decay: float
 ) -> Optimizer:
     """Build the package `schedulefree`'s AdamW."""
     from schedulefree import AdamWScheduleFree  # extra [benchmarks]
@@ -127,48 +134,44 @@ def schedule_free(
         model.parameters(),
         lr=lr,
         weight_decay=weight_decay,
-        warmup_steps=round(warmup * steps),
+        warmup_steps=round(schedule.warmup * schedule.steps),
     )
 
 
-def prodigy(model: nn.Module, lr: float, steps: int, *, decay: Decay) -> Optimizer:
+def prodigy(model: nn.Module, lr: float, schedule: Schedule) -> Optimizer:
     """Build the package `prodigyopt`'s Prodigy, which estimates the rate itself."""
     from prodigyopt import Prodigy  # extra [benchmarks]
 
-    optimizer = Prodigy(model.parameters(), lr=lr)
-    return scheduled(optimizer, decay, steps)
+    return Prodigy(model.parameters(), lr=lr)
 
 
 def soap(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     weight_decay: float,
     every: int,
-    decay: Decay,
 ) -> Optimizer:
     """Build the package `pytorch_optimizer`'s SOAP."""
     from pytorch_optimizer import SOAP  # extra [benchmarks]
 
-    optimizer = SOAP(
+    return SOAP(
         model.parameters(),
         lr=lr,
         betas=(0.95, 0.95),
         weight_decay=weight_decay,
         precondition_frequency=every,
     )
-    return scheduled(optimizer, decay, steps)
 
 
 def ademamix(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     weight_decay: float,
     alpha: float,
-    decay: Decay,
 ) -> Optimizer:
     """Build the package `pytorch_optimizer`'s AdEMAMix.
 
@@ -176,27 +179,25 @@ def ademamix(
     """
     from pytorch_optimizer import AdEMAMix  # extra [benchmarks]
 
-    optimizer = AdEMAMix(
+    return AdEMAMix(
         model.parameters(),
         lr=lr,
         betas=(0.9, 0.999, 0.9999),
         weight_decay=weight_decay,
         weight_decouple=True,
         alpha=alpha,
-        t_alpha_beta3=None if decay == "none" else steps,
+        t_alpha_beta3=None if schedule.decay == "none" else schedule.steps,
     )
-    return scheduled(optimizer, decay, steps)
 
 
 def normuon(
     model: nn.Module,
     lr: float,
-    steps: int,
+    schedule: Schedule,
     *,
     momentum: float,
     beta2: float,
     adamw_lr: float,
-    decay: Decay,
 ) -> Optimizer:
     """Build the package `pytorch_optimizer`'s NorMuon.
 
@@ -212,26 +213,25 @@ def normuon(
         {"params": weights, "use_muon": True, "lr": lr},
         {"params": others, "use_muon": False, "lr": lr * adamw_lr / 0.02},
     ]
-    optimizer = NorMuon(
+    return NorMuon(
         [group for group in groups if group["params"]], momentum=momentum, beta2=beta2
     )
-    return scheduled(optimizer, decay, steps)
 
 
-def scheduled(
-    optimizer: Optimizer, decay: Decay, steps: int, warmup: float = 0.0
-) -> Optimizer:
+def scheduled(optimizer: Optimizer, schedule: Schedule) -> Optimizer:
     """Multiply the learning rate by a factor that follows the optimizer's steps.
 
     Args:
         optimizer: at its highest learning rate.
-        decay: how the factor falls to zero.
-        steps: length of the run.
-        warmup: share of the run over which the factor rises, where `decay` is a cosine.
+        schedule: how the factor changes.
     """
-    if decay == "none":
-        return optimizer
-    factor = cosine(steps, warmup) if decay == "cosine" else linear(steps)
-    schedule = LambdaLR(optimizer, factor)
-    optimizer.register_step_post_hook(lambda *_: schedule.step())
+    match schedule.decay:
+        case "none":
+            return optimizer
+        case "cosine":
+            factor = cosine(schedule.steps, schedule.warmup)
+        case "linear":
+            factor = linear(schedule.steps)
+    rates = LambdaLR(optimizer, factor)
+    optimizer.register_step_post_hook(lambda *_: rates.step())
     return optimizer

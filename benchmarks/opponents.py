@@ -7,12 +7,13 @@ To add an opponent, write its builder in `opponent_builders` and add an entry to
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
 
 from . import opponent_builders as builders
+from .opponent_builders import Decay, Schedule, scheduled
 
 Grid: TypeAlias = tuple[float, ...]
 """Learning rates in rising order."""
@@ -31,18 +32,23 @@ class Opponent:
     title: str
     """Name in tables and pictures."""
     build: Callable[..., Optimizer]
-    """Builds it as `build(model, lr, steps, **settings)`, its schedule included;
-    `steps` is the length of the run."""
+    """Builds it as `build(model, lr, schedule, **settings)`, at a constant rate."""
     settings: Mapping[str, float | str] = field(default_factory=dict)
-    """Further arguments of `build`, as its users set them."""
+    """Further arguments of `build`, as its users set them; `decay` and `warmup` among
+    them are the schedule's."""
+    decay: Decay = "none"
+    """How its rate falls where the settings do not say."""
     lrs: Grid = _LIKE_ADAM
     """Learning rates that it is tuned over by default."""
     untuned_lr: float = 1e-3
     """Learning rate that its authors, or else its users, begin with."""
     package: str | None = None
     """Distribution that has it, besides PyTorch; rows tell its version."""
-    knows_horizon: bool = True
-    """Whether its schedule ends with the run; if not, it can be stopped at any step."""
+
+    @property
+    def knows_horizon(self) -> bool:
+        """Whether its schedule ends with the run; if not, it can stop anywhere."""
+        return self.settings.get("decay", self.decay) != "none"
 
 
 def build_opponent(name: str, lr: float, model: nn.Module, steps: int) -> Optimizer:
@@ -64,7 +70,10 @@ def build_opponent(name: str, lr: float, model: nn.Module, steps: int) -> Optimi
             f"build_opponent needs a finite learning rate above zero; got lr={lr} for "
             f"{name}. Try {opponent.lrs[len(opponent.lrs) // 2]:g}."
         )
-    return opponent.build(model, lr, steps, **opponent.settings)
+    values: dict[str, Any] = {"decay": opponent.decay, **opponent.settings}
+    of_schedule = {key: values.pop(key) for key in ("decay", "warmup") if key in values}
+    schedule = Schedule(steps=steps, **of_schedule)
+    return scheduled(opponent.build(model, lr, schedule, **values), schedule)
 
 
 def find_opponent(name: str) -> Opponent:
@@ -90,7 +99,6 @@ def _pair(name: str, opponent: Opponent) -> Iterator[tuple[str, Opponent]]:
                 opponent,
                 title=opponent.title + words,
                 settings={**opponent.settings, "decay": decay},
-                knows_horizon=decay != "none",
             ),
         )
 
@@ -150,22 +158,23 @@ _BOTH: dict[str, Opponent] = {
 """Those that run at a constant rate and with a linear decay."""
 
 OPPONENTS: dict[str, Opponent] = {
-    "adam": Opponent(title="Adam", build=builders.adam, knows_horizon=False),
+    "adam": Opponent(title="Adam", build=builders.adam),
     "adamw-cosine": Opponent(
         title="AdamW, cosine",
         build=builders.adamw,
         settings={"weight_decay": 0.01, "warmup": 0.05},
+        decay="cosine",
     ),
     "muon": Opponent(
         title="Muon + AdamW, linear decay",
         build=builders.muon,
         settings={"weight_decay": 0.01, "momentum": 0.95},
+        decay="linear",
     ),
     "muon-constant": Opponent(
         title="Muon + AdamW",
         build=builders.muon,
         settings={"weight_decay": 0.01, "momentum": 0.95, "decay": "none"},
-        knows_horizon=False,
     ),
     "schedule-free": Opponent(
         title="schedule-free AdamW",
@@ -174,12 +183,12 @@ OPPONENTS: dict[str, Opponent] = {
         settings={"weight_decay": 0.0, "warmup": 0.05},
         lrs=(3e-3, 6e-3, 1e-2, 2e-2, 4e-2, 8e-2),
         untuned_lr=2.5e-3,
-        knows_horizon=False,
     ),
     "sgd-cosine": Opponent(
         title="SGD + Nesterov, cosine",
         build=builders.sgd,
         settings={"momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.05},
+        decay="cosine",
         lrs=(1e-2, 3e-2, 1e-1, 2e-1, 4e-1, 8e-1),
         untuned_lr=0.1,
     ),
