@@ -15,7 +15,13 @@ from typing import TypeAlias
 from optimizees.named_tasks import DataChoice, TaskName, budget_of
 
 from .opponents import OPPONENTS, Grid, find_opponent
-from .optimizers import OpponentSpec, OptimizerSpec, TeacherSpec, rule_spec
+from .optimizers import (
+    OpponentSpec,
+    OptimizerSpec,
+    RuleSettings,
+    TeacherSpec,
+    rule_spec,
+)
 from .runs import Row, TrainingRun
 from .summary import Measure
 from .tuning import check_grid, tune
@@ -160,16 +166,16 @@ class Contest:
             OpponentSpec(name=name, lr=OPPONENTS[name].untuned_lr)
             for name in self.untuned
         ]
-        found += [rule_spec(rule) for rule in self.rules]
-        found += [rule_spec(rule, state="bfloat16") for rule in self.bfloat16_rules]
-        found += [rule_spec(rule, structure_every=10) for rule in self.reuse_rules]
-        found += [rule_spec(rule, average=True) for rule in self.averaged_rules]
-        found += [rule_spec(rule, knows_length=True) for rule in self.horizon_rules]
-        found += [rule_spec(rule, scale=self.scale) for rule in self.scaled_rules]
-        found += [
-            rule_spec(rule, whitening_rows=self.group_rows)
-            for rule in self.grouped_rules
-        ]
+        ways = (
+            (self.rules, RuleSettings()),
+            (self.bfloat16_rules, RuleSettings(state="bfloat16")),
+            (self.reuse_rules, RuleSettings(structure_every=10)),
+            (self.averaged_rules, RuleSettings(average=True)),
+            (self.horizon_rules, RuleSettings(knows_length=True)),
+            (self.scaled_rules, RuleSettings(scale=self.scale)),
+            (self.grouped_rules, RuleSettings(whitening_rows=self.group_rows)),
+        )
+        found += [rule_spec(rule, way) for rules, way in ways for rule in rules]
         return [*found, TeacherSpec()] if self.with_teacher else found
 
     def selection(self, task: TaskName, spec: OptimizerSpec) -> list[TrainingRun]:

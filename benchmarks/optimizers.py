@@ -129,6 +129,31 @@ class TeacherSpec(OptimizerSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleSettings:
+    """How a rule is run; the defaults are the rule's own."""
+
+    state: StateType = "float32"
+    """Type of its averages."""
+    structure_every: int = 1
+    """Number of steps that its network's outputs serve."""
+    whitening_rows: int | None = None
+    """Most rows of a linear map that are whitened together; None for the rule's own."""
+    average: bool = False
+    """Whether the averaged weights are evaluated, not those that the steps visit."""
+    scale: float = 1.0
+    """Multiplier of its updates, the optimizer's `lr`."""
+    knows_length: bool = False
+    """Whether it is told the number of steps, as `total_steps`."""
+
+    def differing(self) -> dict[str, Any]:
+        """Return the settings that are not the defaults, which rows do not mention."""
+        usual = asdict(RuleSettings())
+        return {
+            key: value for key, value in asdict(self).items() if value != usual[key]
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuleSpec(OptimizerSpec):
     """A rule as it was meta-trained; `rule_spec` reads it from the rule's file."""
 
@@ -146,91 +171,48 @@ class RuleSpec(OptimizerSpec):
     """Seed of that run."""
     chosen_on: str | None = None
     """Images that chose it among the rules of its run; None for the last of them."""
-    state: StateType = "float32"
-    """Type of its averages."""
-    structure_every: int = 1
-    """Number of steps that its network's outputs serve."""
-    whitening_rows: int | None = None
-    """Most rows of a linear map that are whitened together; None for the rule's own."""
-    average: bool = False
-    """Whether the averaged weights are evaluated, not those that the steps visit."""
-    scale: float = 1.0
-    """Multiplier of its updates, the optimizer's `lr`."""
-    knows_length: bool = False
-    """Whether it is told the number of steps, as `total_steps`."""
+    settings: RuleSettings = RuleSettings()
+    """How it is run."""
 
     @property
     @override
     def label(self) -> str:
-        return self.name + in_words(self._settings())
+        return self.name + in_words(self.settings.differing())
 
     @override
     def identity(self) -> dict[str, Any]:
         values = asdict(self)
-        rule = {key: values[key] for key in values if key not in ("name", *_DEFAULTS)}
+        rule = {key: values[key] for key in values if key not in ("name", "settings")}
         return {
             "optimizer": self.name,
             "lr": None,
-            "settings": self._settings(),
+            "settings": self.settings.differing(),
             "rule_sha256": self.sha256,
             "rule": rule,
         }
 
     @override
     def build(self, model: nn.Module, steps: int) -> Optimizer:
-        rows = self.whitening_rows
+        settings = self.settings
+        rows = settings.whitening_rows
         rule = self.name if rows is None else _with_rows(load_rule(self.name), rows)
         return NeuralGraphOpt(
             model.parameters(),
-            lr=self.scale,
+            lr=settings.scale,
             rule=rule,
-            state_dtype=torch.bfloat16 if self.state == "bfloat16" else None,
-            structure_every=self.structure_every,
-            total_steps=steps if self.knows_length else None,
-            average=self.average,
+            state_dtype=torch.bfloat16 if settings.state == "bfloat16" else None,
+            structure_every=settings.structure_every,
+            total_steps=steps if settings.knows_length else None,
+            average=settings.average,
         )
 
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings that differ from the rule's own."""
-        return {
-            key: getattr(self, key)
-            for key, default in _DEFAULTS.items()
-            if getattr(self, key) != default
-        }
 
-
-_DEFAULTS = {
-    "state": "float32",
-    "structure_every": 1,
-    "whitening_rows": None,
-    "average": False,
-    "scale": 1.0,
-    "knows_length": False,
-}
-"""Settings of a rule as it is, which rows do not mention."""
-
-
-def rule_spec(
-    name_or_path: str,
-    *,
-    state: StateType = "float32",
-    structure_every: int = 1,
-    whitening_rows: int | None = None,
-    average: bool = False,
-    scale: float = 1.0,
-    knows_length: bool = False,
-) -> RuleSpec:
+def rule_spec(name_or_path: str, settings: RuleSettings | None = None) -> RuleSpec:
     """Return a shipped rule by its name, or a rule from a file.
 
     Args:
         name_or_path: which.
-        state: type of its averages.
-        structure_every: number of steps that its network's outputs serve.
-        whitening_rows: most rows of a linear map that are whitened together; None for
-            what the rule's configuration says.
-        average: whether the averaged weights are evaluated.
-        scale: multiplier of its updates.
-        knows_length: whether it is told the number of steps.
+        settings: how it is run; None for the defaults.
 
     Raises:
         FileNotFoundError: if it is neither.
@@ -247,12 +229,7 @@ def rule_spec(
         recipe=run.get("name"),
         meta_seed=run.get("seed"),
         chosen_on=origin.get("chosen_on"),
-        state=state,
-        structure_every=structure_every,
-        whitening_rows=whitening_rows,
-        average=average,
-        scale=scale,
-        knows_length=knows_length,
+        settings=RuleSettings() if settings is None else settings,
     )
 
 

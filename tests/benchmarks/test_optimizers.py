@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 import meta_train
-from benchmarks.optimizers import OpponentSpec, TeacherSpec, rule_spec
+from benchmarks.optimizers import OpponentSpec, RuleSettings, TeacherSpec, rule_spec
 from l2o import NeuralGraphOpt, load_rule, save_rule, shipped_rules
 from l2o.config import config_values
 from l2o.rule.config import with_group_rows
@@ -45,11 +45,12 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
     assert (row["lr"], row["settings"]) == (None, {})
     assert spec.label == rule_file
     assert (
-        rule_spec(rule_file, state="bfloat16").label == f"{rule_file}, bfloat16 state"
+        rule_spec(rule_file, RuleSettings(state="bfloat16")).label
+        == f"{rule_file}, bfloat16 state"
     )
-    reused = rule_spec(rule_file, structure_every=10)
+    reused = rule_spec(rule_file, RuleSettings(structure_every=10))
     assert reused.label == f"{rule_file}, network every 10 steps"
-    grouped = rule_spec(rule_file, whitening_rows=3)
+    grouped = rule_spec(rule_file, RuleSettings(whitening_rows=3))
     assert grouped.label == f"{rule_file}, whitened by 3 rows"
     rule = grouped.build(nn.Linear(2, 2), 5).rule
     assert rule.config == with_group_rows(load_rule(rule_file).config, 3)
