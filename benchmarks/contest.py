@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
-from optimizees.named_tasks import DataChoice, TaskName, budget_of
+from optimizees.named_tasks import TaskName, budget_of
+from optimizees.task_loader import DataChoice
 
 from .opponents import OPPONENTS, Grid, find_opponent
 from .optimizers import (

@@ -9,7 +9,7 @@ import torch
 
 from l2o import NeuralGraphOpt
 from optimizees import Task, TaskLoader
-from optimizees.named_tasks import DataChoice
+from optimizees.task_loader import DataChoice
 
 from .optimizers import ADAM_LR
 from .pictures import Panel, save_curves

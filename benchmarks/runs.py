@@ -13,13 +13,9 @@ import torch
 from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
 from optimizees import TaskLoader, TaskName
+from optimizees.data.splits import HeldOutSplit, TrainSplit
 from optimizees.files import FileKind
-from optimizees.named_tasks import (
-    DataChoice,
-    HeldOutSplit,
-    TrainSplit,
-    data_identity,
-)
+from optimizees.task_loader import DataChoice, data_identity
 
 from .optimizers import OptimizerSpec
 from .protocol import TrainingCurve, train

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from l2o.config import NotNegative, Positive, check_share, frozen_config
 from l2o.rule.neuron_config import NeuronRuleConfig
-from optimizees.named_tasks import DataChoice
+from optimizees.task_loader import DataChoice
 
 from .task_config import AnyTaskConfig, TaskConfig
 from .yaml_file import config_from, read_yaml

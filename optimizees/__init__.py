@@ -11,7 +11,7 @@ from .data.text import TextData, text_split
 from .functional_task import FunctionalTask
 from .image_tasks import image_task
 from .mlp import MLP
-from .named_tasks import TaskLoader, TaskName, load_task
+from .named_tasks import TaskName
 from .residual import ResidualNet
 from .sampling import Family, Problem, build_problem
 from .task import (
@@ -23,6 +23,7 @@ from .task import (
     Task,
     restoring,
 )
+from .task_loader import TaskLoader, load_task
 from .text_tasks import text_task
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor
 
 from optimizees.data.images import ImageData, normalise
 from optimizees.data.layouts import require
+from optimizees.data.splits import Split, check_split, noun_of
 from optimizees.files import FileKind
-
-Split = Literal["train", "validation", "test", "train+validation"]
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -62,12 +60,7 @@ def load_cifar10(split: Split, *, root: Path | None = None) -> ImageData:
     Reference: Krizhevsky, 2009, "Learning Multiple Layers of Features from Tiny
         Images", https://www.cs.toronto.edu/~kriz/cifar.html.
     """
-    splits = ("train", "validation", "test", "train+validation")
-    if split not in splits:
-        raise ValueError(
-            f"load_cifar10 needs a known split; got {split!r}. "
-            f"Pass one of {', '.join(splits)}."
-        )
+    check_split("load_cifar10", split)
     directory = require("cifar-10", root)
     if split == "test":
         paths = [directory / "test_batch.bin"]
@@ -90,11 +83,11 @@ def load_cifar10(split: Split, *, root: Path | None = None) -> ImageData:
         rows = rows[:-NUM_VALIDATION] if split == "train" else rows[held_out]
     differing = "pixels differ from the official files, e.g. JPEG copies"
     kind = "official files" if is_official else differing
-    noun = {"validation": "validation", "test": "test"}.get(split, "training")
     return ImageData(
         images=normalise(rows[:, 1:].reshape(-1, 3, 32, 32), MEAN, STD),
         labels=rows[:, 0].to(torch.int64),
-        source=f"CIFAR-10 ({kind}, {len(rows):,} {noun} images, from {directory})",
+        source=f"CIFAR-10 ({kind}, {len(rows):,} {noun_of(split)} images, "
+        f"from {directory})",
     )
 
 

@@ -1,24 +1,17 @@
 """Ten thousand handwritten digits: the test set of MNIST."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from optimizees.data.grey_images import MEAN, STD, find_pair, read_pair
 from optimizees.data.images import ImageData, normalise
 from optimizees.data.layouts import require
-
-_RANGES = {
-    "train": (0, 8_000),
-    "validation": (8_000, 9_000),
-    "train+validation": (0, 9_000),
-    "test": (9_000, 10_000),
-}
+from optimizees.data.splits import Split, noun_of, split_range
 
 
 def load_digits(
-    split: Literal["train", "validation", "test", "train+validation"],
+    split: Split,
     *,
     root: Path | None = None,
 ) -> ImageData:
@@ -43,11 +36,7 @@ def load_digits(
     Reference: LeCun, Cortes and Burges, "The MNIST database of handwritten digits",
         http://yann.lecun.com/exdb/mnist/.
     """
-    if split not in _RANGES:
-        raise ValueError(
-            f"load_digits needs a known split; got {split!r}. "
-            f"Pass one of {', '.join(_RANGES)}."
-        )
+    part = split_range("load_digits", split, 10_000, 0.8, 0.9)
     directory = require("mnist-test", root)
     pixels, labels = read_pair(*find_pair(directory, "mnist-t10k"))
     if len(pixels) != 10_000:
@@ -55,11 +44,9 @@ def load_digits(
             f"load_digits needs 10,000 images; got {len(pixels):,} in {directory}. Run "
             "`l2o data download mnist-test`."
         )
-    part = slice(*_RANGES[split])
-    noun = {"validation": "validation", "test": "test"}.get(split, "training")
     return ImageData(
         images=normalise(pixels[part].unsqueeze(1), MEAN, STD),
         labels=labels[part].to(torch.int64),
-        source=f"digits of MNIST's test set ({len(labels[part]):,} {noun} images, "
-        f"from {directory})",
+        source=f"digits of MNIST's test set ({len(labels[part]):,} "
+        f"{noun_of(split)} images, from {directory})",
     )

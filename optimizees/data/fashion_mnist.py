@@ -11,8 +11,7 @@ from torch import Tensor
 from optimizees.data.grey_images import MEAN, STD, find_pair, read_pair
 from optimizees.data.images import ImageData, normalise
 from optimizees.data.layouts import locate, require
-
-Split = Literal["train", "validation", "test", "train+validation"]
+from optimizees.data.splits import Split, check_split, noun_of
 
 NUM_VALIDATION = 5_000
 """Images at the end of the 60,000 that are held out for validation."""
@@ -52,8 +51,13 @@ def load_fashion_mnist(
         https://arxiv.org/abs/1708.07747. The normalisation constants are those of
         MNIST, as in the paper that this library reproduces.
     """
-    _check_choice("split", split, ("train", "validation", "test", "train+validation"))
-    _check_choice("source", source, ("auto", "full", "embedded"))
+    check_split("load_fashion_mnist", split)
+    sources = ("auto", "full", "embedded")
+    if source not in sources:
+        raise ValueError(
+            f"load_fashion_mnist needs a known source; got {source!r}. "
+            f"Pass one of {', '.join(sources)}."
+        )
     if root is not None and source == "embedded":
         raise ValueError(
             "load_fashion_mnist takes either root or source='embedded'; got "
@@ -80,11 +84,10 @@ def load_fashion_mnist(
         pixels, labels = pixels[:-held_out], labels[:-held_out]
     elif split == "validation":
         pixels, labels = pixels[-held_out:], labels[-held_out:]
-    noun = {"validation": "validation", "test": "test"}.get(split, "training")
     return ImageData(
         images=normalise(pixels.unsqueeze(1), MEAN, STD),
         labels=labels.to(torch.int64),
-        source=f"FashionMNIST ({kind}, {len(pixels):,} {noun} images{where})",
+        source=f"FashionMNIST ({kind}, {len(pixels):,} {noun_of(split)} images{where})",
     )
 
 
@@ -105,12 +108,3 @@ def read_embedded_pixels(
         resources.as_file(labels) as labels_path,
     ):
         return read_pair(images_path, labels_path)
-
-
-def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise unless `value` is one of `known`."""
-    if value not in known:
-        raise ValueError(
-            f"load_fashion_mnist needs a known {what}; got {value!r}. "
-            f"Pass one of {', '.join(known)}."
-        )

@@ -5,7 +5,6 @@ All need the package, which the extra `benchmarks` installs; nothing is download
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -14,21 +13,7 @@ from torch.nn import functional
 
 from optimizees.batches import Batch
 
-Split: TypeAlias = Literal["train", "validation", "test", "train+validation"]
-
-_PARTS = {
-    "train": (0.0, 0.8),
-    "validation": (0.8, 0.9),
-    "train+validation": (0.0, 0.9),
-    "test": (0.9, 1.0),
-}
-_LABELLED = {
-    "train": (0.0, 1 / 3),
-    "validation": (1 / 3, 2 / 3),
-    "train+validation": (0.0, 2 / 3),
-    "test": (2 / 3, 1.0),
-}
-"""Shares of the graph's nodes whose classes are known to a split."""
+from .splits import Split, split_range
 
 _ORDER_SEED = 0
 """Decides the order that tables and pixels are split in."""
@@ -83,11 +68,11 @@ def load_diabetes(split: Split) -> Examples:
     inputs = torch.as_tensor(measured, dtype=torch.float32)
     targets = torch.as_tensor(progression, dtype=torch.float32)[:, None]
     order = _order(len(inputs))
-    train = order[_range(len(inputs), "train", _PARTS)]
+    train = order[_range(len(inputs), "train")]
     inputs, targets = (
         (item - item[train].mean(0)) / item[train].std(0) for item in (inputs, targets)
     )
-    part = order[_range(len(inputs), split, _PARTS)]
+    part = order[_range(len(inputs), split)]
     return Examples(Batch(inputs[part], targets[part]), "diabetes of scikit-learn")
 
 
@@ -115,7 +100,7 @@ def load_photograph(split: Split) -> Examples:
     y = torch.linspace(-1, 1, rows) * (rows - 1) / (columns - 1)
     down, across = torch.meshgrid(y, x, indexing="ij")
     places = torch.stack([across.flatten(), down.flatten()], dim=1)
-    part = _order(len(places))[_range(len(places), split, _PARTS)]
+    part = _order(len(places))[_range(len(places), split)]
     return Examples(
         Batch(places[part], small.flatten(1).T[part]),
         "pixels of a photograph of scikit-learn",
@@ -160,7 +145,8 @@ def load_graph_nodes(split: Split) -> Examples:
         ValueError: if the split is unknown.
     """
     labels = load_digit_graph().labels
-    nodes = torch.arange(len(labels))[_range(len(labels), split, _LABELLED)]
+    part = split_range("load_graph_nodes", split, len(labels), 1 / 3, 2 / 3)
+    nodes = torch.arange(len(labels))[part]
     return Examples(Batch(nodes, labels[nodes]), "graph of the digits of scikit-learn")
 
 
@@ -168,12 +154,6 @@ def _order(count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(_ORDER_SEED))
 
 
-def _range(count: int, split: str, parts: dict[str, tuple[float, float]]) -> slice:
-    """Return the place of a split among `count` examples."""
-    if split not in parts:
-        raise ValueError(
-            f"scikit-learn's data need a known split; got {split!r}. Pass one of "
-            f"{', '.join(parts)}."
-        )
-    start, stop = parts[split]
-    return slice(round(start * count), round(stop * count))
+def _range(count: int, split: Split) -> slice:
+    """Return the place of a split among examples in random order."""
+    return split_range("scikit-learn's data", split, count, 0.8, 0.9)

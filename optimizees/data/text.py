@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -11,14 +10,7 @@ from torch import Tensor
 
 from optimizees.batches import Batch
 
-TextSplit: TypeAlias = Literal["train", "validation", "test", "train+validation"]
-
-_PARTS = {
-    "train": (0.0, 0.9),
-    "validation": (0.9, 0.95),
-    "train+validation": (0.0, 0.95),
-    "test": (0.95, 1.0),
-}
+from .splits import Split, noun_of, split_range
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +96,7 @@ class TextSampler:
         self._generator.set_state(state["generator"].cpu())
 
 
-def load_manual(split: TextSplit) -> TextData:
+def load_manual(split: Split) -> TextData:
     """Load the topics of Python's `help()`: its language reference, as plain text.
 
     It ships with Python as `pydoc_data.topics`, about half a million characters, and
@@ -130,7 +122,7 @@ def load_manual(split: TextSplit) -> TextData:
     return text_split(text, split, name=f"manual of Python {platform.python_version()}")
 
 
-def text_split(text: str, split: TextSplit, *, name: str) -> TextData:
+def text_split(text: str, split: Split, *, name: str) -> TextData:
     """Return one part of a text of one's own, as numbers.
 
     Args:
@@ -146,18 +138,12 @@ def text_split(text: str, split: TextSplit, *, name: str) -> TextData:
         >>> text_split("abcabcabca" * 10, "test", name="a song").tokens
         tensor([2, 0, 1, 2, 0])
     """
-    if split not in _PARTS:
-        raise ValueError(
-            f"text_split needs a known split; got {split!r}. "
-            f"Pass one of {', '.join(_PARTS)}."
-        )
+    part = split_range("text_split", split, len(text), 0.9, 0.95)
     vocabulary = "".join(sorted(set(text)))
     places = {character: place for place, character in enumerate(vocabulary)}
     tokens = torch.tensor([places[character] for character in text])
-    start, stop = (round(share * len(text)) for share in _PARTS[split])
-    noun = {"validation": "validation", "test": "test"}.get(split, "training")
     return TextData(
-        tokens[start:stop],
+        tokens[part],
         vocabulary,
-        source=f"{name} ({stop - start:,} {noun} characters)",
+        source=f"{name} ({part.stop - part.start:,} {noun_of(split)} characters)",
     )

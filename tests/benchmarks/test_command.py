@@ -9,7 +9,7 @@ from benchmarks import catalogue
 from benchmarks.catalogue import BENCHMARKS, Benchmark, load_benchmark, names_of
 from benchmarks.command import benchmark, report
 from benchmarks.runs import read_rows
-from optimizees import named_tasks
+from optimizees import task_loader
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_a_benchmark_from_outside_is_one_line_of_the_list(
 @pytest.fixture
 def _few_images(monkeypatch, images):
     """Sixty random images in place of FashionMNIST."""
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", lambda split, source: images)
 
 
 FEW = ("--seeds", "101", "--selection-seeds", "9001", "--data", "embedded")

@@ -7,7 +7,7 @@ import torch
 from benchmarks.optimizers import OpponentSpec, rule_spec
 from benchmarks.runs import Ledger, TrainingRun, read_rows, train_run, use_threads
 from meta_train.log import write_json_lines
-from optimizees import TaskLoader, named_tasks
+from optimizees import TaskLoader, task_loader
 
 
 def adam(lr):
@@ -28,7 +28,7 @@ def make_run(optimizer, **values):
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
     """Make one run on random images; return its row and the line that was said."""
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", lambda split, source: images)
 
     def call(todo):
         ledger = Ledger(tmp_path / "some" / "rows.jsonl", data="embedded")
@@ -119,7 +119,7 @@ def test_a_divergence_is_recorded_as_such(run):
 
 def test_auto_takes_the_full_data_where_it_is(tmp_path, monkeypatch):
     for found, expected in ((None, "embedded"), (tmp_path, "full")):
-        monkeypatch.setattr(named_tasks, "locate", lambda name, found=found: found)
+        monkeypatch.setattr(task_loader, "locate", lambda name, found=found: found)
         ledger = Ledger(tmp_path / "rows.jsonl", data="auto")
         assert ledger.identity(make_run(adam(0.01)))["data"] == expected
 

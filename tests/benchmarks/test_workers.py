@@ -13,7 +13,7 @@ from benchmarks.locks import Locks
 from benchmarks.runs import Ledger, read_rows
 from benchmarks.workers import run, spread_device
 from meta_train.log import read_json_lines, write_json_lines
-from optimizees import named_tasks
+from optimizees import task_loader
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _keep_threads():
 @pytest.fixture
 def contest(tmp_path, images, monkeypatch):
     """Two rates of Adam on random images."""
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", lambda split, source: images)
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", lambda split, source: images)
     return Contest(
         tasks=("fashion-cnn",),
         rules=(),

@@ -4,7 +4,7 @@ from functools import cache
 import pytest
 
 from meta_train.config import parse_config
-from optimizees import named_tasks
+from optimizees import task_loader
 
 TASK = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
 
@@ -23,13 +23,13 @@ RULES = {
 }
 
 
-load_once = cache(named_tasks.load_fashion_mnist)
+load_once = cache(task_loader.load_fashion_mnist)
 
 
 @pytest.fixture(autouse=True)
 def data_is_read_once(monkeypatch):
     """Decompressing the images takes longer than a tiny run."""
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", load_once)
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", load_once)
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@ from typing import get_args
 import pytest
 import torch
 
-from optimizees import FunctionalTask, ImageData, TaskLoader, load_task, named_tasks
+from optimizees import FunctionalTask, ImageData, TaskLoader, load_task, task_loader
 from optimizees.image_tasks import describe
-from optimizees.named_tasks import HeldOutTask, PaperTask, budget_of, data_identity
+from optimizees.named_tasks import TASKS, HeldOutTask, PaperTask, TextTask, budget_of
+from optimizees.task_loader import data_identity
 
 PARAMETERS = {
     "fashion-cnn": 14_378,
@@ -34,19 +35,15 @@ def make_images(*shape):
 
 @pytest.fixture
 def small_data(monkeypatch):
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", make_images(1, 28, 28))
-    monkeypatch.setattr(named_tasks, "load_digits", make_images(1, 28, 28))
-    monkeypatch.setattr(named_tasks, "load_cifar10", make_images(3, 32, 32))
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", make_images(1, 28, 28))
+    monkeypatch.setattr(task_loader, "load_digits", make_images(1, 28, 28))
+    monkeypatch.setattr(task_loader, "load_cifar10", make_images(3, 32, 32))
 
 
 def test_every_name_has_a_row():
     names = {*get_args(PaperTask), *get_args(HeldOutTask), "fashion-mlp"}
     assert names == set(PARAMETERS)
-    assert names == {
-        *named_tasks._IMAGE_TASKS,
-        *named_tasks._TEXT_TASKS,
-        *named_tasks._TABLE_TASKS,
-    }
+    assert names == set(TASKS)
     assert all(budget_of(name).steps >= budget_of(name).evaluations for name in names)
 
 
@@ -56,7 +53,7 @@ def test_every_task_trains_and_is_decided_by_its_seed(name, small_data):
     model, again = task.init_model(3), task.init_model(3)
     num_params = sum(param.numel() for param in model.parameters())
     # The manual's characters, and with them GPT's table, depend on Python's version.
-    assert num_params == PARAMETERS[name] or name in named_tasks._TEXT_TASKS
+    assert num_params == PARAMETERS[name] or isinstance(TASKS[name], TextTask)
     batch, same = (task.batches(5).next() for _ in range(2))
     assert torch.equal(batch.inputs, same.inputs)
     assert len(batch.targets) == 4
@@ -89,7 +86,7 @@ def test_a_split_is_read_once(monkeypatch):
         calls.append(split)
         return make_images(1, 28, 28)(split)
 
-    monkeypatch.setattr(named_tasks, "load_fashion_mnist", load)
+    monkeypatch.setattr(task_loader, "load_fashion_mnist", load)
     loader = TaskLoader(data="embedded")
     small = loader.load("fashion-cnn", batch_size=4, image_size=7)
     loader.load("fashion-mlp", batch_size=8)
