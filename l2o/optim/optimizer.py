@@ -13,7 +13,7 @@ from typing_extensions import override
 from l2o.graph import NeuralGraph
 from l2o.rule.cached_outputs import check_structure_every, updates_with_cache
 from l2o.rule.checkpoint import rule_hash
-from l2o.rule.horizon import with_horizon
+from l2o.rule.horizon import with_aim, with_horizon
 from l2o.rule.rule import AbstractRule
 from l2o.rule.safety import SafetyConfig
 from l2o.rule.state import Tensors
@@ -89,7 +89,8 @@ class NeuralGraphOpt(AveragingOptimizer):
         average: keep an average of the weights as well, for `averaged` and
             `use_average`: one more float per parameter. It remembers a tenth of the run
             so far, whatever its length, and usually generalises better than the weights
-            of single steps.
+            of single steps. Neuron-level rules take larger late steps then, so
+            evaluate at the average.
 
     Raises:
         TypeError: if a parameter is no tensor, or is complex or integer.
@@ -149,7 +150,8 @@ class NeuralGraphOpt(AveragingOptimizer):
         }
         super().__init__(params, defaults)
         self._owns_rule = isinstance(rule, str | Path)
-        self.rule = with_horizon(found_rule(rule), total_steps)
+        known = with_horizon(found_rule(rule), total_steps)
+        self.rule = with_aim(known, is_averaged=average)
         self._steps_left: int | None = None
         check_state_dtype(state_dtype, self.rule)
         check_structure_every(structure_every, self.rule, is_compiled=compile)

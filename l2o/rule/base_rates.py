@@ -14,6 +14,10 @@ ROLES = ("first", "hidden", "last", "kernel", "table", "vector", "sine")
 one that writes its outputs, a kernel, a lookup table, all else; but whatever writes
 what goes through a sine or cosine is `sine`."""
 
+AIMS = ("latest", "averaged")
+"""Which weights a run is for: those of the last step, or the averaged ones. Steps may
+stay large for an average, in which their noise cancels."""
+
 _PERIODIC = {"sin", "cos", "sinc"}
 
 
@@ -44,11 +48,12 @@ class BaseRates(nn.Module):
 
     The rate of a matrix of role :math:`k` after :math:`t` steps is
 
-    .. math:: \exp(a_k) \min(1, t / w) (1 + t / \tau)^{-p}
+    .. math:: \exp(a_k + g) \min(1, t / w) (1 + t / \tau)^{-p}
 
-    With a known horizon :math:`T`, :math:`\exp(g) (1 - t / T)` takes the place of the
-    last factor; past the end it stays at 0.01. Untrained, all rates are 1
-    and constant.
+    where :math:`\tau` and :math:`p` depend on the aim of the run, the latest or the
+    averaged weights, and :math:`g` is zero for the latest. With a known horizon
+    :math:`T`, the last factor is :math:`1 - t / T`, with a :math:`g` of its own; past
+    the end it stays at 0.01. Untrained, all rates are 1 and constant.
 
     Args:
         num_powers: further outputs per matrix, to which constants are added.
@@ -60,26 +65,39 @@ class BaseRates(nn.Module):
         """:math:`a`, one per role."""
         self.log_warmup = nn.Parameter(torch.zeros(()))
         """:math:`w`, as a logarithm, in steps."""
-        self.log_decay_steps = nn.Parameter(torch.tensor(math.log(200.0)))
-        """:math:`\\tau`, as a logarithm, in steps."""
-        self.decay_power = nn.Parameter(torch.zeros(()))
-        """:math:`p`."""
+        self.log_decay_steps = nn.Parameter(torch.full((len(AIMS),), math.log(200.0)))
+        """:math:`\\tau` of each of `AIMS`, as a logarithm, in steps."""
+        self.decay_power = nn.Parameter(torch.zeros(len(AIMS)))
+        """:math:`p` of each of `AIMS`."""
+        self.average_gain = nn.Parameter(torch.zeros(()))
+        """:math:`g` where the averaged weights count."""
         self.horizon_gain = nn.Parameter(torch.zeros(()))
-        """:math:`g`."""
+        """:math:`g` where the horizon is known."""
         self.powers = nn.Parameter(torch.zeros(num_powers))
         """Added to what the network says of a matrix, but for its scale."""
 
-    def forward(self, roles: Tensor, steps: Tensor, horizon: int | None) -> Tensor:
+    def forward(
+        self,
+        roles: Tensor,
+        steps: Tensor,
+        *,
+        horizon: int | None = None,
+        is_averaged: bool = False,
+    ) -> Tensor:
         """Return the logarithm of the rate of each matrix, `[matrix]`.
 
         Args:
             roles: `[matrix]`, places in `ROLES`.
             steps: `[matrix]`, numbers of gradients seen, from 1.
             horizon: number of steps of the whole run; None if unknown.
+            is_averaged: whether the averaged weights count, not the latest.
         """
         log_warm = (steps.log() - self.log_warmup).clamp(max=0)
         rates = self.log_rates.index_select(0, roles) + log_warm
         if horizon is None:
-            passed = torch.log1p(steps / self.log_decay_steps.exp())
-            return torch.addcmul(rates, self.decay_power, passed, value=-1)
+            aim = int(is_averaged)
+            passed = torch.log1p(steps / self.log_decay_steps[aim].exp())
+            if is_averaged:
+                rates = rates + self.average_gain
+            return torch.addcmul(rates, self.decay_power[aim], passed, value=-1)
         return rates + self.horizon_gain + share_left(steps, horizon).log()

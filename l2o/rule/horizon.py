@@ -1,4 +1,4 @@
-"""Rules that know how long the run is."""
+"""Rules that know how long the run is and which weights it is for."""
 
 import copy
 from typing import TypeVar
@@ -54,6 +54,24 @@ def with_horizon(rule: AnyKind, total_steps: int | None) -> AnyKind:
     known = copy.copy(rule)
     known.horizon = total_steps
     return known
+
+
+def with_aim(rule: AnyKind, *, is_averaged: bool) -> AnyKind:
+    """Return a rule that knows whether the averaged weights count.
+
+    Args:
+        rule: the rule; left unchanged.
+        is_averaged: whether they do, and not the latest.
+
+    Returns:
+        A rule that shares theta with the given one; the rule itself if it would not
+        take other steps.
+    """
+    if rule.is_averaged == is_averaged or not rule.reads_aim:
+        return rule
+    aimed = copy.copy(rule)
+    aimed.is_averaged = is_averaged
+    return aimed
 
 
 def annealed(rule: AbstractRule, update: Tensor, step: Tensor | None) -> Tensor:

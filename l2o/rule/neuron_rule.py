@@ -86,6 +86,7 @@ class NeuronRule(AbstractRule):
     """
 
     reads_horizon = True
+    reads_aim = True
 
     def __init__(self, config: NeuronRuleConfig | None = None) -> None:
         super().__init__()
@@ -142,7 +143,12 @@ class NeuronRule(AbstractRule):
         outputs = self._outputs(wired, values, clock, statistics)
         powers = (outputs.matrices[:, 1:] + self.base_rates.powers).clamp(0, 1)
         directions = self._directions(wired, values, clock, statistics, powers)
-        rates = self.base_rates(wired.roles, clock.steps, self.horizon)
+        rates = self.base_rates(
+            wired.roles,
+            clock.steps,
+            horizon=self.horizon,
+            is_averaged=self.is_averaged,
+        )
         factors = self._factors(wired, statistics, outputs, powers, directions, rates)
         found = self._scaled(wired, directions, factors * self._units(graph, wired))
         return {name: found[name].to(param.dtype) for name, param in params.items()}

@@ -62,6 +62,10 @@ class AbstractRule(nn.Module, ABC):
     reads_horizon: bool = False
     """Whether `forward` itself lets the updates fall towards the horizon. Otherwise the
     step multiplies them by `l2o.schedules.share_left`."""
+    is_averaged: bool = False
+    """Whether the run is for the averaged weights; `with_aim` sets it."""
+    reads_aim: bool = False
+    """Whether `forward` takes larger late steps where averaged weights count."""
 
     @abstractmethod
     def check(self, graph: NeuralGraph) -> None:

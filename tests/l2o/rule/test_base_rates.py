@@ -69,26 +69,38 @@ def steps():
 
 
 def test_untrained_rates_are_one(rates, steps):
-    assert rates(torch.zeros(3, dtype=torch.int64), steps, None).tolist() == [0, 0, 0]
+    assert rates(torch.zeros(3, dtype=torch.int64), steps).tolist() == [0, 0, 0]
 
 
 def test_the_schedule_is_the_formula(rates, steps):
     with torch.no_grad():
         rates.log_rates[2] = 0.7
         rates.log_warmup.fill_(math.log(20))
-        rates.log_decay_steps.fill_(math.log(50))
-        rates.decay_power.fill_(0.5)
-    found = rates(torch.full((3,), 2), steps, None).exp()
+        rates.log_decay_steps[0] = math.log(50)
+        rates.decay_power[0] = 0.5
+    found = rates(torch.full((3,), 2), steps).exp()
     warm = (steps / 20).clamp(max=1)
     expected = math.exp(0.7) * warm / (1 + steps / 50).sqrt()
     torch.testing.assert_close(found, expected)
+
+
+def test_averaged_weights_have_a_schedule_of_their_own(rates, steps):
+    before = rates(torch.zeros(3, dtype=torch.int64), steps)
+    with torch.no_grad():
+        rates.log_decay_steps[1] = math.log(50)
+        rates.decay_power[1] = 0.5
+        rates.average_gain.fill_(0.2)
+    place = torch.zeros(3, dtype=torch.int64)
+    found = rates(place, steps, is_averaged=True).exp()
+    torch.testing.assert_close(found, math.exp(0.2) / (1 + steps / 50).sqrt())
+    assert torch.equal(rates(place, steps), before)
 
 
 def test_a_horizon_takes_the_place_of_the_decay(rates, steps):
     with torch.no_grad():
         rates.decay_power.fill_(3.0)
         rates.horizon_gain.fill_(0.5)
-    found = rates(torch.zeros(3, dtype=torch.int64), steps, 50).exp()
+    found = rates(torch.zeros(3, dtype=torch.int64), steps, horizon=50).exp()
     left = torch.tensor([1.0, 0.82, 0.01], dtype=torch.float64)
     torch.testing.assert_close(found, math.exp(0.5) * left)
 
@@ -108,3 +120,14 @@ def test_without_a_network_the_rule_is_its_base_times_the_rates():
     for name, update in after.items():
         factor = 3 if name == "2.weight" else 1
         torch.testing.assert_close(update, factor * before[name])
+
+
+def test_the_optimizer_tells_the_rule_that_averages_count():
+    rule = l2o.load_rule("base")
+    layer = nn.Linear(3, 2)
+    aimed = l2o.NeuralGraphOpt(layer.parameters(), rule=rule, average=True).rule
+    assert aimed.is_averaged
+    assert aimed.base_rates is rule.base_rates
+    assert not rule.is_averaged
+    plain = l2o.NeuralGraphOpt(layer.parameters(), rule=rule)
+    assert plain.rule is rule  # nothing is copied where nothing is told
