@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import time
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,16 +16,15 @@ from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
 from l2o.rule.neuron_rule import NeuronRule
-from l2o.schedules import average_share
-from optimizees import FunctionalTask
 
 from .config import MetaTrainConfig
 from .folder_lock import FolderLock
+from .lanes import Lanes
 from .problems import TaskBuilder
 from .provenance import provenance
 from .search_config import SearchConfig
 from .task_config import FamilyConfig
-from .unroll import InnerRun, ProblemStart, RuleOnGraph
+from .unroll import ProblemStart
 
 _SMALLEST_LOSS = 1e-6
 """Below it the logarithm of a loss stays where it is."""
@@ -44,6 +44,26 @@ class Drawn(NamedTuple):
     """Of initial weights and batches."""
     horizon: int | None
     """Number of steps, if the rule is told; None if it is not."""
+    is_averaged: bool
+    """Whether the averaged weights are measured, not the latest."""
+
+
+class Searched(NamedTuple):
+    """A weight of the rule, or one row of it."""
+
+    name: str
+    """Of the weight."""
+    row: int | None = None
+    """Place of the row; None for the whole."""
+
+    def of(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the entries, sharing their memory."""
+        own = weights[self.name].detach()
+        return own if self.row is None else own[self.row]
+
+    def __str__(self) -> str:
+        """Return it as a configuration names it."""
+        return self.name if self.row is None else f"{self.name}[{self.row}]"
 
 
 class RateSearch:
@@ -88,11 +108,8 @@ class RateSearch:
                 )
             own = weights[name]
             own.data.copy_(torch.tensor(values).view_as(own))
-        self.names = [
-            name
-            for name in weights
-            if any(fnmatch(name, pattern) for pattern in config.searched)
-        ]
+        self.weights = weights
+        self.searched = _searched(weights, config.searched)
         saved = folder / "search.pkl"
         if saved.exists() and not resume:
             raise FileExistsError(
@@ -106,7 +123,7 @@ class RateSearch:
             known = pickle.loads(saved.read_bytes())
             self.generation, self.inner_steps, self.seconds, self.search = known
         else:
-            start = torch.cat([weights[name].detach().flatten() for name in self.names])
+            start = torch.cat([item.of(weights).flatten() for item in self.searched])
             options = {
                 "popsize": config.population,
                 "seed": config.seed + 1,
@@ -141,7 +158,7 @@ class RateSearch:
         start = time.monotonic()
         drawn = self._draw()
         candidates = self.search.ask()
-        table = torch.tensor([[self._life(c, d) for d in drawn] for c in candidates])
+        table = torch.stack([self._lives(candidates, item) for item in drawn], dim=1)
         relative = table - table.median(dim=0).values
         scores = relative.clamp(-self.config.most, self.config.most).mean(1)
         self.search.tell(candidates, scores.tolist())
@@ -182,45 +199,59 @@ class RateSearch:
             length = config.steps[
                 int(torch.randint(len(config.steps), (1,), generator=generator))
             ]
-            knows = float(torch.rand(1, generator=generator)) < config.horizon_share
-            drawn.append(Drawn(place, member, seed, length if knows else None))
+            aim = float(torch.rand(1, generator=generator))
+            knows = aim < config.horizon_share
+            is_averaged = (
+                not knows and aim < config.horizon_share + config.average_share
+            )
+            horizon = length if knows else None
+            drawn.append(Drawn(place, member, seed, horizon, is_averaged))
         return drawn
 
     def _label(self, drawn: Drawn) -> str:
         config = self.config.tasks[drawn.task]
-        end = "" if drawn.horizon is None else f", ends at {drawn.horizon}"
+        end = ", averaged" if drawn.is_averaged else ""
+        if drawn.horizon is not None:
+            end = f", ends at {drawn.horizon}"
         return f"{self.builder.task(config, drawn.member).name}{end}"
 
-    def _life(self, candidate: Any, drawn: Drawn) -> float:
-        """Return the logarithm of the losses of one life, weighted and averaged."""
-        self._put(torch.as_tensor(candidate))
-        self.rule.horizon = drawn.horizon
+    def _lives(self, candidates: Sequence[Any], drawn: Drawn) -> Tensor:
+        """Return each candidate's logarithm of its losses on one problem, averaged."""
         config = self.config.tasks[drawn.task]
         task = self.builder.task(config, drawn.member)
         bound = self.builder.bound(config, drawn.member)
         moments = self.config.steps if drawn.horizon is None else (drawn.horizon,)
-        found = life_losses(
-            task,
-            bound,
-            seed=drawn.seed,
-            moments=moments,
-            batches=self.config.batches,
+        self.rule.horizon, self.rule.is_averaged = drawn.horizon, drawn.is_averaged
+        lanes = Lanes(
+            ProblemStart(task, bound, seed=drawn.seed, length=moments[-1]),
+            num_lanes=len(candidates),
+            stacked=self.config.stacked,
+            has_average=drawn.is_averaged,
         )
-        self.rule.horizon = None
-        self.inner_steps += moments[-1]
-        raw = 1.0 if drawn.horizon is not None else self.config.raw_share
-        logs = [
-            raw * _log(latest) + (1 - raw) * _log(average) for latest, average in found
-        ]
-        return sum(logs) / len(logs)
+        found = life_losses(
+            lanes, self._thetas(candidates), moments, batches=self.config.batches
+        )
+        self.rule.horizon, self.rule.is_averaged = None, False
+        self.inner_steps += moments[-1] * len(candidates)
+        logs = found.clamp_min(_SMALLEST_LOSS).log()
+        return logs.nan_to_num(nan=_DIVERGED, posinf=_DIVERGED).mean(0)
+
+    def _thetas(self, candidates: Sequence[Any]) -> dict[str, Tensor]:
+        """Return the searched weights of every candidate, `[lane, *shape]`."""
+        found = []
+        for candidate in candidates:
+            self._put(torch.as_tensor(candidate))
+            found.append([self.weights[item.name].clone() for item in self.searched])
+        names = [item.name for item in self.searched]
+        parts = map(torch.stack, zip(*found, strict=True))
+        return {n: p.detach() for n, p in zip(names, parts, strict=True)}
 
     @torch.no_grad()
     def _put(self, values: Tensor) -> None:
         """Write a candidate into the rule."""
-        weights = dict(self.rule.named_parameters())
         start = 0
-        for name in self.names:
-            own = weights[name]
+        for item in self.searched:
+            own = item.of(self.weights)
             own.copy_(values[start : start + own.numel()].view_as(own))
             start += own.numel()
 
@@ -245,62 +276,58 @@ class RateSearch:
             "outer_step": self.generation,
             "inner_steps": self.inner_steps,
             "seconds": round(self.seconds, 1),
-            "searched": self.names,
+            "searched": [str(item) for item in self.searched],
             **provenance(),
         }
 
 
 def life_losses(
-    task: FunctionalTask,
-    bound: RuleOnGraph,
-    *,
-    seed: int,
+    lanes: Lanes,
+    theta: Mapping[str, Tensor],
     moments: tuple[int, ...],
+    *,
     batches: int,
-) -> list[tuple[float, float]]:
-    """Return losses at the latest and at the averaged weights, per moment.
+) -> Tensor:
+    """Return the loss of every lane at some moments of a life, `[moment, lane]`.
 
     The batches are those of another seed, from the same training data, and the same
-    ones for every candidate. Batch norm uses their statistics, not the running ones.
+    ones for every lane. Batch norm uses their statistics, not the running ones.
 
     Args:
-        task: what is trained.
-        bound: the rule on its graph.
-        seed: of initial weights and batches.
+        lanes: networks at their start; those with averages are measured there.
+        theta: the weights in which lanes differ, `[lane, *shape]`.
         moments: numbers of inner steps, ascending.
         batches: on how many a loss is measured.
 
     Returns:
-        Pairs of losses; those of a run that diverged are infinite.
+        Losses; infinite from where a lane diverged.
     """
-    run = InnerRun(ProblemStart(task, bound, seed=seed, length=moments[-1]))
-    measured = task.batches(seed + 1)
-    average = {name: param.clone() for name, param in run.params.items()}
+    measured = lanes.task.batches(lanes.seed + 1)
     found = []
     for moment in moments:
-        while run.position < moment and not run.is_over:
-            run.step()
-            share = average_share(float(run.position - 1))
-            for name, param in run.params.items():
-                average[name].lerp_(param, share)
-            run.measure()
-        if run.has_diverged:
-            found += [(math.inf, math.inf)] * (len(moments) - len(found))
-            break
+        while lanes.position < moment and not lanes.is_over:
+            lanes.step(dict(theta))
         drawn = [measured.next() for _ in range(batches)]
-        pair = []
-        for params in (run.params, average):
-            with torch.no_grad():
-                losses = [
-                    float(task.loss(params, batch, run.buffers)) for batch in drawn
-                ]
-            pair.append(sum(losses) / batches)
-        found.append((pair[0], pair[1]))
+        losses = lanes.losses_on(drawn, at_average=bool(lanes.averages))
+        found.append(losses.masked_fill(lanes.is_lost, math.inf))
+    return torch.stack(found)
+
+
+def _searched(weights: Mapping[str, Tensor], patterns: Sequence[str]) -> list[Searched]:
+    """Return what the patterns name, in the order of the rule's weights.
+
+    Raises:
+        ValueError: if a pattern names nothing.
+    """
+    found = []
+    for pattern in patterns:
+        stem, _, row = pattern.removesuffix("]").partition("[")
+        names = [name for name in weights if fnmatch(name, stem)]
+        if not names or (row and not row.isdigit()):
+            raise ValueError(
+                "SearchConfig searched must name weights of the rule; got "
+                f"{pattern!r}. The weights are {', '.join(weights)}; `name[0]` is the "
+                "first row of one."
+            )
+        found += [Searched(name, int(row) if row else None) for name in names]
     return found
-
-
-def _log(loss: float) -> float:
-    """Return a loss's logarithm, bounded on both sides."""
-    if not math.isfinite(loss):
-        return _DIVERGED
-    return math.log(max(loss, _SMALLEST_LOSS))

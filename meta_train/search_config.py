@@ -36,11 +36,14 @@ class SearchConfig:
     candidates train on the same ones, from the same weights, on the same batches."""
     steps: tuple[int, ...] = (100, 400, 1000)
     """Moments of a life at which the loss is measured, in inner steps."""
-    raw_share: float = 0.3
-    """Weight of the loss at the latest weights; the rest is that of the loss at the
-    averaged weights."""
-    horizon_share: float = 0.3
-    """Share of the problems whose length the rule knows; only its end counts there."""
+    average_share: float = 0.5
+    """Share of the problems whose loss is that at the averaged weights, which the rule
+    is told."""
+    horizon_share: float = 0.25
+    """Share of the problems whose length the rule knows; only its end counts there. The
+    rest is measured at the latest weights, at any moment."""
+    stacked: bool = True
+    """Whether the candidates of a problem train as one `vmap`; else they take turns."""
     batches: Positive[int] = 8
     """Batches on which a loss is measured: of the training data, from another seed."""
     most: Positive[float] = 0.5
@@ -54,10 +57,15 @@ class SearchConfig:
     """Which copy of FashionMNIST."""
 
     def __post_init__(self) -> None:
-        for name in ("raw_share", "horizon_share"):
+        for name in ("average_share", "horizon_share"):
             value = getattr(self, name)
             if value:
                 check_share("SearchConfig", **{name: value})
+        if self.average_share + self.horizon_share > 1:
+            raise ValueError(
+                "SearchConfig average_share and horizon_share must add up to at most "
+                f"1; got {self.average_share} and {self.horizon_share}. Lower one."
+            )
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise ValueError(
                 "SearchConfig steps must be moments in ascending order; got "

@@ -23,6 +23,7 @@ Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
 _EXAMPLES = 4096
 _HELD_OUT = 1024
+_SYMBOLS = 24
 
 
 def image_fit(seed: int = 0) -> Task:
@@ -86,25 +87,103 @@ def grammar_sequences(seed: int = 0) -> Task:
     Args:
         seed: decides the chain and the sequences.
     """
-    symbols, length = 24, 17
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2.5 * torch.randn(symbols, symbols, symbols, generator=generator)
-    chances = logits.softmax(-1).view(-1, symbols)
-    count = _EXAMPLES + _HELD_OUT
-    rows = torch.randint(symbols, (2, count), generator=generator)
-    steps = list(rows)
-    while len(steps) < length:
-        past = steps[-2] * symbols + steps[-1]
-        drawn = torch.multinomial(chances[past], 1, generator=generator)
-        steps.append(drawn.squeeze(1))
-    text = torch.stack(steps, dim=1)
     return _from_data(
         f"grammar-sequences-{seed}",
-        lambda: _Reader(symbols, 32),
-        Batch(text[:, :-1], text[:, 1:]),
+        lambda: _Reader(_SYMBOLS, 32),
+        _grammar(seed),
         cross_entropy,
         batch_size=32,
     )
+
+
+class _Block(nn.Module):
+    """Causal attention of four heads, then two linear maps; both on top of the input.
+
+    Args:
+        width: of a token.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.read = nn.Linear(width, 3 * width)
+        self.write = nn.Linear(width, width)
+        self.hidden = nn.Linear(width, 4 * width)
+        self.out = nn.Linear(4 * width, width)
+
+    @override
+    def forward(self, tokens: Tensor) -> Tensor:
+        heads = self.read(self.norms[0](tokens)).unflatten(-1, (3, 4, -1))
+        queries, keys, values = heads.transpose(1, 3).unbind(2)
+        found = functional.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True
+        )
+        tokens = tokens + self.write(found.transpose(1, 2).flatten(2))
+        inner = functional.gelu(self.hidden(self.norms[1](tokens)))
+        return tokens + self.out(inner)
+
+
+class _Transformer(nn.Module):
+    """A causal transformer whose lookup table is its last map, too.
+
+    Args:
+        symbols: how many there are.
+        length: of a sequence.
+        width: of a token.
+        depth: number of blocks.
+    """
+
+    def __init__(self, symbols: int, length: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(symbols, width)
+        self.places = nn.Parameter(0.02 * torch.randn(length, width))
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, symbols, bias=False)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        self.out.weight = self.embed.weight
+
+    @override
+    def forward(self, symbols: Tensor) -> Tensor:
+        return self.out(self.norm(self.blocks(self.embed(symbols) + self.places)))
+
+
+def grammar_transformer(seed: int = 0) -> Task:
+    """Return the same prediction by a small transformer with tied embeddings.
+
+    Args:
+        seed: decides the chain and the sequences.
+    """
+    data = _grammar(seed)
+    length = data.inputs.shape[1]
+    return _from_data(
+        f"grammar-transformer-{seed}",
+        lambda: _Transformer(_SYMBOLS, length, width=32, depth=2),
+        data,
+        cross_entropy,
+        batch_size=32,
+    )
+
+
+def _grammar(seed: int) -> Batch:
+    """Return sequences of a random second-order Markov chain, and their next symbols.
+
+    Args:
+        seed: decides the chain and the sequences.
+    """
+    length = 17
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2.5 * torch.randn(_SYMBOLS, _SYMBOLS, _SYMBOLS, generator=generator)
+    chances = logits.softmax(-1).view(-1, _SYMBOLS)
+    count = _EXAMPLES + _HELD_OUT
+    rows = torch.randint(_SYMBOLS, (2, count), generator=generator)
+    steps = list(rows)
+    while len(steps) < length:
+        past = steps[-2] * _SYMBOLS + steps[-1]
+        drawn = torch.multinomial(chances[past], 1, generator=generator)
+        steps.append(drawn.squeeze(1))
+    text = torch.stack(steps, dim=1)
+    return Batch(text[:, :-1], text[:, 1:])
 
 
 class _Pairs(nn.Module):

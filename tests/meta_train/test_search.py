@@ -1,15 +1,17 @@
 """The search for rates: it finds what is better, resumes exactly, refuses nonsense."""
 
 import json
-import math
 
 import pytest
 import torch
 
 from l2o.rule.checkpoint import load_rule
-from meta_train.search import RateSearch, life_losses
+from l2o.rule.neuron_config import NeuronRuleConfig
+from meta_train.lanes import Lanes
+from meta_train.search import Drawn, RateSearch, life_losses
 from meta_train.search_config import SearchConfig, load_search
 from meta_train.task_config import FactoryConfig
+from meta_train.unroll import ProblemStart
 
 TASK = FactoryConfig(
     kind="factory", factory="optimizees.small_problems:noisy_regression"
@@ -73,25 +75,81 @@ def test_a_folder_that_is_taken_is_refused(tmp_path):
         RateSearch(config(), tmp_path)
 
 
-def test_a_life_is_measured_at_the_average_and_at_the_end(tmp_path):
+def lives(tmp_path, **changes):
     search = RateSearch(config(), tmp_path)
-    task = search.builder.task(TASK)
     bound = search.builder.bound(TASK)
-    found = life_losses(task, bound, seed=0, moments=(1, 30), batches=2)
-    assert len(found) == 2
-    latest, average = found[0]
-    assert latest == pytest.approx(average)  # after one step the average is the weights
-    assert found[1][0] != found[1][1]
-    assert all(math.isfinite(loss) for pair in found for loss in pair)
+    task = search.builder.task(TASK)
+    rates = torch.tensor([0.5, -1.0, -30.0])
+    theta = {"base_rates.log_rates": rates[:, None].expand(3, 7).clone()}
+    start = ProblemStart(task, bound, seed=0, length=30)
+    lanes = Lanes(start, num_lanes=3, **changes)
+    return life_losses(lanes, theta, (1, 30), batches=2)
+
+
+def test_the_average_is_measured_where_there_is_one(tmp_path):
+    latest = lives(tmp_path / "latest")
+    average = lives(tmp_path / "average", has_average=True)
+    assert latest.shape == average.shape == (2, 3)
+    # After one step, the average is the weights.
+    torch.testing.assert_close(latest[0], average[0])
+    assert not torch.allclose(latest[1, :2], average[1, :2])
+    torch.testing.assert_close(latest[1, 2], average[1, 2])  # it did not move
+
+
+def test_candidates_in_one_vmap_fare_as_in_turns(tmp_path):
+    turns = lives(tmp_path / "turns")
+    stacked = lives(tmp_path / "stacked", stacked=True)
+    torch.testing.assert_close(turns, stacked, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lane_that_diverges_counts_the_bound_and_harms_no_other(tmp_path):
+    search = RateSearch(config(), tmp_path)
+    drawn = Drawn(task=0, member=0, seed=1, horizon=None, is_averaged=False)
+    found = search._lives([[0.0] * 7, [9.0] * 7], drawn)
+    assert found[0] < 1
+    assert found[1] == 10.0
+
+
+def test_one_row_of_a_weight_is_searched_alone(tmp_path):
+    changes = {
+        "rule": NeuronRuleConfig(),
+        "start": {},
+        "searched": ("net.matrix_out.last.weight[0]",),
+        "generations": 1,
+    }
+    search = RateSearch(config(**changes), tmp_path)
+    search.run()
+    weight = search.weights["net.matrix_out.last.weight"]
+    assert weight[0].abs().min() > 0
+    assert weight[1:].abs().max() == 0
+
+
+def test_aims_are_drawn_by_their_shares(tmp_path):
+    changes = {"problems": 300, "average_share": 0.5, "horizon_share": 0.2}
+    drawn = RateSearch(config(**changes), tmp_path)._draw()
+    averaged = sum(item.is_averaged for item in drawn) / 300
+    known = sum(item.horizon is not None for item in drawn) / 300
+    assert abs(averaged - 0.5) < 0.1
+    assert abs(known - 0.2) < 0.1
+    assert not any(item.is_averaged and item.horizon for item in drawn)
 
 
 def test_weights_that_the_rule_lacks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="weights of the rule"):
         RateSearch(config(start={"base_rates.log_rate": [0.0]}), tmp_path)
+    with pytest.raises(ValueError, match="searched must name weights"):
+        RateSearch(config(searched=("net.*",)), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"population": 0}, {"steps": ()}, {"steps": (9, 3)}, {"raw_share": 2.0}]
+    "changes",
+    [
+        {"population": 0},
+        {"steps": ()},
+        {"steps": (9, 3)},
+        {"average_share": 2.0},
+        {"average_share": 0.7, "horizon_share": 0.4},
+    ],
 )
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="SearchConfig"):
