@@ -54,7 +54,7 @@ class PerturbedRuns(Lanes):
         for name, weight in self._trained().items():
             self.noise[name] = torch.randn(
                 self.pairs, *weight.shape, generator=generator, dtype=torch.float64
-            ).to(weight)
+            ).to(weight.device, weight.dtype, non_blocking=True)
             past = self.memory.get(name, torch.zeros_like(self.noise[name]))
             self.memory[name] = past + self.noise[name]
 
@@ -73,7 +73,7 @@ class PerturbedRuns(Lanes):
             name: weight.detach().expand(self.num_lanes, *weight.shape)
             for name, weight in self._trained().items()
         }
-        while steps > 0 and not self.is_over:
+        while steps > 0 and not self.is_known_over:
             self.step(theta)
             steps -= 1
 

@@ -43,19 +43,31 @@ def evolution(
         runs.draw_noise(generator)
     theta = runs.changed_theta(config.sigma)
     pairs = runs.pairs
+    bounded: list[Tensor] = []
+    ends: list[Tensor] = []
+    weights: list[float] = []
+    for _ in range(min(steps, runs.length - runs.position)):
+        bounded.append(_bounded(config, runs, runs.step(theta)))
+        ends.append(runs.is_lost.all())
+        weights.append(_weight(config, runs))
+        if runs.is_known_over:
+            break
     total = torch.zeros(runs.num_lanes, dtype=torch.float64)
     losses: list[float] = []
-    for _ in range(min(steps, runs.length - runs.position)):
-        counted = _bounded(config, runs, runs.step(theta))
-        total += _weight(config, runs) * _counted(config, counted)
-        losses.append(float(counted[-1] if config.kind == "es" else counted.mean()))
-        if runs.is_over:
+    for lanes, weight, is_end in zip(
+        _on_host(bounded).double(), weights, _on_host(ends).tolist(), strict=True
+    ):
+        total += weight * _counted(config, lanes)
+        losses.append(float(lanes[-1] if config.kind == "es" else lanes.mean()))
+        if is_end:
             break
     slope = (total[:pairs] - total[pairs : 2 * pairs]) / (2 * config.sigma)
     credit = runs.memory if config.kind == "pes" else runs.noise
     for name, weight in runs.bound.rule.named_parameters():
         if name in credit:
-            estimate = torch.tensordot(slope.to(credit[name]), credit[name], dims=1)
+            change = credit[name]
+            sent = slope.to(change.device, change.dtype, non_blocking=True)
+            estimate = torch.tensordot(sent, change, dims=1)
             _add_gradient(weight, estimate / (pairs * len(losses)))
     if config.kind == "es":
         runs.gather(-1)
@@ -65,7 +77,12 @@ def evolution(
 def _bounded(config: EvolutionConfig, runs: PerturbedRuns, losses: Tensor) -> Tensor:
     """Return each lane's loss, bounded; the bound itself for one that diverged."""
     bound = config.max_loss * runs.first_losses
-    return torch.where(runs.is_lost, bound, losses.minimum(bound)).cpu().double()
+    return torch.where(runs.is_lost, bound, losses.minimum(bound))
+
+
+def _on_host(items: list[Tensor]) -> Tensor:
+    """Return tensors of one device as one on the CPU, in one transfer."""
+    return torch.stack(items).cpu()
 
 
 def _counted(config: EvolutionConfig, losses: Tensor) -> Tensor:

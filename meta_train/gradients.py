@@ -60,15 +60,19 @@ def _judge_each(
     """
     taken: list[InnerStep] = []
     cotangents: list[Cotangent] = []
-    losses: list[float] = []
+    unread: list[Tensor] = []
     for _ in range(steps):
         batch = run.batch
         taken.append(run.step())
         cotangents.append(judge(taken[-1], batch))
-        losses.append(run.measure())
+        unread.append(run.measure())
         if run.is_over:
             break
-    replay(run.bound, taken, cotangents, share=share, generator=generator)
+    losses = run.settle(unread)
+    count = len(losses)
+    replay(
+        run.bound, taken[:count], cotangents[:count], share=share, generator=generator
+    )
     return losses
 
 
@@ -100,13 +104,15 @@ def _first_order_window(
     """
     taken: list[InnerStep] = []
     later: list[Params] = []
-    losses: list[float] = []
+    unread: list[Tensor] = []
     for _ in range(config.window):
         taken.append(run.step())
-        losses.append(run.measure())
+        unread.append(run.measure())
         later.append(run.grads)
         if run.is_over:
             break
+    losses = run.settle(unread)
+    taken, later = taken[: len(losses)], later[: len(losses)]
     total = {name: torch.zeros_like(grad) for name, grad in later[-1].items()}
     cotangents: list[Cotangent] = []
     num_counted = max(1, round(config.tail * len(taken)))
@@ -137,7 +143,6 @@ def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
     params, grads, state = run.params, run.grads, run.state
     buffers = run.buffers
     terms: list[Tensor] = []
-    losses: list[float] = []
     for _ in range(min(config.window, run.length - run.position)):
         params, state = run.bound.step(params, grads, state)
         batch = run.batches.next()
@@ -151,11 +156,13 @@ def _tbptt_window(config: TBPTTConfig, run: InnerRun) -> list[float]:
         )
         grads = dict(zip(params, slopes, strict=True))
         terms.append(loss)
-        losses.append(float(loss.detach()))
-        if not run.is_sound(losses[-1]):
+        run.note(loss.detach())
+        if run.has_diverged:
             break
-    torch.stack([_counted(config, term) for term in terms]).mean().backward()
-    run.move(params, grads, state, buffers, losses=losses)
+    losses = run.settle([term.detach() for term in terms])
+    counted = [_counted(config, term) for term in terms[: len(losses)]]
+    torch.stack(counted).mean().backward()
+    run.move(params, grads, state, buffers, steps=len(losses))
     return losses
 
 

@@ -13,7 +13,7 @@ from l2o.rule.state import State
 from l2o.schedules import average_share
 from optimizees import Batch
 
-from .unroll import DIVERGENCE, ProblemStart
+from .unroll import DIVERGENCE, ProblemStart, is_on_host
 
 
 class Lanes:
@@ -53,6 +53,7 @@ class Lanes:
         self.losses = self._measure()
         self.first_losses = self.losses
         self.is_lost = ~torch.isfinite(self.losses)
+        self.reads_at_once = is_on_host(self.params)
 
     @property
     def has_diverged(self) -> bool:
@@ -63,6 +64,12 @@ class Lanes:
     def is_over(self) -> bool:
         """Whether the problem has reached its length or diverged."""
         return self.position >= self.length or self.has_diverged
+
+    @property
+    def is_known_over(self) -> bool:
+        """`is_over`, as far as the host knows without waiting for the device."""
+        is_at_end = self.position >= self.length
+        return is_at_end or (self.reads_at_once and self.has_diverged)
 
     @torch.no_grad()
     def step(self, theta: Params) -> Tensor:

@@ -305,7 +305,7 @@ def life_losses(
     measured = lanes.task.batches(lanes.seed + 1)
     found = []
     for moment in moments:
-        while lanes.position < moment and not lanes.is_over:
+        while lanes.position < moment and not lanes.is_known_over:
             lanes.step(dict(theta))
         drawn = [measured.next() for _ in range(batches)]
         losses = lanes.losses_on(drawn, at_average=bool(lanes.averages))

@@ -49,10 +49,7 @@ def _final_loss(
     teacher = Teacher.of(bound.rule, config)
     alone = RuleOnGraph(teacher, task, compile=False, graph=bound.graph)
     run = InnerRun(ProblemStart(task, alone, seed=_SEED, length=config.trial_steps))
-    losses = []
-    while not run.is_over:
-        run.step()
-        losses.append(run.measure())
+    losses = run.advance(config.trial_steps)
     if run.has_diverged:
         return math.inf
     counted = losses[-max(1, config.trial_steps // 5) :]

@@ -1,6 +1,7 @@
 """Inner problems in flight: a network, its batches, its optimizer state."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -28,6 +29,19 @@ TakeGradients: TypeAlias = Callable[[Params, Batch, Params], LossAndGrads]
 
 DIVERGENCE = 3.0
 """An inner run is given up where its loss exceeds this multiple of its first loss."""
+
+_READ_EVERY = 100
+"""Steps of a long run after which its losses are read, at the latest."""
+
+
+def is_on_host(params: Params) -> bool:
+    """Whether tensors lie on the CPU, where reading a number waits for nothing."""
+    return next(iter(params.values())).device.type == "cpu"
+
+
+def read_numbers(items: Sequence[Tensor]) -> list[float]:
+    """Return the values of scalars on one device, in one transfer."""
+    return torch.stack(tuple(items)).tolist() if items else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +185,10 @@ def _captured_loss(task: FunctionalTask) -> TakeGradients:
 class InnerRun:
     """One network being trained by a rule.
 
+    No step waits for the device. On a CPU the loss is read after every step. On an
+    accelerator that would stall the device, so `settle` reads the losses of many steps
+    together and leaves out what came after a divergence.
+
     Args:
         start: what is trained, by which rule, from which seed and for how long.
         is_annealed: whether a multiplier falls linearly from 1 to 0 over the run, as a
@@ -186,17 +204,15 @@ class InnerRun:
         self.params: Params = task.init_params(self.seed)
         self.buffers: Params = task.init_buffers(self.seed)
         self.state: State = bound.rule.init_state(self.params)
-        self.measure()
+        self.reads_at_once = is_on_host(self.params)
+        self.first_loss = self.loss = math.inf
+        self.settle([self.measure()])
         self.first_loss = self.loss
 
     @property
     def has_diverged(self) -> bool:
-        """Whether the last loss is far above the first one, or not finite."""
-        return not self.is_sound(self.loss)
-
-    def is_sound(self, loss: float) -> bool:
-        """Whether a loss is finite and not far above the first one."""
-        return loss <= DIVERGENCE * self.first_loss
+        """Whether the last loss read is far above the first one, or not finite."""
+        return not self.loss <= DIVERGENCE * self.first_loss
 
     @property
     def is_over(self) -> bool:
@@ -218,20 +234,58 @@ class InnerRun:
         self.position += 1
         return InnerStep(before, grads, self.state)
 
-    def measure(self) -> float:
-        """Draw the next batch and take loss and gradients on it."""
+    def measure(self) -> Tensor:
+        """Draw the next batch; take gradients and loss on it; return the loss."""
         self.batch = self.batches.next()
         take = self.bound.loss_and_grads(self.task)
         loss, self.grads, self.buffers = take(self.params, self.batch, self.buffers)
-        self.loss = float(loss)
-        return self.loss
+        return self.note(loss)
+
+    def note(self, loss: Tensor) -> Tensor:
+        """Take the loss of a step; read it unless that would make the host wait."""
+        if self.reads_at_once:
+            self.loss = float(loss)
+        return loss
+
+    def settle(self, losses: Sequence[Tensor]) -> list[float]:
+        """Read the losses of the latest steps; the host waits for the device once.
+
+        Returns:
+            Their values, up to the first that shows a divergence.
+        """
+        values = read_numbers(losses)
+        for count, self.loss in enumerate(values, start=1):
+            if self.has_diverged:
+                return values[:count]
+        return values
+
+    def advance(
+        self, steps: int, after_step: Callable[[], object] | None = None
+    ) -> list[float]:
+        """Take steps and measure after each; fewer if the run ends.
+
+        Args:
+            steps: how many, at most.
+            after_step: called after each step, before its loss is measured.
+
+        Returns:
+            The loss after each step, in nats, up to the first that shows a divergence.
+        """
+        losses: list[float] = []
+        unread: list[Tensor] = []
+        while len(losses) + len(unread) < steps and not self.is_over:
+            self.step()
+            if after_step is not None:
+                after_step()
+            unread.append(self.measure())
+            if len(unread) == _READ_EVERY:
+                losses += self.settle(unread)
+                unread = []
+        return losses + self.settle(unread)
 
     def skip(self, steps: int) -> None:
         """Take steps from which theta does not learn; fewer if the run ends."""
-        while steps > 0 and not self.is_over:
-            self.step()
-            self.measure()
-            steps -= 1
+        self.advance(steps)
 
     def move(
         self,
@@ -240,7 +294,7 @@ class InnerRun:
         state: State,
         buffers: Params,
         *,
-        losses: list[float],
+        steps: int,
     ) -> None:
         """Go where a differentiated unroll of this run ended; its graph is let go.
 
@@ -249,7 +303,7 @@ class InnerRun:
             grads: on the last batch drawn from `batches`.
             state: of the rule, the last step's gradient included.
             buffers: after the last batch.
-            losses: one per step, on the batches drawn since.
+            steps: how many were taken; their losses are settled.
         """
         self.params = {name: param.detach() for name, param in params.items()}
         self.grads = {name: grad.detach() for name, grad in grads.items()}
@@ -258,8 +312,7 @@ class InnerRun:
             for name, record in state.items()
         }
         self.buffers = {name: item.detach() for name, item in buffers.items()}
-        self.loss = losses[-1]
-        self.position += len(losses)
+        self.position += steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a new run of the same task needs to continue."""

@@ -55,10 +55,7 @@ def validate(
         run = InnerRun(
             ProblemStart(task, bound, seed=seed, length=steps), is_annealed=is_annealed
         )
-        losses = []
-        while not run.is_over:
-            run.step()
-            losses.append(run.measure())
+        losses = run.advance(steps)
         if run.has_diverged:
             found.append([_diverged(task, run)] * len(splits))
             continue

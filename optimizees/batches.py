@@ -152,5 +152,5 @@ class BatchSampler:
         order = torch.randperm(
             self._num_examples, generator=self._generator, device="cpu"
         )
-        self._order = order.to(self._device)
+        self._order = order.to(self._device, non_blocking=True)
         self._position = 0

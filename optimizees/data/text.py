@@ -84,7 +84,7 @@ class TextSampler:
             generator=self._generator,
         )
         places = starts + torch.arange(self.length + 1)
-        pieces = self.data.tokens[places.to(self.data.tokens.device)]
+        pieces = self.data.tokens[places.to(self.data.tokens.device, non_blocking=True)]
         return Batch(pieces[:, :-1], pieces[:, 1:])
 
     def state_dict(self) -> dict[str, Tensor]:

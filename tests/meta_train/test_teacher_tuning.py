@@ -24,10 +24,7 @@ def final_loss(config, builder):
     task, graph = builder.task(task_config), builder.bound(task_config).graph
     bound = RuleOnGraph(Teacher(config), task, compile=False, graph=graph)
     run = InnerRun(ProblemStart(task, bound, seed=0, length=config.trial_steps))
-    losses = []
-    while not run.is_over:
-        run.step()
-        losses.append(run.measure())
+    losses = run.advance(config.trial_steps)
     return sum(losses[-8:]) / 8, run.has_diverged
 
 

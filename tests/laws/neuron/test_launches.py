@@ -1,11 +1,9 @@
 """How many operations a step launches on an accelerator does not creep up."""
 
-from collections import Counter
-
 import pytest
 import torch
+from device_work import Launches
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import l2o
 from l2o.rule.neuron_rule import NeuronRule
@@ -13,31 +11,7 @@ from optimizees import MLP, fashion_cnn
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT
 
-VIEWS = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze"),
-    *("squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "detach"),
-    *("alias", "as_strided", "_reshape_alias", "unflatten", "narrow"),
-    *("lift_fresh", "empty", "empty_strided", "new_empty", "promote_types"),
-    *("_record_function_enter_new", "_record_function_exit"),
-}
-"""What launches nothing: views, uninitialised memory, questions."""
-
-
 GUARD = l2o.SafetyConfig()
-
-
-class Launches(TorchDispatchMode):
-    """Counts operators; one on a list of tensors is one launch."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name not in VIEWS:
-            self.names[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def launches(model, *inputs, rule=None, safety=GUARD):
