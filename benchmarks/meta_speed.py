@@ -13,21 +13,15 @@ from pathlib import Path
 import torch
 
 from l2o import PRESETS, Rule
+from meta_train import estimator_config as configs
 from meta_train.es_lanes import PerturbedRuns
-from meta_train.estimator_config import (
-    EstimatorConfig,
-    EvolutionConfig,
-    FirstOrderConfig,
-    ImitationConfig,
-    OneStepConfig,
-    TBPTTConfig,
-)
 from meta_train.estimators import InnerProblem, add_meta_gradient, start_problem
 from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from meta_train.unroll import ProblemStart, RuleOnGraph
 from optimizees import FunctionalTask, TaskName, load_task
 
+from .checks import check_known, check_repetitions
 from .report import github_table, rows_report
 from .runs import RESULTS, Row, config_values, use_threads
 from .step_cost import Subject, time_in_turns
@@ -35,16 +29,18 @@ from .step_cost import Subject, time_in_turns
 _STEPS = 20
 """Inner steps of one timed call, and the window of every estimator."""
 
-ESTIMATORS: dict[str, EstimatorConfig] = {
-    "one_step": OneStepConfig(),
-    "one_step, a quarter replayed": OneStepConfig(replay=0.25),
-    "first_order": FirstOrderConfig(window=_STEPS, replay=1.0),
-    "first_order, a quarter replayed": FirstOrderConfig(window=_STEPS, replay=0.25),
-    "imitation, a tenth replayed": ImitationConfig(replay=0.1),
-    "tbptt, first order": TBPTTConfig(window=_STEPS, second_order=False),
-    "tbptt, second order": TBPTTConfig(window=_STEPS),
-    "nres, four pairs in turn": EvolutionConfig(pairs=4),
-    "nres, four pairs stacked": EvolutionConfig(pairs=4, stacked=True),
+ESTIMATORS: dict[str, configs.EstimatorConfig] = {
+    "one_step": configs.OneStepConfig(),
+    "one_step, a quarter replayed": configs.OneStepConfig(replay=0.25),
+    "first_order": configs.FirstOrderConfig(window=_STEPS, replay=1.0),
+    "first_order, a quarter replayed": configs.FirstOrderConfig(
+        window=_STEPS, replay=0.25
+    ),
+    "imitation, a tenth replayed": configs.ImitationConfig(replay=0.1),
+    "tbptt, first order": configs.TBPTTConfig(window=_STEPS, second_order=False),
+    "tbptt, second order": configs.TBPTTConfig(window=_STEPS),
+    "nres, four pairs in turn": configs.EvolutionConfig(pairs=4),
+    "nres, four pairs stacked": configs.EvolutionConfig(pairs=4, stacked=True),
 }
 """What is timed, by the name in the table."""
 
@@ -75,13 +71,8 @@ class MetaSpeedConfig:
     """JSON lines file, written anew."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.rules) - set(PRESETS))
-        if unknown or self.repetitions < 2:
-            raise ValueError(
-                f"MetaSpeedConfig needs rules among {sorted(PRESETS)} and at least 2 "
-                f"repetitions, for quartiles; got rules={self.rules}, repetitions="
-                f"{self.repetitions}. Choose default-ff and 7."
-            )
+        check_known("MetaSpeedConfig rules", self.rules, PRESETS)
+        check_repetitions("MetaSpeedConfig", self.repetitions, least=2)
 
 
 CONFIG = MetaSpeedConfig()
@@ -180,7 +171,9 @@ def _problems(
     return found
 
 
-def _advance(estimator: EstimatorConfig, problem: InnerProblem, rule: Rule) -> None:
+def _advance(
+    estimator: configs.EstimatorConfig, problem: InnerProblem, rule: Rule
+) -> None:
     """Take the timed steps; the last entry read makes an accelerator finish."""
     rule.zero_grad()
     generator = torch.Generator().manual_seed(0)

@@ -100,12 +100,7 @@ def muon(
 
 
 def original_muon(
-    model: nn.Module,
-    lr: float,
-    schedule: Schedule,
-    *,
-    momentum: float,
-    adamw_lr: float,
+    model: nn.Module, lr: float, schedule: Schedule, *, momentum: float, adamw_lr: float
 ) -> Optimizer:
     """Build PyTorch's Muon as its author sets it.
 

@@ -21,6 +21,7 @@ from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
+from .checks import check_repetitions
 from .report import origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
@@ -49,11 +50,7 @@ class OptimizerCostConfig:
     """JSON lines file, written anew; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
-        if self.repetitions < 2:
-            raise ValueError(
-                "OptimizerCostConfig repetitions must be at least 2, for quartiles; "
-                f"got {self.repetitions}. Choose 9."
-            )
+        check_repetitions("OptimizerCostConfig", self.repetitions, least=2)
 
 
 CONFIG = OptimizerCostConfig()

@@ -28,9 +28,6 @@ HORIZONS: tuple[Horizon, ...] = ("unknown", "known")
 DEFAULT_RULE: str = inspect.signature(NeuralGraphOpt).parameters["rule"].default
 """The rule that `NeuralGraphOpt` takes where none is named."""
 
-_LEAST_RATES = 6
-"""Learning rates that count as tuned."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -216,6 +213,10 @@ def steps_to_loss(row: Row, target: float) -> float | None:
 def seconds_of(row: Row, steps: float) -> float:
     """Return how long some steps of a run take, by its median times."""
     return steps * (row["optimizer_ms"] + row["loss_ms"]) / 1000
+
+
+_LEAST_RATES = 6
+"""Learning rates that count as tuned."""
 
 
 def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:

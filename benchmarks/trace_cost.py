@@ -22,6 +22,7 @@ from meta_train.provenance import provenance
 from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
+from .checks import check_known, check_repetitions
 from .report import origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
@@ -50,13 +51,8 @@ class TraceCostConfig:
     """JSON lines file, written anew; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
-        strangers = sorted(set(self.networks) - set(MODELS))
-        if strangers or self.repetitions < 1:
-            raise ValueError(
-                f"TraceCostConfig needs networks of {sorted(MODELS)} and at least one "
-                f"repetition; got {list(self.networks)} and {self.repetitions}. "
-                "Leave both out for the defaults."
-            )
+        check_known("TraceCostConfig networks", self.networks, MODELS)
+        check_repetitions("TraceCostConfig", self.repetitions)
 
 
 CONFIG = TraceCostConfig()

@@ -27,9 +27,6 @@ Cotangent: TypeAlias = Callable[[], Params]
 TakeGradients: TypeAlias = Callable[[Params, Batch, Params], LossAndGrads]
 """Parameters, batch, buffers to loss, gradients and buffers, without a graph."""
 
-DIVERGENCE = 3.0
-"""An inner run is given up where its loss exceeds this multiple of its first loss."""
-
 _READ_EVERY = 100
 """Steps of a long run after which its losses are read, at the latest."""
 
@@ -180,6 +177,10 @@ def _captured_loss(task: FunctionalTask) -> TakeGradients:
         return LossAndGrads(loss, grads, after)
 
     return loss_and_grads
+
+
+DIVERGENCE = 3.0
+"""An inner run is given up where its loss exceeds this multiple of its first loss."""
 
 
 class InnerRun:

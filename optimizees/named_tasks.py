@@ -98,10 +98,10 @@ class TableTask:
     read: Callable[[Split], Examples]
     """Reads a split."""
     build: Callable[[], nn.Module]
-    criterion: Callable[[Any, Any], Tensor]
-    """Maps outputs and targets of a batch to their mean loss."""
-    metric: Metric | None
     budget: Budget
+    criterion: Callable[[Any, Any], Tensor] = functional.mse_loss
+    """Maps outputs and targets of a batch to their mean loss."""
+    metric: Metric | None = None
 
 
 def _digit_classifier() -> NodeClassifier:
@@ -173,22 +173,18 @@ TASKS: dict[TaskName, ImageTask | TextTask | TableTask] = {
     "photo-siren": TableTask(
         load_photograph,
         lambda: Siren((2, 64, 64, 3)),
-        functional.mse_loss,
-        None,
         Budget(steps=500, batch_size=512, evaluations=10),
     ),
     "digits-graph": TableTask(
         load_graph_nodes,
         _digit_classifier,
-        cross_entropy,
-        ACCURACY,
         Budget(steps=200, evaluations=10),
+        criterion=cross_entropy,
+        metric=ACCURACY,
     ),
     "diabetes-mlp": TableTask(
         load_diabetes,
         lambda: MLP((10, 64, 64, 1)),
-        functional.mse_loss,
-        None,
         Budget(steps=200, batch_size=32, evaluations=10),
     ),
 }

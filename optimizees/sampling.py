@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import ClassVar, Literal, TypeAlias, TypeVar, assert_never
+from typing import ClassVar, Literal, TypeAlias, assert_never
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from optimizees.attention import ImageTransformer
 from optimizees.cnn import ConvNet
 from optimizees.data.images import ImageData
+from optimizees.draws import draw_one
 from optimizees.image_tasks import image_task
 from optimizees.mlp import MLP
 from optimizees.norms import NormName
@@ -18,7 +19,6 @@ from optimizees.residual import ResidualNet
 from optimizees.task import Task
 
 Kind: TypeAlias = Literal["mlp", "cnn", "residual", "attention"]
-Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +124,13 @@ class Family:
         num_classes = _uniform(self.num_classes, generator)
         classes = torch.randperm(10, generator=generator)[:num_classes]
         return Problem(
-            network=_choice(self.networks, generator),
+            network=draw_one(self.networks, generator),
             width=max(4, 4 * round(_log_uniform(self.width, generator) / 4)),
             depth=_uniform(self.depth, generator),
-            activation=_choice(self.activations, generator),
-            kernel_size=_choice(self.kernel_sizes, generator),
-            norm=_choice(self.norms, generator),
-            image_size=_choice(self.image_sizes, generator),
+            activation=draw_one(self.activations, generator),
+            kernel_size=draw_one(self.kernel_sizes, generator),
+            norm=draw_one(self.norms, generator),
+            image_size=draw_one(self.image_sizes, generator),
             classes=tuple(classes.tolist()),
             batch_size=round(_log_uniform(self.batch_size, generator)),
             init_scale=_log_uniform(self.init_scale, generator),
@@ -222,10 +222,6 @@ def network_builder(problem: Problem, *, channels: int) -> Callable[[], nn.Modul
             )
         case _:
             assert_never(problem.network)
-
-
-def _choice(values: tuple[Choice, ...], generator: torch.Generator) -> Choice:
-    return values[int(torch.randint(len(values), (1,), generator=generator))]
 
 
 def _uniform(span: tuple[int, int], generator: torch.Generator) -> int:

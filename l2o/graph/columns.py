@@ -11,19 +11,6 @@ from dataclasses import dataclass
 
 from .neural_graph import NeuralGraph, Neurons
 
-COLUMN = 1.35
-"""Distance between two columns."""
-MARGIN = 0.9
-"""Free space left and right of a line."""
-_GAP = 0.62
-"""Free space between two groups of a column, for their labels."""
-_ARCS = 0.75
-"""Free space above and below the groups of a line, for arcs."""
-_LINE_COST = 1.0
-"""As many groups cut off from their readers are as bad as one line more."""
-_UNEVEN_COST = 0.01
-"""As many are as bad as a column that a line lacks, squared."""
-
 
 @dataclass(frozen=True, slots=True)
 class GroupBar:
@@ -61,11 +48,21 @@ class DrawingLayout:
     """Height of the picture."""
 
 
+COLUMN = 1.35
+"""Distance between two columns."""
+MARGIN = 0.9
+"""Free space left and right of a line."""
+_GAP = 0.62
+"""Free space between two groups of a column, for their labels."""
+_ARCS = 0.75
+"""Free space above and below the groups of a line, for arcs."""
+
+
 def place_groups(graph: NeuralGraph, *, columns: int = 18) -> DrawingLayout:
     """Return the position of every group.
 
-    A group is to the right of all groups that it reads. Lines are broken where this
-    separates the fewest groups from those that read them.
+    A group stands to the right of all groups that it reads. A line ends where the
+    fewest groups are then read from a later line.
 
     Args:
         graph: the neural graph.
@@ -75,7 +72,7 @@ def place_groups(graph: NeuralGraph, *, columns: int = 18) -> DrawingLayout:
     members: dict[int, list[int]] = defaultdict(list)
     for group, column in enumerate(column_of):
         members[column].append(group)
-    starts = _break_lines(graph, column_of, columns)
+    starts = _break_lines(graph, column_of, longest=columns)
     rows: dict[int, float] = {}
     places: dict[int, GroupBar] = {}
     bottom = 0.0
@@ -133,8 +130,20 @@ def _find_columns(graph: NeuralGraph) -> list[int]:
     return [used.index(column) for column in columns]
 
 
-def _break_lines(graph: NeuralGraph, column_of: list[int], longest: int) -> list[int]:
-    """Return the first column of each line, and the number of columns at the end."""
+_LINE_COST = 1.0
+"""Cost of a line; 1 is the cost of one group that is on an earlier line than a group
+that reads it."""
+_UNEVEN_COST = 0.01
+"""Cost of a short line: this times the square of the columns that it lacks."""
+
+
+def _break_lines(
+    graph: NeuralGraph, column_of: list[int], *, longest: int
+) -> list[int]:
+    """Return the first column of each line, and the number of columns at the end.
+
+    Dynamic programming over the last column of a line finds the cheapest lines.
+    """
     count = max(column_of) + 1
     reach = list(column_of)  # the last column that reads each group
     for source, target in joined(graph):
@@ -167,7 +176,7 @@ def _stack(
 ) -> tuple[list[int], float]:
     """Return the groups of a column from above, and the height they take.
 
-    A group is as high as the groups that it reads, on average.
+    Groups are ordered by the mean height of the groups that they read.
     """
 
     def height_of_sources(group: int) -> float:

@@ -36,6 +36,11 @@ class FeedForwardConfig:
 class _GraphNetConfig:
     """What all networks with states of neurons and edges have."""
 
+    width: Positive[int] = 32
+    """Channels of a neuron's and of an edge's state; even and at least 6, where states
+    hold positions."""
+    layers: Positive[int] = 2
+    """Number of layers that update the states."""
     kernel: Positive[int] | None = None
     """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
     input channel of its own. None: an edge reads the mean over its cells of the
@@ -50,10 +55,6 @@ class NGGNNConfig(_GraphNetConfig):
     """The graph network NG-GNN, ending in a per-entry network."""
 
     kind: Literal["ng_gnn"] = "ng_gnn"
-    width: Positive[int] = 32
-    """Channels of a node state and of an edge state; even, at least 6."""
-    layers: Positive[int] = 2
-    """Number of message-passing layers."""
     directions: Literal["own", "shared"] = "own"
     """Weights for messages along and against the edges: `own` for each direction, with
     one state per edge; or `shared`, with a state for each direction (the paper)."""
@@ -88,10 +89,6 @@ class NGTConfig(_GraphNetConfig):
     """The relational transformer NG-T, ending in a per-entry network."""
 
     kind: Literal["ng_t"] = "ng_t"
-    width: Positive[int] = 32
-    """Channels of a node state and of an edge state; even, at least 6."""
-    layers: Positive[int] = 2
-    """Number of relational transformer layers."""
     heads: Positive[int] = 4
     """Attention heads; must divide `width`."""
     readout: Literal["own", "released"] = "own"
@@ -125,13 +122,12 @@ class LSTMConfig:
 
 @frozen_config
 class NFNConfig(_GraphNetConfig):
-    """A neural functional for plain chains, ending in a per-entry network."""
+    """A neural functional for plain chains, ending in a per-entry network.
+
+    Its `layers` are equivariant layers with an activation; one more follows without.
+    """
 
     kind: Literal["nfn"] = "nfn"
-    width: Positive[int] = 32
-    """Channels of an edge state and of a neuron state."""
-    layers: Positive[int] = 2
-    """Number of equivariant layers with an activation; one more follows without."""
     depth: Positive[int] = 4
     """Most layers of a chain; each has weights of its own."""
     fourier_scale: Positive[float] | None = None

@@ -132,13 +132,7 @@ class PyGNeuronGNN(nn.Module):
     def forward(
         self, wiring: NeuronWiring, features: NeuronFeatures, exchange: Exchange
     ) -> NeuronOutputs:
-        """Return the outputs of every row, column and matrix.
-
-        Args:
-            wiring: the graph.
-            features: of the lines and matrices of the wiring.
-            exchange: must list its matrices by `matrices()`.
-        """
+        """Return what `NeuronGNN.forward` does; `exchange` must have `matrices()`."""
         net, neurons = self.net, len(wiring.neurons)
         edges = WeightedEdges.of(
             wiring,

@@ -5,15 +5,8 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from l2o import nets
 from l2o.config import config_from_values, config_values, frozen_config
-from l2o.nets import (
-    FeedForwardConfig,
-    LSTMConfig,
-    NetConfig,
-    NFNConfig,
-    NGGNNConfig,
-    NGTConfig,
-)
 from l2o.nets.net import BuildsNet
 
 from .directions import DIRECTIONS, AnyDirectionConfig, DirectionSet, WhitenedConfig
@@ -31,12 +24,12 @@ class RuleConfig:
     `kind` by which rule files name them; others may be passed all the same.
 
     Example:
-        >>> config = RuleConfig(net=NGGNNConfig(width=16, layers=2))
+        >>> config = RuleConfig(net=nets.NGGNNConfig(width=16, layers=2))
         >>> config.head.kind
         'nominal'
     """
 
-    net: NetConfig | BuildsNet = field(default_factory=NGGNNConfig)
+    net: nets.NetConfig | BuildsNet = field(default_factory=nets.NGGNNConfig)
     """The learned network."""
     features: AnyFeaturesConfig = field(default_factory=ScaleFreeFeaturesConfig)
     """What the network reads."""
@@ -71,38 +64,40 @@ def with_group_rows(config: RuleConfig, group_rows: int) -> RuleConfig:
     return replace(config, directions=directions)
 
 
-def _relu(width: int, layers: int) -> FeedForwardConfig:
+def _relu(width: int, layers: int) -> nets.FeedForwardConfig:
     """Return a per-entry network of the paper."""
-    return FeedForwardConfig(width=width, layers=layers, activation="relu")
+    return nets.FeedForwardConfig(width=width, layers=layers, activation="relu")
 
 
-def _of_paper(net: NetConfig) -> RuleConfig:
+def _of_paper(net: nets.NetConfig) -> RuleConfig:
     """Return a network between the paper's features and head."""
     return RuleConfig(net=net, features=LogSignFeaturesConfig(), head=PaperHeadConfig())
 
 
 PRESETS: dict[str, RuleConfig] = {
     "default": RuleConfig(),
-    "default-ff": RuleConfig(net=FeedForwardConfig()),
+    "default-ff": RuleConfig(net=nets.FeedForwardConfig()),
     "paper": _of_paper(
-        NGGNNConfig(
+        nets.NGGNNConfig(
             width=64,
             layers=8,
             kernel=5,
             directions="shared",
             residual=False,
-            head=FeedForwardConfig(
+            head=nets.FeedForwardConfig(
                 width=64, layers=8, activation="relu", init="kaiming"
             ),
         )
     ),
     "paper-ng-t": _of_paper(
-        NGTConfig(width=32, layers=2, heads=4, kernel=5, head=_relu(32, 2))
+        nets.NGTConfig(width=32, layers=2, heads=4, kernel=5, head=_relu(32, 2))
     ),
     "paper-ff": _of_paper(_relu(64, 2)),
-    "paper-lstm": _of_paper(LSTMConfig(width=32, head=_relu(32, 1))),
+    "paper-lstm": _of_paper(nets.LSTMConfig(width=32, head=_relu(32, 1))),
     "paper-nfn": _of_paper(
-        NFNConfig(width=32, layers=2, kernel=5, fourier_scale=3.0, head=_relu(32, 2))
+        nets.NFNConfig(
+            width=32, layers=2, kernel=5, fourier_scale=3.0, head=_relu(32, 2)
+        )
     ),
 }
 """Named configurations: ours, and the paper's (section 4.3) with its best sizes."""

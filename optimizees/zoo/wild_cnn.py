@@ -1,8 +1,7 @@
 """The networks of the CNN Wild Park: small CNNs of random architectures."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from optimizees.activations import build_activation
+from optimizees.draws import draw_one
 
 Activation: TypeAlias = Literal[
     "relu", "gelu", "tanh", "sigmoid", "leaky_relu", "identity"
@@ -32,8 +32,6 @@ ACTIVATIONS: tuple[Activation, ...] = (
 )
 """Activations to draw from."""
 NUM_CLASSES = 10
-
-Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +119,14 @@ def draw_architecture(
         generator without a seed, this one from its own.
     """
     layers = []
-    for place in range(_choice(DEPTHS, generator)):
+    for place in range(draw_one(DEPTHS, generator)):
         sources = (None, *range(place - 1))
         layers.append(
             WildLayer(
-                channels=_choice(CHANNELS, generator),
-                kernel_size=_choice(KERNEL_SIZES, generator),
-                activation=_choice(ACTIVATIONS, generator),
-                skip=_choice(sources, generator),
+                channels=draw_one(CHANNELS, generator),
+                kernel_size=draw_one(KERNEL_SIZES, generator),
+                activation=draw_one(ACTIVATIONS, generator),
+                skip=draw_one(sources, generator),
             )
         )
     return WildArchitecture(layers=tuple(layers), in_channels=in_channels)
@@ -218,7 +216,3 @@ def _add_shared(maps: Tensor, other: Tensor) -> Tensor:
     if missing > 0:
         return maps + functional.pad(other, (0, 0, 0, 0, 0, missing))
     return maps + other[:, : maps.shape[1]]
-
-
-def _choice(values: Sequence[Choice], generator: torch.Generator) -> Choice:
-    return values[int(torch.randint(len(values), (), generator=generator))]

@@ -52,7 +52,7 @@ def test_rows_and_table(tmp_path, monkeypatch):
 
 
 def test_what_makes_no_sense_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Choose 9"):
+    with pytest.raises(ValueError, match="Leave it out for the default"):
         OptimizerCostConfig(repetitions=1)
     with pytest.raises(FileNotFoundError, match="optimizer-cost` first"):
         report(tmp_path / "none.jsonl")
