@@ -43,6 +43,6 @@ def test_no_rows_are_named(tmp_path):
 @pytest.mark.parametrize("changes", [{"rules": ("pony",)}, {"repetitions": 1}], ids=str)
 def test_settings_are_checked(changes):
     with pytest.raises(
-        ValueError, match="Check the spelling|Leave it out for the default"
+        ValueError, match=r"Check the spelling|Leave it out for the default"
     ):
         MetaSpeedConfig(**changes)

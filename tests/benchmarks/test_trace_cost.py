@@ -52,7 +52,7 @@ def test_a_report_needs_rows():
 @pytest.mark.parametrize("change", [{"networks": ("VGG",)}, {"repetitions": 0}])
 def test_what_cannot_be_measured(change):
     with pytest.raises(
-        ValueError, match="Check the spelling|Leave it out for the default"
+        ValueError, match=r"Check the spelling|Leave it out for the default"
     ):
         dataclasses.replace(TraceCostConfig(), **change)
 
