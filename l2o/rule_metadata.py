@@ -1,5 +1,6 @@
 """Names, paths and metadata of rule files; reading them needs no torch."""
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -48,8 +49,9 @@ def rule_path(name_or_path: object) -> Path:
             f"{type(name_or_path).__name__} {printable(repr(name_or_path), 40)}. Pass "
             f"one of {shipped_rules()}, or the path of a rule file."
         )
-    if str(name_or_path) in shipped_files():
-        return shipped_files()[str(name_or_path)]
+    shipped = shipped_files().get(str(name_or_path))
+    if shipped is not None:
+        return shipped
     path = Path(name_or_path)
     try:
         is_file = path.is_file()
@@ -108,9 +110,14 @@ def parse_provenance(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 def shipped_files() -> dict[str, Path]:
     """Return the files of the shipped rules by name."""
+    return {path.stem: path for path in shipped_folder().glob("*.safetensors")}
+
+
+@functools.cache
+def shipped_folder() -> Path:
+    """Return where the shipped rules are."""
     # Not `files("l2o.rule")`, which would import that package and torch with it.
-    folder = Path(str(resources.files("l2o"))) / "rule" / "weights"
-    return {path.stem: path for path in folder.glob("*.safetensors")}
+    return Path(str(resources.files("l2o"))) / "rule" / "weights"
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:

@@ -90,6 +90,7 @@ class RuleOnGraph:
             graph = neural_graph(task.task.init_model(0), *example)
         self.graph = graph
         rule.check(self.graph)
+        rule.prepare(self.graph)
         self._compiled = torch.compile if compile else _as_it_is
         self.updates: Updates = self._compiled(self._updates)
         self.updates_without_grad = (

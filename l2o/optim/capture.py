@@ -91,11 +91,12 @@ class Capture:
         if tensors is None or not is_ordinary((args, kwargs)):
             return
         wanted = {id(tensor) for tensor in tensors()}
-        held = frozenset(id(p) for p in module.parameters()) & wanted
+        params = [*module.parameters()]
+        held = frozenset(map(id, params)) & wanted
         if not held or any(held <= call.held for call in self._calls):
             return
         self._calls = [call for call in self._calls if not call.held <= held]
-        kind = next(module.parameters()).device.type
+        kind = params[0].device.type
         self._calls.append(
             Call(
                 weakref.ref(module),

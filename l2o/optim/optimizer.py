@@ -406,7 +406,10 @@ class NeuralGraphOpt(AveragingOptimizer):
 
     def _prepare_step(self) -> None:
         step = partial(take_step, safety=self._safety, memory=IN_PLACE)
-        self._step = torch.compile(step) if self._is_compiled else step
+        self._step = step
+        if self._is_compiled:
+            self.rule.prepare(self._watched.graph)
+            self._step = torch.compile(step)
 
 
 @torch.compiler.disable

@@ -1,5 +1,7 @@
 """Rules as files: safetensors with the configuration inside, no pickle."""
 
+import copy
+import functools
 import hashlib
 import json
 import math
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from l2o.files import parse_json, printable, write_whole
 from l2o.rule_metadata import (
@@ -19,6 +22,7 @@ from l2o.rule_metadata import (
     parse_provenance,
     rule_path,
     shipped_files,
+    shipped_folder,
     tensor_shapes,
     unreadable,
 )
@@ -139,6 +143,26 @@ def load_rule(name_or_path: str | Path) -> AnyRule:
         'ng_gnn'
     """
     path = rule_path(name_or_path)
+    if path.parent != shipped_folder() or is_in_torch_dispatch_mode():
+        return _read_rule(path)
+    status = path.stat()
+    version = status.st_mtime_ns, status.st_size, status.st_ino
+    return copy.deepcopy(_read_shipped(path, version))
+
+
+@functools.lru_cache(maxsize=16)
+def _read_shipped(path: Path, version: tuple[int, ...]) -> AnyRule:
+    """Return a shipped rule, to be copied; a file is read and checked once.
+
+    Args:
+        path: the file.
+        version: changes when the file does.
+    """
+    return _read_rule(path)
+
+
+def _read_rule(path: Path) -> AnyRule:
+    """Read and check a rule file."""
     with opened(path, "pt") as (file, metadata):
         rule = _empty_rule(path, metadata["config"], tensor_shapes(file))
         theta = _read_theta(path, file, metadata)

@@ -114,7 +114,11 @@ class NeuronRule(AbstractRule):
 
     @override
     def check(self, graph: NeuralGraph) -> None:
-        """Accept every graph; its matrices are found here, not within a step."""
+        """Accept every graph."""
+
+    @override
+    def prepare(self, graph: NeuralGraph) -> None:
+        """Find the matrices of a graph."""
         wire(graph, self.base_rates.log_rates)
 
     @override

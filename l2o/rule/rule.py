@@ -71,6 +71,13 @@ class AbstractRule(nn.Module, ABC):
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the rule cannot read this graph."""
 
+    def prepare(self, graph: NeuralGraph) -> None:
+        """Derive from a graph what `forward` needs; it is kept in `graph.cache`.
+
+        Whoever compiles, transforms or captures a step calls this before, so that the
+        graph is not read within. A plain step may come without.
+        """
+
     @abstractmethod
     def forward(
         self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
@@ -188,7 +195,9 @@ class Rule(AbstractRule):
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError if the network cannot read this graph."""
         self.net.check(graph)
-        # Tiles are found before a step is compiled, not as a part of it.
+
+    def prepare(self, graph: NeuralGraph) -> None:
+        """Cut the graph into tiles."""
         device = next(self.parameters()).device
         for cut in (None, TILE_ENTRIES, self._compiled_cut(graph)):
             find_tiles(graph, device, cut)

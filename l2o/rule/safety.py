@@ -173,21 +173,27 @@ _FEWEST_STEPS = 10
 """Gradients of a tensor that its past size is the mean of, at least."""
 
 
-def past_sizes(averages: Averages, state: State, names: Iterable[str]) -> Tensor:
+def past_sizes(
+    averages: Averages, state: State, names: Iterable[str], *, may_ask: bool
+) -> Tensor | None:
     """Return the root mean square of each tensor's gradients so far.
 
     Args:
         averages: what the state holds.
         state: name to averages.
         names: of the tensors.
+        may_ask: whether the device may be asked for answers.
 
     Returns:
-        `[tensor]`; 0 where fewer than ten gradients were seen.
+        `[tensor]`; 0 where fewer than ten gradients were seen. None where that is known
+        to hold for all.
     """
     own = [state[name] for name in names]
+    steps = torch.stack([item["step"] for item in own])
+    if may_ask and steps.max() < _FEWEST_STEPS:
+        return None
     total = sums([item["second_moment"] for item in own])
     mean = total / constant([max(i["second_moment"].numel(), 1) for i in own], total)
-    steps = torch.stack([item["step"] for item in own])
     age = 1 - averages.second_moment_decay ** steps.to(total).clamp_min(1)
     return (mean / age).sqrt().masked_fill(steps < _FEWEST_STEPS, 0.0)
 

@@ -76,9 +76,11 @@ def take_step(
     guard = None
     if safety is not None and moving:
         device = next(iter(moving.values())).device
-        averages = plain_averages(rule)
-        past = None if averages is None else past_sizes(averages, state, moving)
-        guard = Guard(safety, moving, past, may_ask=memory.may_ask(device))
+        averages, may_ask = plain_averages(rule), memory.may_ask(device)
+        past = None
+        if averages is not None:
+            past = past_sizes(averages, state, moving, may_ask=may_ask)
+        guard = Guard(safety, moving, past, may_ask=may_ask)
         if guard.stops:
             return dict(params), state, guard.report()
         moving = guard.grads

@@ -66,6 +66,9 @@ class _WithTheta(AbstractRule):
     def check(self, graph: NeuralGraph) -> None:
         self._methods.rule.check(graph)
 
+    def prepare(self, graph: NeuralGraph) -> None:
+        self._methods.rule.prepare(graph)
+
     def init_state(self, params: Tensors) -> State:
         return self._call("init_state", params)
 

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -262,9 +262,10 @@ def whiten_momenta(
     ahead = _matrices(
         graph, {name: look_ahead(grads[name], state[name], number) for name in names}
     )
+    alike = _alike(ahead)
+    gated = ([_stacked(item, keys) for item in (past, *recent)] for keys in alike)
     white: dict[tuple[str, int], Tensor] = {}
-    for keys in _alike(ahead):
-        gates = _gates([_stacked(item, keys) for item in recent], _stacked(past, keys))
+    for keys, gates in zip(alike, _gates(gated), strict=True):
         found = whiten(_stacked(ahead, keys), group_rows)
         for gate in gates:
             gate = gate.to(found.dtype)
@@ -321,20 +322,38 @@ def _stacked(
     return torch.cat([matrices[key] for key in keys])
 
 
-def _gates(recent: Sequence[Tensor], past: Tensor) -> Iterator[Tensor]:
-    """Return the gates of rows, `[part, row, 1]`, and of columns, `[part, 1, column]`.
+def _gates(stacks: Iterable[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Return, of each stack, gates of rows and of columns.
 
     Args:
-        recent: gradients and perhaps the momentum of the shortest memory, each `[part,
-            row, column]`.
-        past: the momentum that is whitened.
+        stacks: of each, the momentum that is whitened; then gradients and perhaps the
+            momentum of the shortest memory: each `[part, row, column]`.
+
+    Returns:
+        For each stack `[part, row, 1]` and `[part, 1, column]`.
     """
-    squares = [widened(item).square() for item in (past, *recent)]
-    for axis in (-1, -2):
-        then, *now = (item.sum(axis, keepdim=True) for item in squares)
+    sums = [by_axis for stack in stacks for by_axis in _lines(stack)]
+    flat = [torch.stack([item.flatten() for item in one]) for one in sums]
+    is_alike = len({item.dtype for item in flat}) == 1
+    gates: list[Tensor] = []
+    for together in [flat] if is_alike else [[item] for item in flat]:
+        then, *now = torch.cat(together, dim=1)
         largest = functools.reduce(torch.maximum, now)
         # TINY stays out of the numerator: what has decayed below it is gone.
-        yield ((64 * largest / (then + TINY)).clamp(max=1) + TINY).sqrt()
+        found = ((64 * largest / (then + TINY)).clamp(max=1) + TINY).sqrt()
+        gates += found.split([item.shape[1] for item in together])
+    gates = [gate.view(one[0].shape) for gate, one in zip(gates, sums, strict=True)]
+    return list(zip(gates[::2], gates[1::2], strict=True))
+
+
+def _lines(stack: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return sums of squares along rows, then along columns, of each tensor."""
+    by_row, by_column = [], []
+    for item in stack:
+        squares = widened(item).square()
+        by_row.append(squares.sum(-1, keepdim=True))
+        by_column.append(squares.sum(-2, keepdim=True))
+    return by_row, by_column
 
 
 @derived

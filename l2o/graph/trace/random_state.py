@@ -54,7 +54,9 @@ class RandomState:
         ]
         own: list[Generator] = list(generators)
         if model is not None:
-            devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+            modules = [*model.modules()]
+            params = [p for m in modules for p in m._parameters.values()]
+            devices = {p.device for p in params if p is not None and p.is_cuda}
             found += [
                 (
                     lambda state, device=device: torch.cuda.set_rng_state(
@@ -64,7 +66,7 @@ class RandomState:
                 )
                 for device in devices
             ]
-            held = [x for module in model.modules() for x in vars(module).values()]
+            held = [x for module in modules for x in vars(module).values()]
             kinds = {
                 kind for kind in set(map(type, held)) if issubclass(kind, GENERATORS)
             }

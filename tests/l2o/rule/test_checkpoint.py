@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from l2o import PRESETS, load_rule, read_provenance, save_rule, shipped_rules
+from l2o.rule import checkpoint
 
 
 @pytest.fixture
@@ -90,6 +91,27 @@ class TestRoundTrip:
         with pytest.raises(ValueError, match=r"save_rule needs finite.*before the run"):
             save_rule(rule, tmp_path / "rule")
         assert not (tmp_path / "rule").exists()
+
+    def test_shipped_rules_are_read_once_and_copied(self, monkeypatch):
+        first = load_rule("ff")
+        opened = []
+        monkeypatch.setattr(checkpoint, "opened", opened.append)  # a read would fail
+        second = load_rule("ff")
+        assert_same_theta(first, second)
+        assert first.config == second.config
+        with torch.no_grad():
+            next(first.parameters()).zero_()
+        assert any(weight.any() for weight in next(second.parameters()))
+        assert_same_theta(second, load_rule("ff"))
+        assert opened == []
+
+    def test_a_shipped_file_that_changed_is_read_again(self, path, rule, monkeypatch):
+        monkeypatch.setattr(checkpoint, "shipped_folder", lambda: path.parent)
+        assert_same_theta(load_rule(path), rule)
+        with torch.no_grad():
+            next(rule.parameters()).zero_()
+        save_rule(rule, path)
+        assert_same_theta(load_rule(path), rule)
 
     def test_shipped_rules_are_whole_and_say_how_they_came_about(self):
         for name in shipped_rules():
