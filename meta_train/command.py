@@ -7,6 +7,7 @@ import torch
 import tyro
 
 from l2o.rule.checkpoint import load_rule
+from l2o.rule.horizon import with_aim, with_horizon
 from optimizees import FunctionalTask, TaskName, load_task
 from optimizees.devices import choose_device
 
@@ -93,6 +94,8 @@ def validate(
     seeds: tuple[int, ...] = (9001, 9002),
     steps: int = 1000,
     schedule: Literal["constant", "linear"] = "constant",
+    average: bool = False,
+    horizon: bool = False,
     task: TaskName = "fashion-cnn",
     batch_size: int = 128,
     data: Literal["auto", "full", "embedded"] = "auto",
@@ -106,6 +109,8 @@ def validate(
         seeds: of initial weights and batches.
         steps: of each run.
         schedule: multiplier of the updates: 1, or falling to 0 over a run.
+        average: measure the averaged weights, as with `average=True`.
+        horizon: tell the rule the number of steps, as with `total_steps`.
         task: what is trained.
         batch_size: examples per batch.
         data: which copy of FashionMNIST.
@@ -133,7 +138,11 @@ def validate(
     trained = FunctionalTask(
         load_task(task, batch_size=batch_size, data=data, device=place)
     )
+    told = f"{schedule} multiplier"
+    told += ", averaged weights" * average + ", length told" * horizon
     for name, rule in zip(rules, loaded, strict=True):
+        rule = with_horizon(rule, steps if horizon else None)
+        rule = with_aim(rule, is_averaged=average)
         (result,) = validation_of(
             trained,
             RuleOnGraph(rule, trained, compile=False),
@@ -141,11 +150,12 @@ def validate(
             seeds=seeds,
             steps=steps,
             is_annealed=schedule == "linear",
+            at_average=average,
         )
         metric = trained.task.metric
         measured = "" if metric is None else f"{metric.name} {result.metric:.2%}, "
         print(
             f"{name}: validation {measured}loss {result.loss:.4f}, training loss "
             f"{result.train_loss:.4f} (n = {len(seeds)}, {steps} steps, "
-            f"{trained.task.source}; {schedule} multiplier)"
+            f"{trained.task.source}; {told})"
         )

@@ -12,7 +12,7 @@ from l2o.config import BelowOne, NotNegative, Positive, config_values, frozen_co
 from l2o.files import write_whole
 from l2o.rule.build import AnyRuleConfig
 
-from .estimator_config import EstimatorConfig, FirstOrderConfig
+from .estimator_config import EstimatorConfig, EvolutionConfig, FirstOrderConfig
 from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
 from .yaml_file import config_from, parse_yaml, read_yaml
 
@@ -110,6 +110,8 @@ class MetaTrainConfig:
     curriculum: NotNegative[int] = 0
     """Outer steps over which the longest life grows from the shortest one to its full
     length; 0 for the full length at once."""
+    horizon_share: BelowOne[float] = 0.0
+    """Share of the inner problems whose rule is told their length."""
     max_offset: BelowOne[float] = 0.0
     """Largest share of a life that passes before theta learns from it; drawn uniformly
     for each problem, so that windows begin at every age."""
@@ -164,6 +166,12 @@ class MetaTrainConfig:
     def rule_config(self) -> AnyRuleConfig:
         """The rule as a record, presets looked up."""
         return PRESETS[self.rule] if isinstance(self.rule, str) else self.rule
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether rules are judged at the averaged weights, and told so."""
+        estimator = self.estimator
+        return isinstance(estimator, EvolutionConfig) and estimator.average_batches > 0
 
 
 def _check_name(name: str) -> None:

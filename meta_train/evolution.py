@@ -53,14 +53,19 @@ def evolution(
         if runs.is_known_over:
             break
     total = torch.zeros(runs.num_lanes, dtype=torch.float64)
+    is_averaged = config.average_batches > 0
     losses: list[float] = []
     for lanes, weight, is_end in zip(
         _on_host(bounded).double(), weights, _on_host(ends).tolist(), strict=True
     ):
-        total += weight * _counted(config, lanes)
+        if not is_averaged:
+            total += weight * _counted(config, lanes)
         losses.append(float(lanes[-1] if config.kind == "es" else lanes.mean()))
         if is_end:
             break
+    if is_averaged:
+        averages = _bounded(config, runs, _losses_of_averages(config, runs))
+        total = len(losses) * _counted(config, _on_host([averages])[0].double())
     slope = (total[:pairs] - total[pairs : 2 * pairs]) / (2 * config.sigma)
     credit = runs.memory if config.kind == "pes" else runs.noise
     for name, weight in runs.bound.rule.named_parameters():
@@ -72,6 +77,13 @@ def evolution(
     if config.kind == "es":
         runs.gather(-1)
     return losses
+
+
+def _losses_of_averages(config: EvolutionConfig, runs: PerturbedRuns) -> Tensor:
+    """Return each lane's loss at its averaged weights, on batches that it never saw."""
+    sampler = runs.task.batches(runs.seed + 1 + runs.position)
+    batches = [sampler.next() for _ in range(config.average_batches)]
+    return runs.losses_on(batches, at_average=True)
 
 
 def _bounded(config: EvolutionConfig, runs: PerturbedRuns, losses: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class ProblemRunner:
         self.generator = torch.Generator().manual_seed(int(drawn[index]))
         self.choice = 0
         self.member = 0
+        self.horizon: int | None = None
         self.problem: InnerProblem | None = None
 
     def advance(self, outer_step: int) -> tuple[list[float], bool]:
@@ -66,6 +67,7 @@ class ProblemRunner:
             "generator": self.generator.get_state(),
             "choice": self.choice,
             "member": self.member,
+            "horizon": self.horizon,
             "problem": None if self.problem is None else self.problem.state_dict(),
         }
 
@@ -73,6 +75,7 @@ class ProblemRunner:
         """Continue where another runner of the same index stopped."""
         self.generator.set_state(values["generator"])
         self.choice, self.member = values["choice"], values["member"]
+        self.horizon = values["horizon"]
         if values["problem"] is not None:
             self.problem = self._start(seed=0, length=1)
             self.problem.load_state_dict(_moved(values["problem"], self.builder.device))
@@ -95,18 +98,22 @@ class ProblemRunner:
         if is_first and low != high:
             length *= cut
         seed = int(torch.randint(2**31, (1,), generator=generator))
-        problem = self._start(seed=seed, length=max(1, round(length)))
+        whole = max(1, round(length))
+        self.horizon = None
+        if config.horizon_share:
+            knows = float(torch.rand(1, generator=generator)) < config.horizon_share
+            self.horizon = whole if knows else None
+        problem = self._start(seed=seed, length=whole)
         problem.skip(int(config.max_offset * offset * problem.length))
         return problem
 
     def _start(self, *, seed: int, length: int) -> InnerProblem:
         config = self.config.tasks[self.choice]
-        start = ProblemStart(
-            self.builder.task(config, self.member),
-            self.builder.bound(config, self.member),
-            seed=seed,
-            length=length,
-        )
+        bound = self.builder.bound(config, self.member)
+        if self.horizon is not None:
+            bound = bound.knowing(self.horizon)
+        task = self.builder.task(config, self.member)
+        start = ProblemStart(task, bound, seed=seed, length=length)
         return start_problem(self.config.estimator, start)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from l2o.config import config_values
 from l2o.rule.checkpoint import save_rule
+from l2o.rule.horizon import with_aim
 from optimizees import Task
 
 from .config import MetaTrainConfig
@@ -111,7 +112,8 @@ class MetaTrainer:
         self.inner_steps = 0
         self.best = {"validation": -math.inf, "test": -math.inf}
         self.seconds = 0.0
-        self.builder = TaskBuilder(config, self.rule, self.device, given)
+        aimed = with_aim(self.rule, is_averaged=config.is_averaged)
+        self.builder = TaskBuilder(config, aimed, self.device, given)
         self.runners = {
             index: ProblemRunner(config, self.builder, index)
             for index in range(
@@ -331,6 +333,7 @@ class MetaTrainer:
                     seeds=settings.seeds,
                     steps=settings.steps,
                     is_annealed=settings.schedule == "linear",
+                    at_average=self.config.is_averaged,
                 )
                 for task in settings.tasks
             }

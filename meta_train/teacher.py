@@ -17,6 +17,7 @@ from l2o.rule.rule import TILE_ENTRIES
 from l2o.rule.state import Averages, State, Tensors
 from l2o.rule.step import Compute
 from l2o.rule.tile_io import TileIO
+from l2o.schedules import share_left
 
 from .estimator_config import ImitationConfig
 
@@ -24,7 +25,8 @@ from .estimator_config import ImitationConfig
 class Teacher(AbstractRule):
     """Whitened momentum for linear maps, Adam for all else, with a schedule.
 
-    Rates rise linearly over the warm-up and then fall as `1 / (1 + (t / tau)^p)`.
+    Rates rise linearly over the warm-up and then fall as `1 / (1 + (t / tau)^p)`, or
+    linearly to zero where the horizon is known.
     Nothing in it is learned, but it is a rule, so `NeuralGraphOpt` runs it.
 
     Args:
@@ -41,6 +43,8 @@ class Teacher(AbstractRule):
         networks", https://kellerjordan.github.io/posts/muon/. The scale of the
         matrices' updates and the decay are ours.
     """
+
+    reads_horizon = True
 
     def __init__(
         self,
@@ -66,7 +70,7 @@ class Teacher(AbstractRule):
     @classmethod
     def of(cls, rule: AbstractRule, config: ImitationConfig) -> Self:
         """Return the teacher of a rule: with its step size, units and directions."""
-        return cls(
+        teacher = cls(
             config,
             step_size=rule.step_size,
             units=rule.units,
@@ -74,6 +78,8 @@ class Teacher(AbstractRule):
             base=rule.base if isinstance(rule, NeuronRule) else None,
             averages=rule.averages,
         )
+        teacher.horizon = rule.horizon
+        return teacher
 
     @override
     def check(self, graph: NeuralGraph) -> None:
@@ -144,6 +150,8 @@ class Teacher(AbstractRule):
         """Return the schedule at a step, times the step size."""
         config = self.config
         warm = torch.clamp(step / config.warmup, max=1.0)
+        if self.horizon is not None:
+            return self.step_size * warm * share_left(step, self.horizon)
         decay = 1 + (step / config.decay_steps) ** config.decay_power
         return self.step_size * warm / decay
 

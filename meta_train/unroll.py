@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
+from l2o.rule.horizon import with_horizon
 from l2o.rule.rule import Params
 from l2o.rule.state import State, Tensors
 from l2o.rule.step import Hyper, take_step
@@ -85,6 +86,7 @@ class RuleOnGraph:
         captures: bool = False,
     ) -> None:
         self.rule = rule
+        self._task = task
         if graph is None:
             example = arguments(task.batches(0).next())
             graph = neural_graph(task.task.init_model(0), *example)
@@ -98,6 +100,20 @@ class RuleOnGraph:
         )
         self.loss_and_grads = cache(_captured_loss) if captures else _plain_loss
         self.lane_step = cache(self._lane_step)
+
+    def knowing(self, horizon: int) -> "RuleOnGraph":
+        """Return the same for a rule that knows the number of steps of the whole run.
+
+        Raises:
+            ValueError: if the rule was compiled, or reads no horizon.
+        """
+        if self._compiled is not _as_it_is:
+            raise ValueError(
+                "RuleOnGraph.knowing needs a rule that is not compiled, for every "
+                "horizon would compile it again. Set compile: false."
+            )
+        rule = with_horizon(self.rule, horizon)
+        return RuleOnGraph(rule, self._task, compile=False, graph=self.graph)
 
     def step(
         self,

@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
 from typing import NamedTuple
 
+import torch
+
+from l2o.rule.rule import Params
+from l2o.schedules import average_share
 from optimizees import FunctionalTask
 
 from .unroll import DIVERGENCE, InnerRun, ProblemStart, RuleOnGraph
@@ -21,6 +26,8 @@ class Validation(NamedTuple):
     """Mean loss of the last 50 training batches."""
 
 
+_STATISTICS_BATCHES = 50
+"""From so many batches running statistics are measured again for averaged weights."""
 _DIVERGED_LOSS = 10.0
 """The least loss that a diverged run counts."""
 
@@ -33,6 +40,7 @@ def validate(
     seeds: tuple[int, ...],
     steps: int,
     is_annealed: bool = False,
+    at_average: bool = False,
 ) -> list[Validation]:
     """Train the task from each seed and measure it on held-out data.
 
@@ -46,6 +54,7 @@ def validate(
         seeds: of initial parameters and batches.
         steps: inner steps of each run.
         is_annealed: whether a multiplier falls linearly from 1 to 0 over each run.
+        at_average: whether the averaged weights are measured, not the latest.
 
     Returns:
         One record for each of the splits.
@@ -55,16 +64,38 @@ def validate(
         run = InnerRun(
             ProblemStart(task, bound, seed=seed, length=steps), is_annealed=is_annealed
         )
-        losses = run.advance(steps)
+        average = {name: param.clone() for name, param in run.params.items()}
+        after_step = partial(_average, run, average) if at_average else None
+        losses = run.advance(steps, after_step)
         if run.has_diverged:
             found.append([_diverged(task, run)] * len(splits))
             continue
         train_loss = fmean(losses[-50:])
-        scores = [task.evaluate(run.params, split, run.buffers) for split in splits]
+        params, buffers = run.params, run.buffers
+        if at_average:
+            params, buffers = average, _statistics(run, average)
+        scores = [task.evaluate(params, split, buffers) for split in splits]
         found.append(
             [Validation(item.loss, item.metric, train_loss) for item in scores]
         )
     return [averaged(results) for results in zip(*found, strict=True)]
+
+
+def _average(run: InnerRun, average: Params) -> None:
+    """Let averaged weights take in the latest ones."""
+    share = average_share(float(run.position - 1))
+    for name, param in run.params.items():
+        average[name].lerp_(param, share)
+
+
+def _statistics(run: InnerRun, params: Params) -> Params:
+    """Return running statistics as they are at other weights, from training batches."""
+    buffers = run.buffers
+    for _ in range(_STATISTICS_BATCHES if buffers else 0):
+        with torch.no_grad():
+            batch = run.batches.next()
+            _, buffers = run.task.loss_and_buffers(params, batch, buffers)
+    return buffers
 
 
 def averaged(results: Sequence[Validation]) -> Validation:

@@ -105,6 +105,11 @@ def test_validate_measures_rules(tmp_path, capsys):
     assert first == second
     assert first.startswith(f"{name}: validation accuracy ")
     assert "(n = 1, 2 steps, FashionMNIST (embedded" in first
+    told = ("--average", "--horizon")
+    assert main(["validate", name, *few, *told]) == 0
+    other = capsys.readouterr().out
+    assert "averaged weights, length told" in other
+    assert other.split(" loss ")[1] != first.split(" loss ")[1]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,29 @@ def test_an_offset_passes_before_theta_learns(trainer):
     assert len(positions) > 2
 
 
+def test_some_rules_know_how_long_a_life_is(trainer):
+    estimator = {"kind": "nres", "pairs": 1}
+    told = trainer(unroll=[10, 20], horizon_share=0.5, estimator=estimator)
+    problems = [problem for _, problem in drawn(told, 60)]
+    horizons = [problem.bound.rule.horizon for problem in problems]
+    known = [horizon is not None for horizon in horizons]
+    assert 15 <= sum(known) <= 45
+    for problem, horizon in zip(problems, horizons, strict=True):
+        assert horizon in (None, problem.length)
+    weights = dict(told.rule.named_parameters())
+    for name, weight in problems[0].bound.rule.named_parameters():
+        assert weight is weights[name]
+
+
+def test_a_resumed_problem_still_knows_its_length(trainer):
+    told = trainer(unroll=[10, 20], horizon_share=0.99)
+    runner, problem = next(drawn(told, 1))
+    runner.problem = problem
+    again = ProblemRunner(told.config, told.builder, 0)
+    again.load_state_dict(runner.state_dict())
+    assert again.problem.bound.rule.horizon == problem.length
+
+
 def test_tasks_come_as_often_as_they_weigh(trainer):
     task = {"name": "fashion-mlp", "image_size": 7, "batch_size": 16}
     tasks = [{**task, "weight": 3.0}, {**task, "batch_size": 8}]

@@ -35,6 +35,19 @@ def test_vectors_follow_adam_on_the_schedule(steps, rate):
     assert_close(update, -0.1 * rate * 2.0 * grad.sign(), rtol=1e-6, atol=0)
 
 
+def test_with_a_known_end_its_rate_falls_in_a_line():
+    param = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    optimizer = NeuralGraphOpt(
+        [param], rule=Teacher(CONFIG, step_size=0.1), total_steps=10
+    )
+    for _ in range(6):
+        before = param.detach().clone()
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    update = param.detach() - before
+    assert_close(update, torch.full_like(update, -0.1 * 2.0 * 0.5), rtol=1e-6, atol=0)
+
+
 def test_matrices_follow_the_whitened_momentum():
     update, grad = first_update((4, 3, 2))
     expected = whiten(grad.flatten(1)).reshape(grad.shape)

@@ -59,7 +59,7 @@ class Distance:
     def loss_and_buffers(self, params, batch, buffers):
         return self.loss(params, batch), buffers
 
-    def loss(self, params, batch):
+    def loss(self, params, batch, buffers=None):
         return (params["weight"] - GOAL).square().sum() / 2
 
 
@@ -165,6 +165,23 @@ class TestMetaLoss:
         assert_agree(found, expected, tolerance=TOLERANCE)
         with pytest.raises(AssertionError):
             assert_agree(found, terms.mean(0), tolerance=TOLERANCE)
+
+    def test_the_averaged_weights_count_where_it_is_told(
+        self, toy, estimated, assert_agree
+    ):
+        """They are as many thetas from the start as the average of the steps says."""
+        theta = toy.rule.drift.detach()
+        config = settings("nres", average_batches=1)
+        found = whole_life(estimated, config, toy, 3)
+        mean, expected = 0.0, torch.zeros(2, dtype=torch.float64)
+        for step in range(1, LENGTH + 1):
+            mean += (step - mean) / (1 + (step - 1) / 10)
+            if step % 3 == 0:
+                expected += mean * (START + mean * theta - GOAL)
+        assert_agree(found, expected, tolerance=TOLERANCE)
+        latest = closed_form("nres", theta, 3)
+        with pytest.raises(AssertionError):
+            assert_agree(found, latest, tolerance=TOLERANCE)
 
     def test_losses_are_bounded(self, toy, generator, estimated):
         """Above the bound nothing is left to compare."""
