@@ -105,7 +105,14 @@ class Lanes:
             at_average: whether at the averaged weights, not the latest.
         """
         params = self.averages if at_average else self.params
-        return torch.stack([self._losses(params, batch) for batch in batches]).mean(0)
+        found = []
+        for lane in range(
+            self.num_lanes
+        ):  # recurrent layers have no batching rule here
+            own, buffers = _pick(params, lane), _pick(self.buffers, lane)
+            losses = [self.task.loss(own, batch, buffers) for batch in batches]
+            found.append(torch.stack(losses).mean())
+        return torch.stack(found)
 
     def gather(self, lane: int) -> None:
         """Put every lane where one of them is."""
@@ -129,18 +136,6 @@ class Lanes:
                 self.batches.load_state_dict(value)
             else:
                 setattr(self, name, value)
-
-    def _losses(self, params: Params, batch: Batch) -> Tensor:
-        if self.stacked:
-            with sdpa_kernel(SDPBackend.MATH):
-                function = vmap(self.task.loss, in_dims=(0, None, 0))
-                return function(params, batch, self.buffers)
-        return torch.stack(
-            [
-                self.task.loss(_pick(params, lane), batch, _pick(self.buffers, lane))
-                for lane in range(self.num_lanes)
-            ]
-        )
 
     def _measure(self) -> Tensor:
         """Draw the next batch; take gradients and losses of every lane on it."""

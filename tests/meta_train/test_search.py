@@ -124,6 +124,17 @@ def test_one_row_of_a_weight_is_searched_alone(tmp_path):
     assert weight[1:].abs().max() == 0
 
 
+def test_recurrent_networks_are_stacked_too(tmp_path):
+    task = FactoryConfig(
+        kind="factory", factory="optimizees.small_problems:grammar_sequences"
+    )
+    search = RateSearch(config(tasks=(task,), steps=(2,)), tmp_path)
+    drawn = Drawn(task=0, member=0, seed=1, horizon=None, is_averaged=True)
+    found = search._lives([[0.0] * 7, [-9.0] * 7], drawn)
+    assert found.isfinite().all()
+    assert found[0] != found[1]
+
+
 def test_aims_are_drawn_by_their_shares(tmp_path):
     changes = {"problems": 300, "average_share": 0.5, "horizon_share": 0.2}
     drawn = RateSearch(config(**changes), tmp_path)._draw()

@@ -177,6 +177,28 @@ class TestRunningStatistics:
         assert found.loss == task.task.evaluate(model, "test").loss
         assert found.loss != task.evaluate(run.params, "test").loss
 
+    def test_averaged_weights_are_measured_with_their_own(self, normed):
+        task, bound = normed
+        torch.manual_seed(4)
+        model = task.task.init_model(4)
+        optimizer = NeuralGraphOpt(
+            model.parameters(), rule=bound.rule, graph=bound.graph, average=True
+        )
+        batches = task.batches(4)
+        for _ in range(3):
+            optimizer.zero_grad()
+            task.task.loss(model, batches.next()).backward()
+            optimizer.step()
+        task.task.loss(model, batches.next())
+        optimizer.use_average()
+        for _ in range(50):
+            task.task.loss(model, batches.next())
+        (found,) = validate(task, bound, ["test"], seeds=(4,), steps=3, at_average=True)
+        expected = task.task.evaluate(model, "test").loss
+        assert found.loss == pytest.approx(expected, rel=1e-4)
+        (latest,) = validate(task, bound, ["test"], seeds=(4,), steps=3)
+        assert latest.loss != pytest.approx(expected, rel=1e-3)
+
     def test_they_are_resumed(self, normed):
         whole, resumed = (
             InnerRun(ProblemStart(*normed, seed=seed, length=9)) for seed in (4, 5)
@@ -223,29 +245,6 @@ class TestValidation:
             assert (found.loss, found.metric) == (expected.loss, expected.metric)
             assert found.train_loss == pytest.approx(sum(losses) / 3)
         assert both[0].loss != both[1].loss
-
-    def test_it_measures_the_averaged_weights(self, normed):
-        """And their own running statistics, which the latest weights do not have."""
-        task, bound = normed
-        torch.manual_seed(4)
-        model = task.task.init_model(4)
-        optimizer = NeuralGraphOpt(
-            model.parameters(), rule=bound.rule, graph=bound.graph, average=True
-        )
-        batches = task.batches(4)
-        for _ in range(3):
-            optimizer.zero_grad()
-            task.task.loss(model, batches.next()).backward()
-            optimizer.step()
-        task.task.loss(model, batches.next())
-        optimizer.use_average()
-        for _ in range(50):
-            task.task.loss(model, batches.next())
-        (found,) = validate(task, bound, ["test"], seeds=(4,), steps=3, at_average=True)
-        expected = task.task.evaluate(model, "test").loss
-        assert found.loss == pytest.approx(expected, rel=1e-4)
-        (latest,) = validate(task, bound, ["test"], seeds=(4,), steps=3)
-        assert latest.loss != pytest.approx(expected, rel=1e-3)
 
     def test_a_run_that_diverges_counts_as_ten_nats(self, task, random_rule):
         rule = random_rule(PRESETS["paper-ff"], dtype=torch.float32)
