@@ -124,6 +124,7 @@ def test_one_row_of_a_weight_is_searched_alone(tmp_path):
     assert weight[1:].abs().max() == 0
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_recurrent_networks_are_stacked_too(tmp_path):
     task = FactoryConfig(
         kind="factory", factory="optimizees.small_problems:grammar_sequences"
