@@ -1,31 +1,17 @@
-"""Processes that share the runs of a contest through its results file.
+"""Processes that share the runs of a contest through its results file."""
 
-Nothing is handed out in advance. Each worker looks which runs can be made now, takes
-the first that no other one holds and appends its row. A run is held by a file lock,
-which the system releases when its process ends in whatever way. So workers may come and
-go.
-"""
-
-import contextlib
-import multiprocessing
 import os
-import signal
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from multiprocessing.connection import Connection, wait
 
 import torch
 
 from optimizees import TaskLoader
 from optimizees.devices import choose_device
+from optimizees.shared_work import Locks, device_of_worker, in_processes, share_out
 
 from .contest import Contest, RowsMissing, run_with
-from .locks import Locks
 from .runs import Ledger, Row, TrainingRun, train_run, use_threads
-
-_PAUSE_S = 0.5
-"""Seconds before a worker looks again, when others hold all that can be run."""
 
 
 def run(contest: Contest, announce: Callable[[str], object]) -> None:
@@ -47,10 +33,7 @@ def run(contest: Contest, announce: Callable[[str], object]) -> None:
         OSError: if the results cannot be written.
         RuntimeError: if workers were killed and runs are left.
     """
-    if contest.workers == 1:
-        work(contest, announce)
-    else:
-        _share(contest, announce)
+    in_processes(partial(work, contest), contest.workers, announce, owner="Contest")
 
 
 class _Survey:
@@ -121,8 +104,7 @@ def work(
         ValueError: if a line of the results is damaged, or there is no such device.
         OSError: if the results cannot be written.
     """
-    rank = int(os.environ.get("LOCAL_RANK", "0")) if worker is None else worker
-    device = spread_device(choose_device(contest.device), rank)
+    device = device_of_worker(choose_device(contest.device), worker)
     use_threads(_threads(contest))
     ledger = Ledger(contest.results, data=contest.data, known=contest.known)
     loader = TaskLoader(data=contest.data, device=device)
@@ -132,94 +114,36 @@ def work(
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
-    is_first = True
-    while True:
+    survey = _Survey(contest, ledger)
+    if ledger.results.is_file():
+        announce(f"{survey.num_done} rows are already there")
+
+    def find_missing() -> list[TrainingRun]:
+        nonlocal survey
         ledger.refresh()
         survey = _Survey(contest, ledger)
-        if is_first and ledger.results.is_file():
-            announce(f"{survey.num_done} rows are already there")
-        is_first = False
-        if not survey.missing:
+        return survey.missing
+
+    def make(run: TrainingRun) -> None:
+        ledger.refresh()
+        if ledger.row(run) is not None:  # another process was faster
             return
-        for run in survey.missing:
-            with locks.try_hold(ledger.key(run)) as is_held:
-                if not is_held:
-                    continue
-                ledger.refresh()
-                if ledger.row(run) is not None:  # another process was faster
-                    break
-                place = f"[{survey.num_done + 1}/{survey.num_known}]"
-                name = f"{place} {run.name}"
-                row, outcome = ledger.elsewhere(run), "copied"
-                if row is None:
-                    row, outcome = train_run(
-                        run,
-                        ledger,
-                        loader,
-                        config=config,
-                        name=name,
-                        shows_progress=worker is None,
-                    )
-                with locks.hold_results():
-                    ledger.append(row)
-                announce(f"{name}: {outcome}")
-                break
-        else:
-            time.sleep(_PAUSE_S)
+        name = f"[{survey.num_done + 1}/{survey.num_known}] {run.name}"
+        row, outcome = ledger.elsewhere(run), "copied"
+        if row is None:
+            row, outcome = train_run(
+                run,
+                ledger,
+                loader,
+                config=config,
+                name=name,
+                shows_progress=worker is None,
+            )
+        with locks.hold("append"):
+            ledger.append(row)
+        announce(f"{name}: {outcome}")
 
-
-def _share(contest: Contest, announce: Callable[[str], object]) -> None:
-    """Let the contest's number of processes make its runs.
-
-    Args:
-        contest: what to run.
-        announce: called in this process, with one line for each run.
-
-    Raises:
-        Exception: what `work` raises, from any of them.
-        RuntimeError: if all of them were killed.
-    """
-    context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
-    pairs = [context.Pipe(duplex=False) for _ in range(contest.workers)]
-    processes = [
-        context.Process(target=_worker, args=(contest, index, sender), daemon=True)
-        for index, (_, sender) in enumerate(pairs)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        for _, sender in pairs:
-            sender.close()  # so that the end of a process ends its messages
-        _relay([receiver for receiver, _ in pairs], announce)
-        for process in processes:
-            process.join()
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.terminate()
-                process.join()
-    codes = [process.exitcode for process in processes]
-    if 0 not in codes:
-        raise RuntimeError(
-            "a contest needs one worker to be left at its end; got exit codes "
-            f"{codes}. Run the command again: it goes on where they stopped."
-        )
-
-
-def spread_device(device: torch.device, worker: int) -> torch.device:
-    """Return the GPU of a worker: they take turns, unless one GPU was named.
-
-    Args:
-        device: as asked for.
-        worker: number of the worker.
-
-    Example:
-        >>> spread_device(torch.device("cpu"), 3)
-        device(type='cpu')
-    """
-    if device.type != "cuda" or device.index is not None:
-        return device
-    return torch.device("cuda", worker % torch.cuda.device_count())
+    share_out(find_missing, make, locks=locks, key=ledger.key)
 
 
 def _threads(contest: Contest) -> int | None:
@@ -227,35 +151,3 @@ def _threads(contest: Contest) -> int | None:
     if contest.threads is not None or contest.workers == 1:
         return contest.threads
     return max(1, (os.cpu_count() or 1) // contest.workers)
-
-
-def _worker(contest: Contest, index: int, sender: Connection) -> None:
-    """Work in a process of its own; send a line per run, or the error that ended it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    with sender:
-        try:
-            work(contest, partial(_send, sender), worker=index)
-        except Exception as error:  # is raised in the parent
-            _send(sender, error)
-            raise SystemExit(1) from error
-
-
-def _send(sender: Connection, message: str | Exception) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent was killed
-        sender.send(message)
-
-
-def _relay(receivers: list[Connection], announce: Callable[[str], object]) -> None:
-    """Announce what workers send until all have ended; raise the first error."""
-    left = list(receivers)
-    while left:
-        for receiver in wait(left):
-            assert isinstance(receiver, Connection)
-            try:
-                message = receiver.recv()
-            except EOFError:
-                left.remove(receiver)
-                continue
-            if isinstance(message, Exception):
-                raise message
-            announce(message)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
 from optimizees.data.cifar import MEAN, STD
 from optimizees.devices import choose_device
+from optimizees.shared_work import device_of_worker, in_processes
 from optimizees.zoo.park_files import TrainedRun
 from optimizees.zoo.park_training import ParkConfig
 from optimizees.zoo.small_cnn_group import ZooConfig, ZooGroup
@@ -39,10 +41,13 @@ class _PopulationData:
     """CPU threads of each process."""
     device: str = "auto"
     """What trains: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
+    workers: int = 1
+    """Processes that share the networks. The same command may be started further times,
+    also by torchrun or on machines that share the folder; GPUs are taken in turn."""
 
     def _check_counts(self, verb: str, *names: str) -> None:
         """Raise unless each of these settings is positive."""
-        for name in ("image_size", "threads", *names):
+        for name in ("image_size", "threads", "workers", *names):
             count = getattr(self, name)
             if count < 1:
                 option = name.replace("_", "-")
@@ -52,16 +57,21 @@ class _PopulationData:
                 )
 
     def prepare(
-        self, num_train: int, num_test: int
+        self, num_train: int, num_test: int, worker: int | None
     ) -> tuple[torch.device, ImageData, ImageData]:
         """Set the threads; return the device, and images to train and to test on.
+
+        Args:
+            num_train: images to train on.
+            num_test: images to test on.
+            worker: number of this process, which decides its GPU.
 
         Raises:
             FileNotFoundError: if the images are not there.
             ValueError: if the device is not there.
         """
         use_threads(self.threads)
-        device = choose_device(self.device)
+        device = device_of_worker(choose_device(self.device), worker)
         train = pooled_images(self.images, "train", num_train, self.image_size)
         test = pooled_images(self.images, "test", num_test, self.image_size)
         return device, train, test
@@ -82,16 +92,14 @@ class WildParkData(_PopulationData):
     networks: int = 320
     """How many networks."""
     first: int = 0
-    """Number of the first one; another machine takes others with it."""
+    """Number of the first one."""
     park: ParkConfig = field(default_factory=ParkConfig)
     """How they are trained."""
-    workers: int = 1
-    """Networks that are trained at a time, each in a process of its own."""
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
     def __post_init__(self) -> None:
-        self._check_counts("wild-park", "num_train", "num_test", "networks", "workers")
+        self._check_counts("wild-park", "num_train", "num_test", "networks")
 
     def run(self) -> None:
         """Train the networks that are missing."""
@@ -136,14 +144,27 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
         ValueError: if the directory holds a park that was trained otherwise, or the
             device is not there.
     """
-    device, train, test = config.prepare(config.num_train, config.num_test)
+    work = partial(_train_park, config)
+    in_processes(work, config.workers, announce, owner="wild-park")
+    announce(f"The park is in {config.dest}.")
+
+
+def _train_park(
+    config: WildParkData,
+    announce: Callable[[str], object],
+    *,
+    worker: int | None,
+) -> None:
+    """Train networks of a park until all are there, in this process."""
+    device, train, test = config.prepare(config.num_train, config.num_test, worker)
     indices = range(config.first, config.first + config.networks)
     missing = len(missing_runs(config.dest, indices))
     announce(
         f"{missing} of {config.networks} networks to train on {len(train):,} images of "
         f"{train.source}, tested on {len(test):,}, on {device}"
     )
-    with tqdm(total=missing, desc="networks", disable=None) as bar:
+    is_hidden = None if worker is None else True
+    with tqdm(total=missing, desc="networks", disable=is_hidden) as bar:
 
         def show(run: TrainedRun) -> None:
             bar.update()
@@ -163,10 +184,8 @@ def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> No
             test.to(device),
             indices=indices,
             origin={"provenance": provenance()},
-            workers=config.workers,
             announce=show,
         )
-    announce(f"The park is in {config.dest}.")
 
 
 def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
@@ -181,12 +200,25 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
         ValueError: if the directory holds a zoo that was trained otherwise, or the
             device is not there.
     """
-    device, train, test = config.prepare(config.num_train, config.num_test)
+    work = partial(_train_zoo, config)
+    in_processes(work, config.workers, announce, owner="cnn-zoo")
+    announce(f"The zoo is in {config.dest}.")
+
+
+def _train_zoo(
+    config: CnnZooData,
+    announce: Callable[[str], object],
+    *,
+    worker: int | None,
+) -> None:
+    """Train networks of a zoo until all are there, in this process."""
+    device, train, test = config.prepare(config.num_train, config.num_test, worker)
     announce(
         f"{config.networks} networks to train on {len(train):,} images of "
         f"{train.source}, tested on {len(test):,}, on {device}"
     )
-    with tqdm(total=config.networks, desc="networks", disable=None) as bar:
+    is_hidden = None if worker is None else True
+    with tqdm(total=config.networks, desc="networks", disable=is_hidden) as bar:
 
         def show(done: int, group: ZooGroup) -> None:
             bar.update(done - bar.n)
@@ -207,7 +239,6 @@ def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
             origin={"provenance": provenance()},
             announce=show,
         )
-    announce(f"The zoo is in {config.dest}.")
 
 
 def pooled_images(

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from meta_train.provenance import provenance
 from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
 from optimizees.devices import choose_device
 from optimizees.files import holds_tensors
+from optimizees.shared_work import Locks, device_of_worker, in_processes, share_out
 from optimizees.siren import render_images
 from optimizees.zoo.inr_set import (
     InrSet,
@@ -54,9 +56,12 @@ class SirenFitsData:
     file_size: int = 200
     """Networks per file; an interrupt loses at most one file's work."""
     threads: int = 1
-    """CPU threads."""
+    """CPU threads of each process."""
     device: str = "auto"
     """What fits: auto, cpu, cuda or mps; auto takes a GPU where there is one."""
+    workers: int = 1
+    """Processes that share the files. The same command may be started further times,
+    also by torchrun or on machines that share the folder; GPUs are taken in turn."""
     dest: Path | None = None
     """Folder to fill; by default runs/inr and the name of the images."""
     summary: Path | None = None
@@ -93,31 +98,54 @@ def run_siren_fits(
         ValueError: if there are fewer images than asked for, the folder holds networks
             that were fitted otherwise, or the device is not there.
     """
+    work = partial(_make_parts, config)
+    in_processes(work, config.workers, announce, owner="siren-fits")
+    return _summarise(config, _folder(config), announce)
+
+
+def _make_parts(
+    config: SirenFitsData,
+    announce: Callable[[str], object],
+    *,
+    worker: int | None,
+) -> None:
+    """Make files until all are there, in this process."""
     from tqdm import tqdm
 
     use_threads(config.threads)
-    device = choose_device(config.device)
+    device = device_of_worker(choose_device(config.device), worker)
     images, labels = read_pixels(config.images)
     if config.count > len(images):
         raise ValueError(
             f"siren-fits needs a count of at most {len(images):,} for "
             f"{config.images}; got {config.count:,}. Lower it."
         )
-    folder = config.dest or Path("runs/inr") / config.images
+    folder = _folder(config)
     _check_same(config, folder)
     starts = range(0, config.count, config.file_size)
-    missing = [start for start in starts if not holds_tensors(_part(folder, start))]
-    announce(
-        f"{len(missing)} of {len(starts)} files of {folder} are to be made on {device}"
-    )
-    with tqdm(total=len(missing), desc=config.images, unit="file", disable=None) as bar:
-        for start in missing:
+
+    def find_missing() -> list[int]:
+        return [start for start in starts if not holds_tensors(_part(folder, start))]
+
+    missing = len(find_missing())
+    announce(f"{missing} of {len(starts)} files of {folder} are to be made on {device}")
+    is_hidden = None if worker is None else True
+    with tqdm(total=missing, desc=config.images, unit="file", disable=is_hidden) as bar:
+
+        def make(start: int) -> None:
+            if holds_tensors(_part(folder, start)):  # another process was faster
+                return
             stop = min(start + config.file_size, config.count)
             line = _make_part(config, folder, device, images, labels, start, stop)
             bar.update()
             if bar.disable:
                 announce(line)
-    return _summarise(config, folder, announce)
+
+        share_out(find_missing, make, locks=Locks(folder))
+
+
+def _folder(config: SirenFitsData) -> Path:
+    return config.dest or Path("runs/inr") / config.images
 
 
 def _make_part(

@@ -24,6 +24,7 @@ from optimizees.files import (
     holds_tensors,
     settle_description,
 )
+from optimizees.shared_work import Locks, share_out
 from optimizees.zoo.small_cnn_group import (
     ActivationName,
     OptimizerName,
@@ -98,9 +99,10 @@ def generate_zoo(
     """Train the networks of a zoo and write them in the layout of the published one.
 
     Networks that are trained together share activation and optimizer; each such group
-    is a file of its own, so a generation that was stopped goes on where it stopped.
-    A file that is empty or truncated is made again. `weights.npy`, `metrics.csv.gz` and
-    `layout.csv` are written at the end.
+    is a file of its own, so a generation that was stopped continues where it stopped.
+    A file that is empty or truncated is made again. Any number of processes may share
+    one zoo: each trains the groups that no other one holds. When all groups are there,
+    `weights.npy`, `metrics.csv.gz` and `layout.csv` are written.
 
     Args:
         directory: where everything goes.
@@ -109,7 +111,8 @@ def generate_zoo(
         test: grey images that every checkpoint is tested on, on the same device.
         num_networks: how many.
         origin: facts to write with them, as JSON values.
-        announce: called with the number of networks done and the group just trained.
+        announce: called with the number of networks that are there and the group that
+            this process trained last.
 
     Raises:
         ValueError: if the zoo there was trained otherwise or the images have colours.
@@ -139,17 +142,25 @@ def generate_zoo(
     ]
     settle = partial(settle_description, directory / "zoo.json", description)
     settle(is_binding=has_files(folder, "*.safetensors"))
-    done = 0
-    for members, path in groups:
-        done += len(members)
-        if holds_tensors(path):
-            continue
+
+    def find_missing() -> list[int]:
+        return [
+            number for number, (_, path) in enumerate(groups) if not holds_tensors(path)
+        ]
+
+    def make(number: int) -> None:
+        members, path = groups[number]
+        if holds_tensors(path):  # another process was faster
+            return
         group = train_group([recipes[index] for index in members], config, train, test)
         tensors = {name: getattr(group, name) for name in _GROUP_TENSORS}
         settle(is_binding=has_files(folder, "*.safetensors"))
         write_whole(path, save(tensors, {"origin": json.dumps(dict(origin))}))
         if announce is not None:
-            announce(done, group)
+            left = sum(len(groups[number][0]) for number in find_missing())
+            announce(num_networks - left, group)
+
+    share_out(find_missing, make, locks=Locks(directory))
     _publish(directory, config, recipes, groups)
 
 

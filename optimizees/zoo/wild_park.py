@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 
 from optimizees.data.images import ImageData
 from optimizees.files import FileKind, has_files, holds_tensors, settle_description
+from optimizees.shared_work import Locks, share_out
 from optimizees.zoo.park_files import RUN_FILE, TrainedRun, read_run, write_run
 from optimizees.zoo.park_training import ParkConfig, draw_recipe, train_network
-from optimizees.zoo.workers import map_unordered
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 
@@ -35,14 +35,14 @@ def generate_park(
     *,
     indices: range,
     origin: Mapping[str, Any],
-    workers: int = 1,
     announce: Callable[[TrainedRun], object] | None = None,
 ) -> None:
     """Train the networks of a park that are not there yet, one file each.
 
     A file that is empty or truncated counts as not there. Files appear whole or not at
-    all, so a generation that was stopped goes on where it stopped, and several
-    processes may share one park if each has its own indices.
+    all, so a generation that was stopped continues where it stopped. Any number of
+    processes may share one park: each trains what no other one holds, and returns when
+    all networks are there.
 
     Args:
         directory: where the files go.
@@ -52,12 +52,10 @@ def generate_park(
         indices: which networks.
         origin: facts to write with every network, as JSON values: where the images
             come from, which code made it.
-        workers: networks that are trained at a time, each in a process with as many
-            threads as this one; the networks do not depend on it.
-        announce: called with every network that was trained.
+        announce: called with every network that this process trained.
 
     Raises:
-        ValueError: if the park there was trained otherwise, or without workers.
+        ValueError: if the park there was trained otherwise.
         OSError: if a file cannot be written.
     """
     description = {
@@ -71,13 +69,20 @@ def generate_park(
             "generate_park needs indices of at least 0; got "
             f"{indices.start} to {indices.stop - 1}. Begin with 0."
         )
-    missing = missing_runs(directory, indices)
-    make = partial(_make_run, directory, config, train, test, origin, description)
-    runs = map_unordered(make, missing, workers=workers)
     _settle(directory, description)
-    for run in runs:
+
+    def make(index: int) -> None:
+        if holds_tensors(_path(directory, index)):  # another process was faster
+            return
+        recipe = draw_recipe(config, index, in_channels=train.images.shape[1])
+        run = train_network(recipe, config, train, test)
+        _settle(directory, description)
+        write_run(_path(directory, index), run, origin=origin)
         if announce is not None:
             announce(run)
+
+    find_missing = partial(missing_runs, directory, indices)
+    share_out(find_missing, make, locks=Locks(directory))
 
 
 def missing_runs(directory: Path, indices: range) -> list[int]:
@@ -94,23 +99,6 @@ def _settle(directory: Path, description: dict[str, Any]) -> None:
     """Agree with the park in the directory, or with what is to be trained there."""
     is_binding = has_files(directory, "*.safetensors")
     settle_description(directory / "park.json", description, is_binding=is_binding)
-
-
-def _make_run(
-    directory: Path,
-    config: ParkConfig,
-    train: ImageData,
-    test: ImageData,
-    origin: Mapping[str, Any],
-    description: dict[str, Any],
-    index: int,
-) -> TrainedRun:
-    """Train one network and write its file."""
-    recipe = draw_recipe(config, index, in_channels=train.images.shape[1])
-    run = train_network(recipe, config, train, test)
-    _settle(directory, description)
-    write_run(_path(directory, index), run, origin=origin)
-    return run
 
 
 def read_park(directory: Path, split: Split) -> Iterator[TrainedRun]:

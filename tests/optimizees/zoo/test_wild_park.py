@@ -28,7 +28,7 @@ def images(make_images):
     return make_images(3)
 
 
-def generate(directory, images, *, count=3, config=CONFIG, workers=1, announce=None):
+def generate(directory, images, *, count=3, config=CONFIG, announce=None):
     generate_park(
         directory,
         config,
@@ -36,7 +36,6 @@ def generate(directory, images, *, count=3, config=CONFIG, workers=1, announce=N
         images,
         indices=range(count),
         origin={"commit": "0123456789ab"},
-        workers=workers,
         announce=announce,
     )
 
@@ -114,24 +113,6 @@ class TestGeneration:
         assert trained == [1, 2]
         for path in whole.glob("*.safetensors"):
             assert_equal(read_run(path), read_run(stopped / path.name))
-
-    @pytest.mark.slow
-    def test_workers_make_the_same_networks(self, tmp_path, images):
-        alone, together = tmp_path / "alone", tmp_path / "together"
-        generate(alone, images)
-        trained = []
-        generate(
-            together, images, workers=2, announce=lambda run: trained.append(run.index)
-        )
-        assert sorted(trained) == [0, 1, 2]
-        for path in alone.glob("*.safetensors"):
-            assert_equal(read_run(path), read_run(together / path.name))
-
-    def test_somebody_must_work(self, tmp_path, images):
-        with pytest.raises(
-            ValueError, match="needs at least one worker; got workers=0"
-        ):
-            generate(tmp_path, images, workers=0)
 
     def test_other_settings_are_refused(self, tmp_path, images):
         generate(tmp_path, images, count=1)
