@@ -14,7 +14,7 @@ from l2o.rule.directions import Directions, DirectionSet, WhitenedConfig
 from l2o.rule.head import NominalHeadConfig
 from l2o.rule.neuron_rule import NeuronRule
 from l2o.rule.rule import TILE_ENTRIES
-from l2o.rule.state import Averages, State, Tensors
+from l2o.rule.state import Averages, Reading, State, Tensors
 from l2o.rule.step import Compute
 from l2o.rule.tile_io import TileIO
 from l2o.schedules import share_left
@@ -107,10 +107,7 @@ class Teacher(AbstractRule):
         some = next(iter(params.values()))
         is_whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
         tile_io = TileIO(
-            graph,
-            params,
-            grads,
-            state,
+            Reading(graph, params, grads, state),
             directions=self.directions,
             head=self.head,
             features=None,

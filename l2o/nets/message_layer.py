@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .config import Activation
 from .fast_ops import Pointwise, add, linear
-from .inbox import NUM_REDUCTIONS, TYPICAL_LOG_DEGREE, Inbox
+from .messages import NUM_REDUCTIONS, TYPICAL_LOG_DEGREE, Inbox
 
 
 @runtime_checkable

@@ -105,12 +105,12 @@ def check_rule_device(rule: AbstractRule, device: torch.device) -> None:
         )
 
 
-def check_gradient(name: str, grad: Tensor) -> None:
-    """Raise if the gradient is sparse."""
-    if grad.layout != torch.strided:
+def check_layout(name: str, layout: torch.layout) -> None:
+    """Raise TypeError if a gradient is sparse."""
+    if layout != torch.strided:
         raise TypeError(
             "NeuralGraphOpt needs dense gradients; got one of layout "
-            f"{grad.layout} for {name!r}. Build the embedding with sparse=False."
+            f"{layout} for {name!r}. Build the embedding with sparse=False."
         )
 
 

@@ -10,7 +10,7 @@ from l2o.rule.state import State
 from l2o.rule.step import Hyper
 
 from .averaged_weights import KEYS
-from .checks import check_device, check_gradient
+from .checks import check_device, check_layout
 from .distributed import gathered
 
 
@@ -58,7 +58,7 @@ def gather_inputs(
             name = names.get(param)
             if param.grad is None or name is None:
                 continue
-            check_gradient(name, param.grad)
+            check_layout(name, param.grad.layout)
             check_device(name, param, device)
             grad = gathered(param.grad)
             found.grads[name] = -grad if group["maximize"] else grad

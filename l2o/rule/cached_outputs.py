@@ -12,7 +12,7 @@ from torch import Tensor
 from l2o.graph import NeuralGraph
 
 from .rule import AbstractRule, Params, ReusesOutputs
-from .state import ParameterState, State, Tensors
+from .state import ParameterState, Reading, State, Tensors
 
 OUTPUTS = "outputs"
 """Where a parameter's state keeps them, `[output, *shape]` in bfloat16."""
@@ -82,11 +82,12 @@ def updates_with_cache(
         Updates of the moving parameters.
     """
     assert isinstance(rule, ReusesOutputs)
+    reading = Reading(graph, params, grads, state)
     items = {name: state[name] for name in moving}
     if not _is_due(list(items.values()), every):
         kept = {name: item[OUTPUTS] for name, item in items.items()}
-        return rule.mix(graph, params, grads, state, kept)
-    updates, outputs = rule.propose(graph, params, grads, state)
+        return rule.mix(reading, kept)
+    updates, outputs = rule.propose(reading)
     for name, item in items.items():
         # Outputs that are not finite make no update: the step will be skipped, and
         # later ones go on with the last finite ones.

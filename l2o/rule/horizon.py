@@ -3,10 +3,6 @@
 import copy
 from typing import TypeVar
 
-from torch import Tensor
-
-from l2o.schedules import share_left
-
 from .rule import AbstractRule, plain_averages
 
 AnyKind = TypeVar("AnyKind", bound=AbstractRule)
@@ -72,16 +68,3 @@ def with_aim(rule: AnyKind, *, is_averaged: bool) -> AnyKind:
     aimed = copy.copy(rule)
     aimed.is_averaged = is_averaged
     return aimed
-
-
-def annealed(rule: AbstractRule, update: Tensor, step: Tensor | None) -> Tensor:
-    """Return an update as it is at this point of a run of known length.
-
-    Args:
-        rule: what proposed it.
-        update: what it proposed, at `lr = 1`.
-        step: number of the step, from 1; None where the rule has no horizon.
-    """
-    if rule.horizon is None or rule.reads_horizon or step is None:
-        return update
-    return update * share_left(step.to(update.dtype), rule.horizon)

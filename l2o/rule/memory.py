@@ -1,13 +1,24 @@
 """Where a step writes its results."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from .rule import AbstractRule
 from .state import ParameterState, State, Tensors
+
+
+class Addition(NamedTuple):
+    """What a parameter becomes: `kept + change`."""
+
+    param: Tensor
+    kept: Tensor
+    """What is left of its value after weight decay, in float32 or wider; without decay
+    perhaps the parameter itself."""
+    change: Tensor
+    """The update times `lr`, in float32 or wider."""
 
 
 @runtime_checkable
@@ -32,19 +43,13 @@ class Memory(Protocol):
         ...
 
     def write(
-        self,
-        params: Sequence[Tensor],
-        kept: Sequence[Tensor],
-        changes: Sequence[Tensor],
-        is_sound: Tensor | None,
+        self, additions: Sequence[Addition], is_sound: Tensor | None
     ) -> list[Tensor]:
-        """Return parameters with the values `kept + change`, in their own dtypes.
+        """Return the parameters after these additions, in their own dtypes.
 
         Args:
-            params: the parameters.
-            kept: of each, in float32 or wider; perhaps the parameter itself.
-            changes: of each, in float32 or wider. They may be written over where
-                `is_sound` is a tensor.
+            additions: one per parameter. Changes may be written over where `is_sound`
+                is a tensor.
             is_sound: whether the parameters are to change; None says yes.
         """
         ...
@@ -70,16 +75,12 @@ class PureMemory:
         }
 
     def write(
-        self,
-        params: Sequence[Tensor],
-        kept: Sequence[Tensor],
-        changes: Sequence[Tensor],
-        is_sound: Tensor | None,
+        self, additions: Sequence[Addition], is_sound: Tensor | None
     ) -> list[Tensor]:
         """Return the new values; see `Memory`."""
         found = []
-        for param, own, change in zip(params, kept, changes, strict=True):
-            new = torch.add(own, change).to(param.dtype)
+        for param, kept, change in additions:
+            new = torch.add(kept, change).to(param.dtype)
             found.append(new if is_sound is None else torch.where(is_sound, new, param))
         return found
 

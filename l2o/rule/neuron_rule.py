@@ -1,7 +1,7 @@
 """The neuron-level rule: a graph network at about the price of Muon."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ from .row_column import (
     wire,
 )
 from .rule import AbstractRule
-from .state import ADAM_EPS, TINY, Averages, State
+from .state import ADAM_EPS, TINY, Averages, State, Tensors
 from .whitening import orthogonalize
 
 _FULL_SIGNAL = 5.0
@@ -135,11 +135,7 @@ class NeuronRule(AbstractRule):
 
     @override
     def forward(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
         wired, values, clock = self._read(graph, params, grads, state)
@@ -158,19 +154,11 @@ class NeuronRule(AbstractRule):
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
     def base(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return the directions of an untrained rule, without step size, unit or sign.
 
-        Args:
-            graph: the graph of the network being trained.
-            params: name to value, for every parameter of the graph.
-            grads: name to gradient, for every parameter of the graph.
-            state: name to state, the gradients in `grads` included.
+        Its arguments are those of `forward`.
         """
         wired, values, clock = self._read(graph, params, grads, state)
         statistics = measure(values, wired, clock)
@@ -234,11 +222,7 @@ class NeuronRule(AbstractRule):
         return sum(weight.numel() for weight in self.parameters())
 
     def _read(
-        self,
-        graph: NeuralGraph,
-        params: Mapping[str, Tensor],
-        grads: Mapping[str, Tensor],
-        state: State,
+        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> tuple[Wired, list[StackValues], Clock]:
         """Lay everything on stacks."""
         wired = wire(graph, self.base_rates.log_rates)

@@ -13,7 +13,7 @@ from l2o.nets import NetSizes, build_net
 
 from .config import RuleConfig
 from .directions import DirectionSet
-from .state import Averages, State, Tensors
+from .state import Averages, Reading, State, Tensors
 from .tile_io import TileIO
 
 Params: TypeAlias = dict[str, Tensor]
@@ -125,9 +125,7 @@ class ReusesOutputs(Protocol):
     num_reusable_outputs: int
     """Outputs per entry that the next steps can use; 0 where they cannot."""
 
-    def propose(
-        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
-    ) -> tuple[Params, dict[str, Tensor]]:
+    def propose(self, reading: Reading) -> tuple[Params, dict[str, Tensor]]:
         """Return updates as `forward` does, and the network's outputs behind them.
 
         Returns:
@@ -135,14 +133,7 @@ class ReusesOutputs(Protocol):
         """
         ...
 
-    def mix(
-        self,
-        graph: NeuralGraph,
-        params: Tensors,
-        grads: Tensors,
-        state: State,
-        outputs: Tensors,
-    ) -> Params:
+    def mix(self, reading: Reading, outputs: Tensors) -> Params:
         """Return updates as `forward` does, from outputs in place of the network.
 
         `outputs` is name to `[output, *shape]`, for the parameters to update.
@@ -224,59 +215,40 @@ class Rule(AbstractRule):
         self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
-        tile_io = self._tile_io(graph, params, grads, state)
+        tile_io = self._tile_io(Reading(graph, params, grads, state))
         self.net(graph, tile_io, tile_io.context)
         return tile_io.updates()
 
-    def propose(
-        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
-    ) -> tuple[Params, dict[str, Tensor]]:
+    def propose(self, reading: Reading) -> tuple[Params, dict[str, Tensor]]:
         """Return updates and the network's outputs; see `ReusesOutputs`."""
-        tile_io = self._tile_io(graph, params, grads, state, keeps_outputs=True)
-        self.net(graph, tile_io, tile_io.context)
+        tile_io = self._tile_io(reading, keeps_outputs=True)
+        self.net(reading.graph, tile_io, tile_io.context)
         return tile_io.updates(), tile_io.outputs()
 
-    def mix(
-        self,
-        graph: NeuralGraph,
-        params: Tensors,
-        grads: Tensors,
-        state: State,
-        outputs: Tensors,
-    ) -> Params:
+    def mix(self, reading: Reading, outputs: Tensors) -> Params:
         """Return the updates of outputs that are given; see `ReusesOutputs`."""
-        tile_io = self._tile_io(graph, params, grads, state, reads=False)
+        tile_io = self._tile_io(reading, reads=False)
         tile_io.write_all(outputs)
         return tile_io.updates(outputs)
 
     def _tile_io(
-        self,
-        graph: NeuralGraph,
-        params: Tensors,
-        grads: Tensors,
-        state: State,
-        *,
-        reads: bool = True,
-        keeps_outputs: bool = False,
+        self, reading: Reading, *, reads: bool = True, keeps_outputs: bool = False
     ) -> TileIO:
-        """Lay what `forward` takes on tiles.
+        """Lay what a step reads on tiles.
 
         Features are read only if `reads`, and outputs stay only if `keeps_outputs`.
         """
         is_compiling = torch.compiler.is_compiling()
-        cut = self._compiled_cut(graph) if is_compiling else TILE_ENTRIES
+        cut = self._compiled_cut(reading.graph) if is_compiling else TILE_ENTRIES
         is_whole = torch.is_grad_enabled()
         return TileIO(
-            graph,
-            params,
-            grads,
-            state,
+            reading,
             directions=self.directions,
             head=self.head,
             features=self.features if reads else None,
             dtype=next(self.parameters()).dtype,
             cut=None if is_whole else cut,
-            memory_limit=None if is_whole else self._room(graph),
+            memory_limit=None if is_whole else self._room(reading.graph),
             keeps_outputs=keeps_outputs,
         )
 

@@ -6,17 +6,31 @@ parameter's shape. So a checkpoint depends on neither the rule's features nor th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from l2o.config import frozen_config
+from l2o.graph import NeuralGraph
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """A tensor per parameter, by the parameter's name."""
 ParameterState: TypeAlias = dict[str, Tensor]
 State: TypeAlias = dict[str, ParameterState]
+
+
+class Reading(NamedTuple):
+    """What a rule reads in one step."""
+
+    graph: NeuralGraph
+    params: Tensors
+    """Value of every parameter of the graph."""
+    grads: Tensors
+    """Its gradient; zeros where there is none."""
+    state: State
+    """Its state, the gradient included."""
+
 
 ADAM_DECAY = 0.9
 """Decay of Adam's first moment."""

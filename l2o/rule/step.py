@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from l2o.graph import NeuralGraph
+from l2o.schedules import share_left
 
-from .horizon import annealed
-from .memory import PURE, Memory
+from .memory import PURE, Addition, Memory
 from .rule import AbstractRule, Params, plain_averages
 from .safety import Guard, SafetyConfig, StepReport, past_sizes
 from .state import State, Tensors, averages_as, widened
@@ -95,16 +95,24 @@ def take_step(
         return new_params, state, guard.report()
     if guard is not None:
         updates = guard.clipped(updates)
+    horizon = None if rule.reads_horizon else rule.horizon
     together = uses_lists([params[name] for name in updates])
     for names in [list(updates)] if together else [[name] for name in updates]:
-        pairs = []
+        additions = []
         for name in names:
             update = updates.pop(name)  # its memory is free once it is written
-            update = annealed(rule, update, state[name].get("step"))
+            if horizon is not None:
+                step = state[name]["step"].to(update.dtype)
+                update = update * share_left(step, horizon)
             item = Hyper() if hyper is None else hyper[name]
-            pairs.append(summands(rule, params[name], update, item))
-        kept, changes = zip(*pairs, strict=True)
-        new = memory.write([params[name] for name in names], kept, changes, is_sound)
+            shrink = 1 - item.lr * (rule.step_size * item.weight_decay)
+            kept = widened(params[name])
+            if not _is_one(shrink):
+                kept = kept * shrink
+            if not _is_one(item.lr):
+                update = update * item.lr
+            additions.append(Addition(params[name], kept, update))
+        new = memory.write(additions, is_sound)
         new_params.update(zip(names, new, strict=True))
     return new_params, state, None if guard is None else guard.report()
 
@@ -258,14 +266,6 @@ def propose_updates(
     return {name: updates[name] for name in wide if name in grads}
 
 
-def summands(
-    rule: AbstractRule, param: Tensor, update: Tensor, hyper: Hyper
-) -> tuple[Tensor, Tensor]:
-    """Return the two tensors whose sum is the new parameter, in float32 or wider."""
-    shrink = 1 - hyper.lr * (rule.step_size * hyper.weight_decay)
-    return _times(widened(param), shrink), _times(update, hyper.lr)
-
-
-def _times(values: Tensor, factor: float | Tensor) -> Tensor:
-    """Return the product; the tensor itself where it would be the same."""
-    return values if isinstance(factor, float) and factor == 1 else values * factor
+def _is_one(factor: float | Tensor) -> bool:
+    """Return whether a product with this factor is known to change nothing."""
+    return isinstance(factor, float) and factor == 1

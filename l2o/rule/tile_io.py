@@ -22,7 +22,7 @@ from l2o.nets.thread_map import thread_map
 from .directions import Directions, DirectionSet, Values
 from .features import Features
 from .head import Head
-from .state import TINY, ParameterState, State, Tensors, constant
+from .state import TINY, ParameterState, Reading, State, Tensors, constant
 
 KEPT_ENTRIES = 2**17
 """Entries of which everything is kept, however little memory is allowed: of a small
@@ -49,10 +49,7 @@ class TileIO:
     """What is read and written in one step, tile by tile.
 
     Args:
-        graph: the neural graph of the parameters.
-        params: name to value, for every parameter of the graph.
-        grads: name to gradient, for every parameter of the graph.
-        state: name to state, the gradients in `grads` included.
+        reading: graph, parameters, gradients and state.
         directions: what the head mixes.
         head: what outputs mean.
         features: what a network reads; None where nothing is read.
@@ -65,10 +62,7 @@ class TileIO:
 
     def __init__(
         self,
-        graph: NeuralGraph,
-        params: Tensors,
-        grads: Tensors,
-        state: State,
+        reading: Reading,
         *,
         directions: DirectionSet,
         head: Head,
@@ -78,6 +72,7 @@ class TileIO:
         memory_limit: int | None,
         keeps_outputs: bool = False,
     ) -> None:
+        graph, params, grads, state = reading
         some = next(iter(params.values()))
         self.memory_limit = memory_limit
         self.tiles = find_tiles(graph, some.device, cut)

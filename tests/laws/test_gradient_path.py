@@ -23,7 +23,7 @@ import l2o
 from l2o import NeuralGraphOpt
 
 ROOM = Path(l2o.__file__).parent
-LONGEST = {"ng-gnn": (27, 28), "ng-gnn-neurons": (17, 16)}
+LONGEST = {"ng-gnn": (23, 26), "ng-gnn-neurons": (14, 14)}
 """Files on the path and turns back, at most."""
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from l2o import Hyper, SafetyConfig, guarded_step, learned_step, neural_graph
-from l2o.optim import foreach_state, in_place
+from l2o.optim import in_place
 from l2o.optim.in_place import IN_PLACE, InPlaceMemory
 from l2o.rule.step import complete_state, take_step
 
@@ -107,7 +107,7 @@ class TestInPlace:
         compare(ff, mlp.params, grads)
 
     def test_long_and_strided_tensors(self, ff, random_grads, device, monkeypatch):
-        monkeypatch.setattr(foreach_state, "PIECE_ENTRIES", 7)
+        monkeypatch.setattr(in_place, "PIECE_ENTRIES", 7)
         generator = torch.Generator().manual_seed(0)
         params = {
             "0.weight": torch.randn(5, 4, generator=generator),
@@ -121,7 +121,7 @@ class TestInPlace:
 
     @pytest.mark.parametrize("wrong", [0.99, 0.9991])
     def test_the_law_can_fail(self, ff, mlp, grads, monkeypatch, wrong):
-        advance = foreach_state.advance_in_place
+        advance = in_place.advance_in_place
 
         def wrongly(averages, *args):
             advance(replace(averages, second_moment_decay=wrong), *args)

@@ -8,8 +8,8 @@ from oracles import AVERAGES
 from torch import nn
 
 from l2o import NeuralGraphOpt, Rule, neural_graph, with_theta
-from l2o.optim import foreach_state, in_place
-from l2o.optim.foreach_state import advance_in_place, narrowed_like, widened_averages
+from l2o.optim import in_place
+from l2o.optim.in_place import advance_in_place, narrowed_like, widened_averages
 from l2o.rule.state import averages_as
 from l2o.rule.step import complete_state, propose_updates
 
@@ -43,7 +43,7 @@ class TestTheMean:
         assert errors(found, exact).max() < 1e-3
 
     def test_to_the_nearest_it_does_not(self, monkeypatch):
-        monkeypatch.setattr(foreach_state, "rounded", lambda values, noise: values)
+        monkeypatch.setattr(in_place, "rounded", lambda values, noise: values)
         assert errors(*follow())[4] > 0.2
 
 
@@ -58,7 +58,7 @@ def grads():
 
 
 def test_in_pieces_and_whole_the_rounding_is_the_same(grads, monkeypatch):
-    monkeypatch.setattr(foreach_state, "PIECE_ENTRIES", 100)
+    monkeypatch.setattr(in_place, "PIECE_ENTRIES", 100)
     pure = averages_as(AVERAGES.init_state(grads[0]), torch.bfloat16)
     written = averages_as(AVERAGES.init_state(grads[0]), torch.bfloat16)
     for step in grads:
@@ -73,7 +73,7 @@ def test_in_pieces_and_whole_the_rounding_is_the_same(grads, monkeypatch):
 def test_what_the_rule_makes_of_it_is_computed_in_float32(
     small_config, random_rule, grads
 ):
-    """The update is that of the same foreach_state, given in float32."""
+    """The update is that of the same in_place, given in float32."""
     rule, params = random_rule(small_config, dtype=torch.float32), grads[0]
     graph = neural_graph(params)
     narrow = complete_state(rule, params, {}, torch.bfloat16)

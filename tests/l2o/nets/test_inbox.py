@@ -1,8 +1,7 @@
 import torch
 
-from l2o.nets import inbox as module
-from l2o.nets.inbox import NUM_REDUCTIONS, Inbox
-from l2o.nets.messages import reduced
+from l2o.nets import messages as module
+from l2o.nets.messages import NUM_REDUCTIONS, Inbox, reduced
 
 
 def test_many_neurons_are_updated_some_at_a_time(monkeypatch):

@@ -13,6 +13,7 @@ from oracles import (
 from l2o import PRESETS, Rule, neural_graph
 from l2o.rule.config import NominalHeadConfig, ScaleFreeFeaturesConfig
 from l2o.rule.features import LogSignFeatures, ScaleFreeFeatures
+from l2o.rule.state import Reading
 from l2o.rule.tile_io import TileIO
 
 
@@ -31,10 +32,7 @@ def history():
 def read(features, param, grad, state):
     graph = neural_graph({"": param})
     entries = TileIO(
-        graph,
-        {"": param},
-        {"": grad},
-        {"": state},
+        Reading(graph, {"": param}, {"": grad}, {"": state}),
         directions=DIRECTIONS,
         head=NominalHeadConfig().build(DIRECTIONS),
         features=features,
