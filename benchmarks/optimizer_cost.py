@@ -22,7 +22,7 @@ from meta_train.provenance import provenance
 from optimizees import MLP, fashion_cnn
 
 from .checks import check_repetitions
-from .report import origin_of, rows_report, table_of
+from .report import NETWORK_COLUMNS, origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -148,8 +148,7 @@ def live(network: str, dtype: str, optimizer: str) -> Life:
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     columns = {
-        "network": "{network}",
-        "parameters": "{num_parameters:,}",
+        **NETWORK_COLUMNS,
         "dtype": "{dtype}",
         "optimizer": "{optimizer}",
         "floats": "{state_floats:.2f}",

@@ -28,6 +28,10 @@ def table_of(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     return github_table(lines, list(columns))
 
 
+NETWORK_COLUMNS = {"network": "{network}", "parameters": "{num_parameters:,}"}
+"""Columns of `table_of` that say what was measured."""
+
+
 def rows_report(
     command: str,
     build: Callable[[list[Row]], Sequence[str]],

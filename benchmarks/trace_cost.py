@@ -23,7 +23,7 @@ from optimizees.resnet import ResNet18
 from optimizees.transformer import GPT, ViT
 
 from .checks import check_known, check_repetitions
-from .report import origin_of, rows_report, table_of
+from .report import NETWORK_COLUMNS, origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
@@ -147,8 +147,7 @@ def _memory(field: str) -> int:
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
     columns = {
-        "network": "{network}",
-        "parameters": "{num_parameters:,}",
+        **NETWORK_COLUMNS,
         "groups": "{groups}",
         "blocks": "{blocks}",
         "placed": "{placed:.1%}",

@@ -1,14 +1,15 @@
 """`l2o data wild-park` and `l2o data cnn-zoo`: train populations of networks."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from tqdm import tqdm
+from typing_extensions import override
 
 from meta_train.provenance import provenance
 from optimizees import ImageData, load_cifar10, load_fashion_mnist
@@ -30,7 +31,7 @@ ImagesName: TypeAlias = Literal["cifar-10", "fashion-mnist"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PopulationData:
+class _PopulationData(ABC):
     """What the networks of a population learn, and on what machine."""
 
     images: ImagesName = "cifar-10"
@@ -45,16 +46,51 @@ class _PopulationData:
     """Processes that share the networks. The same command may be started further times,
     also by torchrun or on machines that share the folder; GPUs are taken in turn."""
 
-    def _check_counts(self, verb: str, *names: str) -> None:
-        """Raise unless each of these settings is positive."""
-        for name in ("image_size", "threads", "workers", *names):
+    dest: Path
+    """Directory to fill."""
+
+    verb: ClassVar[str]
+    """Name of the verb of `l2o data`."""
+
+    def __post_init__(self) -> None:
+        counts = ("num_train", "num_test", "networks")
+        for name in ("image_size", "threads", "workers", *counts):
             count = getattr(self, name)
             if count < 1:
                 option = name.replace("_", "-")
                 raise ValueError(
-                    f"{verb} needs at least one for {option}; got {count}. Raise "
+                    f"{self.verb} needs at least one for {option}; got {count}. Raise "
                     f"--{option}."
                 )
+
+    def run(self) -> None:
+        """Train the networks that are missing."""
+        self.fill(print)
+
+    def fill(self, announce: Callable[[str], object]) -> None:
+        """Train the networks that are missing, in as many processes as asked for.
+
+        Args:
+            announce: called with a line about what was trained.
+
+        Raises:
+            FileNotFoundError: if the images are not there.
+            ValueError: if the directory holds networks that were trained otherwise, or
+                the device is not there.
+        """
+        in_processes(self.train, self.workers, announce, owner=self.verb)
+        announce(f"The networks are in {self.dest}.")
+
+    @abstractmethod
+    def train(
+        self, announce: Callable[[str], object], *, worker: int | None = None
+    ) -> None:
+        """Train networks until all are there, in this process.
+
+        Args:
+            announce: as for `fill`.
+            worker: number of this process; None if it is the only one.
+        """
 
     def prepare(
         self, num_train: int, num_test: int, worker: int | None
@@ -98,12 +134,42 @@ class WildParkData(_PopulationData):
     dest: Path = Path("runs/park/cifar-10")
     """Directory to fill."""
 
-    def __post_init__(self) -> None:
-        self._check_counts("wild-park", "num_train", "num_test", "networks")
+    verb: ClassVar = "wild-park"
 
-    def run(self) -> None:
-        """Train the networks that are missing."""
-        run_wild_park(self, print)
+    @override
+    def train(
+        self, announce: Callable[[str], object], *, worker: int | None = None
+    ) -> None:
+        device, train, test = self.prepare(self.num_train, self.num_test, worker)
+        indices = range(self.first, self.first + self.networks)
+        missing = len(missing_runs(self.dest, indices))
+        announce(
+            f"{missing} of {self.networks} networks to train on {len(train):,} images "
+            f"of {train.source}, tested on {len(test):,}, on {device}"
+        )
+        is_hidden = None if worker is None else True
+        with tqdm(total=missing, desc="networks", disable=is_hidden) as bar:
+
+            def show(run: TrainedRun) -> None:
+                bar.update()
+                if not bar.disable:
+                    return
+                best = f"{run.accuracies.max().item():.1%}" if len(run) else "none"
+                announce(
+                    f"network {run.index}: {len(run)} checkpoints, best test accuracy "
+                    f"{best}, {len(run.architecture.layers)} convolutions, "
+                    f"learning rate {run.facts['learning_rate']:.1e}"
+                )
+
+            generate_park(
+                self.dest,
+                self.park,
+                train.to(device),
+                test.to(device),
+                indices=indices,
+                origin={"provenance": provenance()},
+                announce=show,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,121 +190,40 @@ class CnnZooData(_PopulationData):
     dest: Path = Path("runs/zoo/cifar-10-grey")
     """Directory to fill."""
 
-    def __post_init__(self) -> None:
-        self._check_counts("cnn-zoo", "num_train", "num_test", "networks")
+    verb: ClassVar = "cnn-zoo"
 
-    def run(self) -> None:
-        """Train the networks that are missing."""
-        run_cnn_zoo(self, print)
+    @override
+    def train(
+        self, announce: Callable[[str], object], *, worker: int | None = None
+    ) -> None:
+        device, train, test = self.prepare(self.num_train, self.num_test, worker)
+        announce(
+            f"{self.networks} networks to train on {len(train):,} images of "
+            f"{train.source}, tested on {len(test):,}, on {device}"
+        )
+        is_hidden = None if worker is None else True
+        with tqdm(total=self.networks, desc="networks", disable=is_hidden) as bar:
 
+            def show(done: int, group: ZooGroup) -> None:
+                bar.update(done - bar.n)
+                if bar.disable:
+                    scores = group.accuracies[-1]
+                    low, high = scores.min().item(), scores.max().item()
+                    announce(
+                        f"{done} of {self.networks} networks; of the last "
+                        f"{len(scores)} the test accuracy is {low:.1%} to {high:.1%}, "
+                        f"median {scores.median().item():.1%}"
+                    )
 
-def run_wild_park(config: WildParkData, announce: Callable[[str], object]) -> None:
-    """Do what `l2o data wild-park` asks for.
-
-    Args:
-        config: the command.
-        announce: called with a line about every network.
-
-    Raises:
-        FileNotFoundError: if the images are not there.
-        ValueError: if the directory holds a park that was trained otherwise, or the
-            device is not there.
-    """
-    work = partial(_train_park, config)
-    in_processes(work, config.workers, announce, owner="wild-park")
-    announce(f"The park is in {config.dest}.")
-
-
-def _train_park(
-    config: WildParkData,
-    announce: Callable[[str], object],
-    *,
-    worker: int | None,
-) -> None:
-    """Train networks of a park until all are there, in this process."""
-    device, train, test = config.prepare(config.num_train, config.num_test, worker)
-    indices = range(config.first, config.first + config.networks)
-    missing = len(missing_runs(config.dest, indices))
-    announce(
-        f"{missing} of {config.networks} networks to train on {len(train):,} images of "
-        f"{train.source}, tested on {len(test):,}, on {device}"
-    )
-    is_hidden = None if worker is None else True
-    with tqdm(total=missing, desc="networks", disable=is_hidden) as bar:
-
-        def show(run: TrainedRun) -> None:
-            bar.update()
-            if not bar.disable:
-                return
-            best = f"{run.accuracies.max().item():.1%}" if len(run) else "none"
-            announce(
-                f"network {run.index}: {len(run)} checkpoints, best test accuracy "
-                f"{best}, {len(run.architecture.layers)} convolutions, learning rate "
-                f"{run.facts['learning_rate']:.1e}"
+            generate_zoo(
+                self.dest,
+                self.zoo,
+                grey(train).to(device),
+                grey(test).to(device),
+                num_networks=self.networks,
+                origin={"provenance": provenance()},
+                announce=show,
             )
-
-        generate_park(
-            config.dest,
-            config.park,
-            train.to(device),
-            test.to(device),
-            indices=indices,
-            origin={"provenance": provenance()},
-            announce=show,
-        )
-
-
-def run_cnn_zoo(config: CnnZooData, announce: Callable[[str], object]) -> None:
-    """Do what `l2o data cnn-zoo` asks for.
-
-    Args:
-        config: the command.
-        announce: called with a line about networks that were trained together.
-
-    Raises:
-        FileNotFoundError: if the images are not there.
-        ValueError: if the directory holds a zoo that was trained otherwise, or the
-            device is not there.
-    """
-    work = partial(_train_zoo, config)
-    in_processes(work, config.workers, announce, owner="cnn-zoo")
-    announce(f"The zoo is in {config.dest}.")
-
-
-def _train_zoo(
-    config: CnnZooData,
-    announce: Callable[[str], object],
-    *,
-    worker: int | None,
-) -> None:
-    """Train networks of a zoo until all are there, in this process."""
-    device, train, test = config.prepare(config.num_train, config.num_test, worker)
-    announce(
-        f"{config.networks} networks to train on {len(train):,} images of "
-        f"{train.source}, tested on {len(test):,}, on {device}"
-    )
-    is_hidden = None if worker is None else True
-    with tqdm(total=config.networks, desc="networks", disable=is_hidden) as bar:
-
-        def show(done: int, group: ZooGroup) -> None:
-            bar.update(done - bar.n)
-            if bar.disable:
-                scores = group.accuracies[-1]
-                announce(
-                    f"{done} of {config.networks} networks; of the last "
-                    f"{len(scores)} the test accuracy is {scores.min().item():.1%} to "
-                    f"{scores.max().item():.1%}, median {scores.median().item():.1%}"
-                )
-
-        generate_zoo(
-            config.dest,
-            config.zoo,
-            grey(train).to(device),
-            grey(test).to(device),
-            num_networks=config.networks,
-            origin={"provenance": provenance()},
-            announce=show,
-        )
 
 
 def pooled_images(
