@@ -48,6 +48,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "benchmarks.scoreboard",
         "Twelve tasks; opponents untuned and tuned, horizon known and not.",
     ),
+    "own-task": Benchmark(
+        "benchmarks.own_task",
+        "A rule meta-trained on one's own task, compared with the default there.",
+    ),
     "reproduction": Benchmark(
         "benchmarks.reproduction",
         "The paper's table of learned optimizers, from rows of transfer.",
