@@ -9,6 +9,7 @@ import torch
 
 from l2o import NeuralGraphOpt
 from optimizees import Task, TaskLoader
+from optimizees.devices import choose_device
 from optimizees.task_loader import DataChoice
 
 from .optimizers import ADAM_LR
@@ -45,6 +46,8 @@ class DemoConfig:
     """Steps of each run."""
     threads: int | None = None
     """CPU threads; by default all cores."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     data: DataChoice = "auto"
     """Which copy of FashionMNIST; `full` fails where it is absent."""
     out: Path = Path("demo.png")
@@ -75,11 +78,12 @@ def run_demo(config: DemoConfig) -> None:
 
     Raises:
         FileNotFoundError: if the full data is asked for and not there.
+        ValueError: if the device is not there.
         OSError: if the picture cannot be written.
     """
     use_threads(config.threads)
     start = time.monotonic()
-    loader = TaskLoader(data=config.data)
+    loader = TaskLoader(data=config.data, device=choose_device(config.device))
     task = loader.load(
         "fashion-cnn",
         batch_size=_BATCH_SIZE,
@@ -94,7 +98,8 @@ def run_demo(config: DemoConfig) -> None:
         f"Network:       the paper's CNN, {_num_parameters(task):,} parameters\n"
         f"Runs:          {len(OPTIMIZERS)} optimizers, n = {len(seeds)} "
         f"(seeds {', '.join(map(str, seeds))}), {config.steps:,} steps of "
-        f"{_BATCH_SIZE} images, {torch.get_num_threads()} CPU thread(s)"
+        f"{_BATCH_SIZE} images, {torch.get_num_threads()} CPU thread(s), "
+        f"on {task.device}"
     )
     curves: dict[str, list[TrainingCurve]] = {name: [] for name in OPTIMIZERS}
     for seed in seeds:

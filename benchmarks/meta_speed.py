@@ -20,6 +20,7 @@ from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from meta_train.unroll import ProblemStart, RuleOnGraph
 from optimizees import FunctionalTask, TaskName, load_task
+from optimizees.devices import choose_device
 
 from .checks import check_known, check_repetitions
 from .report import github_table, rows_report
@@ -66,7 +67,7 @@ class MetaSpeedConfig:
     threads: int = 1
     """CPU threads."""
     device: str = "cpu"
-    """Any PyTorch device."""
+    """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
     """JSON lines file, written anew."""
 
@@ -81,6 +82,7 @@ CONFIG = MetaSpeedConfig()
 def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
     """Time every estimator on every network and write one row each."""
     use_threads(config.threads)
+    place = choose_device(config.device)
     rows: list[Row] = []
     origin = {"config": config_values(config), "provenance": provenance()}
     for network, size in NETWORKS.items():
@@ -90,7 +92,7 @@ def run(config: MetaSpeedConfig, announce: Callable[[str], object]) -> None:
                 batch_size=config.batch_size,
                 image_size=size,
                 data="embedded",
-                device=config.device,
+                device=place,
             )
         )
         problems = _problems(config, task)
@@ -156,7 +158,7 @@ def _problems(
     found: dict[str, tuple[Callable[[], object], int]] = {}
     for preset in config.rules:
         for compile in config.compile:
-            rule = Rule(PRESETS[preset]).to(config.device)
+            rule = Rule(PRESETS[preset]).to(task.task.device)
             bound = RuleOnGraph(rule, task, compile=compile)
             for name, estimator in ESTIMATORS.items():
                 problem = start_problem(

@@ -130,18 +130,18 @@ def train(
     with _progress(label, steps) as advance:
         for step in range(1, steps + 1):
             batch = batches.next()
-            start = _now(batch.inputs.device)
+            start = now(batch.inputs.device)
             optimizer.zero_grad()
             loss = task.loss(model, batch)
             loss.backward()
-            middle = _now(batch.inputs.device)
+            middle = now(batch.inputs.device)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 has_diverged = True
                 break
-            resumed = _now(batch.inputs.device)
+            resumed = now(batch.inputs.device)
             optimizer.step()
-            clocks[0].append(_now(batch.inputs.device) - resumed)
+            clocks[0].append(now(batch.inputs.device) - resumed)
             clocks[1].append(middle - start)
             advance()
             if step in stops:
@@ -232,7 +232,7 @@ def _progress(label: str | None, steps: int) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Return the time in seconds after all work on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

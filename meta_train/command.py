@@ -66,6 +66,7 @@ def search(
     *,
     folder: Path | None = None,
     resume: bool = False,
+    device: str = "auto",
     threads: Annotated[int | None, tyro.conf.arg(aliases=["-t"])] = None,
     max_minutes: float | None = None,
 ) -> None:
@@ -75,6 +76,7 @@ def search(
         config: the search, for example meta_train/configs/search/base-rates.yaml.
         folder: where it is kept; by default runs/ and the search's name.
         resume: continue the search in the folder.
+        device: auto, cpu, cuda or mps.
         threads: CPU threads; by default all cores.
         max_minutes: stop after the generation in progress at this many minutes.
     """
@@ -85,7 +87,7 @@ def search(
         torch.set_num_threads(threads)
     settings = load_search(config)
     place = Path("runs") / settings.name if folder is None else folder
-    RateSearch(settings, place, resume=resume).run(max_minutes)
+    RateSearch(settings, place, resume=resume, device=device).run(max_minutes)
 
 
 def validate(

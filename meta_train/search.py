@@ -16,6 +16,7 @@ from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
 from l2o.rule.neuron_rule import NeuronRule
+from optimizees.devices import choose_device
 
 from .config import MetaTrainConfig
 from .folder_lock import FolderLock
@@ -78,9 +79,11 @@ class RateSearch:
         config: the search.
         folder: where it lives: `log.jsonl`, `search.pkl`, `last.safetensors`.
         resume: continue the search in the folder.
+        device: where networks are trained: "auto", "cpu", "cuda" or "mps".
 
     Raises:
         FileExistsError: if the folder holds a search and `resume` is False.
+        ValueError: if the device is not there.
 
     Reference:
         Hansen, 2016, "The CMA Evolution Strategy: A Tutorial",
@@ -88,10 +91,16 @@ class RateSearch:
     """
 
     def __init__(
-        self, config: SearchConfig, folder: Path, *, resume: bool = False
+        self,
+        config: SearchConfig,
+        folder: Path,
+        *,
+        resume: bool = False,
+        device: str = "auto",
     ) -> None:
         import cma
 
+        place = choose_device(device)
         self.config, self.folder = config, folder
         self._lock = FolderLock(folder)
         self.rule = NeuronRule(config.rule)
@@ -108,6 +117,7 @@ class RateSearch:
                 )
             own = weights[name]
             own.data.copy_(torch.tensor(values).view_as(own))
+        weights = dict(self.rule.to(place).named_parameters())
         self.weights = weights
         self.searched = _searched(weights, config.searched)
         saved = folder / "search.pkl"
@@ -141,7 +151,7 @@ class RateSearch:
                 data=config.data,
             ),
             self.rule,
-            torch.device("cpu"),
+            place,
         )
 
     def run(self, max_minutes: float | None = None) -> None:
@@ -233,7 +243,7 @@ class RateSearch:
         )
         self.rule.horizon, self.rule.is_averaged = None, False
         self.inner_steps += moments[-1] * len(candidates)
-        logs = found.clamp_min(_SMALLEST_LOSS).log()
+        logs = found.cpu().clamp_min(_SMALLEST_LOSS).log()
         return logs.nan_to_num(nan=_DIVERGED, posinf=_DIVERGED).mean(0)
 
     def _thetas(self, candidates: Sequence[Any]) -> dict[str, Tensor]:

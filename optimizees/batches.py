@@ -1,5 +1,6 @@
 """Batches of training data: shuffled epochs, exactly resumable."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -32,6 +33,50 @@ class Batches(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where another sampler over the same data stopped."""
         ...
+
+
+class Mover:
+    """Copies tensors to a device, each one once.
+
+    Args:
+        device: where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the copy; later calls with the same tensor return the same one."""
+        if id(tensor) not in self._copies:  # with the tensor, so that its id stays
+            self._copies[id(tensor)] = tensor, tensor.to(self._device)
+        return self._copies[id(tensor)][1]
+
+
+@runtime_checkable
+class HoldsData(Protocol):
+    """Batches that are cut from data in memory, which can be moved as a whole."""
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Batches:
+        """Return these batches, cut from moved data."""
+        ...
+
+
+def batches_on(batches: Batches, device: torch.device, move: Mover) -> Batches:
+    """Return batches whose tensors lie on a device.
+
+    Args:
+        batches: freshly built. The data of a `BatchSampler` or `TextSampler` are
+            copied as a whole, those of any other object batch by batch.
+        device: where to.
+        move: copies data there; the same one for all batches that share data.
+    """
+    if isinstance(batches, HoldsData):
+        return batches.moved(move)
+    return MappedBatches(
+        batches,
+        lambda batch: tree_map(lambda x: x.to(device, non_blocking=True), batch),
+    )
 
 
 def arguments(batch: Batch) -> tuple[Any, ...]:
@@ -97,6 +142,14 @@ class BatchSampler:
         self.batch_size = batch_size
         self._generator = torch.Generator().manual_seed(seed)
         self._start_epoch()
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "BatchSampler":
+        """Return this sampler with its data moved; the batches stay the same."""
+        found = copy.copy(self)
+        found.data = tree_map(move, self.data)
+        found._device = tree_leaves(found.data)[0].device
+        found._order = self._order.to(found._device)
+        return found
 
     def next(self) -> Batch:
         """Return the next batch; its tensors are copies, on the data's device."""

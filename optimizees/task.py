@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
-from .batches import Batch, Batches, MappedBatches, arguments, num_examples
+from .batches import (
+    Batch,
+    Batches,
+    MappedBatches,
+    Mover,
+    arguments,
+    batches_on,
+    num_examples,
+)
 
 
 class Evaluation(NamedTuple):
@@ -161,19 +169,20 @@ class Task:
         return Evaluation(loss / sum(counts), total / num_targets)
 
     def to(self, device: torch.device | str) -> "Task":
-        """Return the task on a device: held-out data is copied once, batches as drawn.
+        """Return the task on a device; its data are copied there once.
 
-        Data that already lies there is not copied.
+        Data that already lie there are not copied. Batches of a sampler of one's own,
+        which does not hold its data as tensors, are copied as they are drawn.
         """
         place = torch.device(device)
         if place == self.device:
             return self
-        build = self.batches
+        build, move = self.batches, Mover(place)
         return replace(
             self,
-            batches=lambda seed: MappedBatches(build(seed), lambda b: _to(b, place)),
+            batches=lambda seed: batches_on(build(seed), place, move),
             held_out={
-                split: [_to(batch, place) for batch in batches]
+                split: [tree_map(move, batch) for batch in batches]
                 for split, batches in self.held_out.items()
             },
             device=place,
@@ -206,7 +215,3 @@ def restoring(task: Task) -> Task:
 
 def _inputs_as_targets(batch: Batch) -> Batch:
     return Batch(batch.inputs, batch.inputs)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return tree_map(lambda item: item.to(device), batch)

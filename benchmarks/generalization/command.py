@@ -11,6 +11,7 @@ from benchmarks.runs import RESULTS, Row, use_threads
 from l2o.companion import NetworkPredictor, save_companion
 from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
+from optimizees.devices import choose_device
 
 from .data import PopulationName, load_population
 from .learning import Learned, LearningConfig, learn
@@ -63,6 +64,8 @@ class GeneralizationConfig:
     """How predictors are trained."""
     threads: int = 1
     """CPU threads."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     work: Path = Path("runs/generalization")
     """Where checkpoints of unfinished runs lie."""
     models: Path | None = None
@@ -86,16 +89,18 @@ def run_generalization(
 
     Raises:
         FileNotFoundError: if there are no networks.
+        ValueError: if the device is not there.
         OSError: if the results cannot be written.
     """
     use_threads(config.threads)
+    place = choose_device(config.device)
     directory = config.directory or DIRECTORIES[config.population]
     population = load_population(
         config.population,
         directory,
         checkpoints_per_run=config.checkpoints_per_run,
         order=config.order,
-    )
+    ).to(place)
     names = config.predictors or PREDICTORS[config.population]
     rows = []
     for seed in config.seeds:
@@ -121,6 +126,7 @@ def run_generalization(
             row = {
                 **identity,
                 **_outcome(learned, with_predictions=seed == config.seeds[0]),
+                "device": str(place),
                 "cpu_seconds": round(time.process_time() - start, 1),
                 "provenance": provenance(),
             }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,6 +17,9 @@ from optimizees.zoo.wild_cnn import WildArchitecture, parameter_shapes
 from optimizees.zoo.wild_park import Split, describe_park, read_park
 
 PopulationName: TypeAlias = Literal["park", "zoo"]
+
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +37,11 @@ class Population:
     """What the result is measured on, once."""
     facts: dict[str, Any]
     """What the networks are, as JSON values that go into every row."""
+
+    def to(self, device: torch.device) -> "Population":
+        """Return the networks and their targets on a device."""
+        sets = {split: getattr(self, split).to(device) for split in _SPLITS}
+        return replace(self, **sets)
 
 
 def load_population(
@@ -72,8 +80,7 @@ def load_population(
         if name == "zoo"
         else partial(_read_park, checkpoints_per_run)
     )
-    splits: tuple[Split, ...] = ("train", "validation", "test")
-    read_in = {split: tuple(read(directory, split)) for split in splits}
+    read_in = {split: tuple(read(directory, split)) for split in _SPLITS}
     found = {split: _finite(groups) for split, groups in read_in.items()}
     for split, groups in found.items():
         if not groups:

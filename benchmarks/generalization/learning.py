@@ -136,6 +136,7 @@ def learn(
         checkpoint=checkpoint,
         part=cut.part,
         one_architecture=cut.one_architecture,
+        device=population.train.targets.device,
         report=announce,
     )
     tests = population.test.split(
@@ -190,9 +191,9 @@ def augmented(batch: NetworkBatch, generator: torch.Generator) -> NetworkBatch:
         for name, values in stack.params.items():
             flat = values.flatten(1)
             spread = flat.std(dim=1, keepdim=True)
-            noise = torch.randn(flat.shape, generator=generator)
+            noise = torch.randn(flat.shape, generator=generator).to(flat.device)
             is_kept = torch.rand(flat.shape, generator=generator) >= _DROPPED
-            moved = (flat + _NOISE * spread * noise) * is_kept
+            moved = (flat + _NOISE * spread * noise) * is_kept.to(flat.device)
             params[name] = moved.view_as(values)
         stacks.append(replace(stack, params=params))
     return NetworkBatch(tuple(stacks))
@@ -207,5 +208,5 @@ def kendall_tau(predicted: Float[Tensor, " N"], true: Float[Tensor, " N"]) -> fl
 
     if len(predicted.unique()) == 1:
         return 0.0
-    found: Any = kendalltau(predicted.numpy(), true.numpy())
+    found: Any = kendalltau(predicted.cpu().numpy(), true.cpu().numpy())
     return float(found.statistic)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +17,7 @@ from l2o.companion import (
     FitConfig,
     Fitted,
     NetworkBatch,
+    NetworkSet,
     Scores,
     evaluate,
     fit,
@@ -25,6 +26,7 @@ from l2o.companion import (
 )
 from meta_train.log import append_json_line, read_json_lines
 from meta_train.provenance import provenance
+from optimizees.devices import choose_device
 from optimizees.siren import render_images
 from optimizees.zoo.inr_augmentations import AugmentationConfig, augment
 from optimizees.zoo.inr_set import InrSet
@@ -60,6 +62,8 @@ class RunsConfig:
     """Each decides initial weights, batches, augmentation and dropout of a run."""
     threads: int = 1
     """CPU threads."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     folder: Path = Path("runs/inr/runs")
     """Of the checkpoints."""
     models: Path | None = None
@@ -140,10 +144,13 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
 
     Raises:
         FileNotFoundError: if the networks are not there.
-        ValueError: if there are too few, or a model cannot do this.
+        ValueError: if there are too few, a model cannot do this, or the device is not
+            there.
     """
     use_threads(config.runs.threads)
+    place = choose_device(config.runs.device)
     splits = load_splits(config.data)
+    sets = _read_sets(config, splits, place)
     contest = variants(config.models, config.runs.probes, config.runs.positions)
     trials = [(variant, seed) for seed in config.runs.seeds for variant in contest]
     done = {row["key"]: row for row in read_json_lines(config.runs.results)}
@@ -158,7 +165,7 @@ def run_inr(config: InrConfig, announce: Callable[[str], object]) -> list[Row]:
             announce(f"{name}: already there")
             continue
         row = {"key": key, **identity}
-        row |= _run_trial(config, variant, seed, splits, key, name, announce)
+        row |= _run_trial(config, variant, seed, splits, sets, key, name, announce)
         append_json_line(config.runs.results, row, allow_nan=True)
         rows.append(row)
     return rows
@@ -209,6 +216,7 @@ def _run_trial(
     variant: Variant,
     seed: int,
     splits: Splits,
+    sets: Mapping[str, NetworkSet],
     key: str,
     name: str,
     announce: Callable[[str], object],
@@ -216,20 +224,22 @@ def _run_trial(
     """Train and test one network; return what its row says of that."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        task, model = _build(config, variant)
-    test = task.read(splits.test)
+        model = _build(config, variant)
+    task = _task_of(config)
+    test = sets["test"]
     checkpoint = config.runs.folder / f"{key}.pt"
     try:
         fitted = fit(
             model,
-            task.read(splits.train),
-            task.read(splits.validation),
+            sets["train"],
+            sets["validation"],
             task.objective,
             config.training,
             seed=seed,
             augment=_augment(_augmentation(config)),
             part=variant.part,
             curves={"test": test},
+            device=test.targets.device,
             checkpoint=checkpoint,
             report=lambda line: announce(f"{name}: {line}"),
         )
@@ -271,13 +281,27 @@ def _augment(
     return varied
 
 
-def _build(config: InrConfig, variant: Variant) -> tuple[InrTask, Classifier | Editor]:
-    """Build what one run trains, and for what."""
+def _task_of(config: InrConfig) -> InrTask:
+    return EDITING if isinstance(config, InrEditingConfig) else CLASSIFICATION
+
+
+def _read_sets(
+    config: InrConfig, splits: Splits, device: torch.device
+) -> dict[str, NetworkSet]:
+    """Return the networks of each split with their targets, on a device."""
+    read = _task_of(config).read
+    return {
+        "train": read(splits.train).to(device),
+        "validation": read(splits.validation).to(device),
+        "test": read(splits.test).to(device),
+    }
+
+
+def _build(config: InrConfig, variant: Variant) -> Classifier | Editor:
+    """Build what one run trains."""
     if isinstance(config, InrEditingConfig):
-        return EDITING, build_editor(variant, config.sizes, dropout=config.dropout)
-    return CLASSIFICATION, build_classifier(
-        variant, config.sizes, dropout=config.dropout
-    )
+        return build_editor(variant, config.sizes, dropout=config.dropout)
+    return build_classifier(variant, config.sizes, dropout=config.dropout)
 
 
 def _measured(fitted: Fitted, test: Scores, unit: str) -> Row:
@@ -320,10 +344,11 @@ def _examples(model: nn.Module, test: InrSet) -> dict[str, list[str]]:
     """Return images before, as edited and as wanted, as text."""
     model.eval()
     few = test.select(slice(0, _EXAMPLES), "the first")
-    batch = stack_networks(GRAPH, few.networks)
+    place = next(model.parameters()).device
+    batch = stack_networks(GRAPH, few.networks).to(place)
     images = {
         "input": render_images(few.networks),
-        "prediction": render_images(edit(model, batch)),
+        "prediction": render_images(edit(model, batch)).cpu(),
         "target": EDITING.targets(few),
     }
     return {name: [_encode(image) for image in found] for name, found in images.items()}

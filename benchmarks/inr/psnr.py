@@ -10,6 +10,7 @@ from benchmarks.runs import RESULTS, Row, config_values, use_threads
 from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
 from optimizees.data.grey_images import PARTS, PixelsName, read_pixels
+from optimizees.devices import choose_device
 from optimizees.siren import LastLayer
 from optimizees.zoo.siren_fits import FitConfig, fit_sirens, initial_weights
 
@@ -40,6 +41,8 @@ class SirenPsnrConfig:
     """How the last layer is drawn."""
     threads: int = 1
     """CPU threads."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
@@ -50,10 +53,11 @@ CONFIG = SirenPsnrConfig()
 def run(config: SirenPsnrConfig, announce: Callable[[str], object]) -> None:
     """Fit every setting; write one row each."""
     use_threads(config.threads)
+    place = choose_device(config.device)
     origin = {"config": config_values(config), "provenance": provenance()}
     rows = []
     for name in config.images:
-        pixels = read_pixels(name)[0][: config.networks] / 255
+        pixels = read_pixels(name)[0][: config.networks].to(place) / 255
         ways = product(config.last_layers, config.lrs, config.steps)
         for last_layer, lr, steps in ways:
             fit = FitConfig(steps=steps, lr=lr, last_layer=last_layer)

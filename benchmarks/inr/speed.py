@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks.protocol import now
 from benchmarks.report import github_table, origin_of, rows_report
 from benchmarks.runs import RESULTS, Row, config_values, use_threads
 from benchmarks.step_cost.turns import Subject, time_in_turns
 from l2o.companion import NetworkClassifier, inr_classifier, stack_networks
 from meta_train.log import write_json_lines
 from meta_train.provenance import provenance
+from optimizees.devices import choose_device
 from optimizees.zoo.inr_set import load_embedded_fits
 
 from .models import NUM_CLASSES
@@ -45,6 +47,8 @@ class InrSpeedConfig:
     """Turns of each form and size."""
     threads: int = 1
     """CPU threads."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
     """JSON lines file, written anew; `.md` is written with its name."""
 
@@ -64,7 +68,7 @@ CONFIG = InrSpeedConfig()
 def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
     """Time both forms in every size; write one row each."""
     use_threads(config.threads)
-    subjects = _subjects(config)
+    subjects = _subjects(config, choose_device(config.device))
     for subject in subjects:
         subject.call()
     times = time_in_turns(subjects, config.repetitions)
@@ -88,8 +92,8 @@ def run(config: InrSpeedConfig, announce: Callable[[str], object]) -> None:
     announce(report(config.results))
 
 
-def _subjects(config: InrSpeedConfig) -> list[Subject]:
-    """Return both forms in every size."""
+def _subjects(config: InrSpeedConfig, device: torch.device) -> list[Subject]:
+    """Return both forms in every size, on a device."""
     from torch_geometric.data import Batch  # takes a second, and only this needs it
     from torch_geometric.data.data import BaseData
 
@@ -111,9 +115,12 @@ def _subjects(config: InrSpeedConfig) -> list[Subject]:
         )
         for index in range(len(fits))
     ]
+    model.to(device)
+    batch = batch.to(device)
+    data = [item.to(str(device)) for item in data]
     subjects = []
     for part in config.parts:
-        labels = fits.labels.split(part)
+        labels = fits.labels.to(device).split(part)
         ours = list(batch.split(part))
         theirs = [
             Batch.from_data_list(data[start : start + part])
@@ -129,9 +136,10 @@ def _subjects(config: InrSpeedConfig) -> list[Subject]:
 def _turn(
     model: Callable[..., Tensor], batches: list, labels: tuple[Tensor, ...]
 ) -> None:
-    """Compute the gradients of a batch, part by part."""
+    """Compute the gradients of a batch, part by part; wait until they are there."""
     for batch, wanted in zip(batches, labels, strict=True):
         cross_entropy(model(batch), wanted, reduction="sum").backward()
+    now(labels[0].device)
 
 
 def _page(rows: list[Row]) -> list[str]:

@@ -14,7 +14,9 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.protocol import now
 from benchmarks.runs import use_threads
+from optimizees.devices import choose_device
 
 from .memory import is_out_of_memory, limit_memory, peak_memory
 from .networks import NetworkName, build_network
@@ -59,12 +61,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     Raises:
         ValueError: if the device is not there.
     """
-    device = torch.device(cell.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "step-cost needs a device that torch can use; got 'cuda' and no GPU. "
-            "Choose --device cpu."
-        )
+    device = choose_device(cell.device)
     use_threads(cell.threads)
     torch.set_float32_matmul_precision(cell.matmul_precision)
     network = build_network(cell.network, device, GRADIENTS.get(cell.subject))
@@ -179,8 +176,7 @@ def _finished(call: Callable[[], object], device: torch.device) -> Callable[[], 
 
     def whole() -> None:
         call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        now(device)
 
     return whole
 

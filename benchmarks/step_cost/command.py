@@ -2,13 +2,14 @@
 
 import subprocess
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks.runs import RESULTS, Row
 from meta_train.log import read_json_lines, write_json_lines
 from meta_train.provenance import provenance
+from optimizees.devices import choose_device
 
 from .cell import Cell, MatmulPrecision, run_cell
 from .memory import available_memory
@@ -47,8 +48,8 @@ ROWS = RESULTS / "step-cost.jsonl"
 class Measurement:
     """How each subject is measured, in a process of its own."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where everything lies."""
+    device: str = "cpu"
+    """auto, cpu, cuda, mps or another PyTorch device."""
     threads: int = 1
     """CPU threads."""
     repeats: int = 30
@@ -142,7 +143,12 @@ def measure_pairs(
 
     Returns:
         The rows of the pairs, in their order.
+
+    Raises:
+        ValueError: if the device is not there.
     """
+    place = choose_device(measurement.device)
+    measurement = replace(measurement, device=str(place))
     origin = {**provenance(), "commit": code_version()}
     origin["machine"]["threads"] = measurement.threads
     settings = asdict(measurement)

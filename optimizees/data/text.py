@@ -1,8 +1,9 @@
 """English text that comes with every Python, for small language models."""
 
+import copy
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -75,6 +76,12 @@ class TextSampler:
         self.batch_size = batch_size
         self.length = length
         self._generator = torch.Generator().manual_seed(seed)
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "TextSampler":
+        """Return this sampler with its text moved; the batches stay the same."""
+        found = copy.copy(self)
+        found.data = replace(self.data, tokens=move(self.data.tokens))
+        return found
 
     def next(self) -> Batch:
         """Return pieces and the same pieces one character later, [B, length]."""

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from device_work import Waits
 from torch import nn
 from torch.nn.functional import mse_loss
 
@@ -21,6 +22,8 @@ from optimizees import (
     load_fashion_mnist,
     restoring,
 )
+from optimizees.batches import MappedBatches, Mover, batches_on
+from optimizees.data.text import TextSampler, text_split
 
 
 @pytest.fixture
@@ -136,6 +139,66 @@ def test_a_task_moves_with_its_data(task):
     assert task.to("cpu") is task
     state = task.batches(0).state_dict()
     moved.batches(1).load_state_dict(state)
+
+
+class TestMovedData:
+    @pytest.fixture(params=["sampler", "text", "own"])
+    def task(self, request, data):
+        """Tasks whose samplers hold their data, and one with a sampler of its own."""
+        batch = Batch(data.images, data.labels)
+        text = text_split("abcdefghij" * 30, "train", name="letters")
+        build = {
+            "sampler": partial(BatchSampler, batch, 2),
+            "text": partial(TextSampler, text, 3, 4),
+            "own": lambda seed: MappedBatches(BatchSampler(batch, 2, seed), _as_it_is),
+        }
+        return Task(
+            name="some",
+            build_model=nn.Flatten,
+            batches=build[request.param],
+            held_out={"test": [batch]},
+            source=request.param,
+        )
+
+    def test_they_are_copied_once(self, task):
+        """But for a sampler that does not hold them, which copies each batch."""
+        moved = task.to("meta")
+        first, other = moved.batches(0), moved.batches(1)
+        if task.source == "own":
+            assert first.next().inputs.device.type == "meta"
+            return
+        for one, two in zip(
+            _tensors_of(first.data), _tensors_of(other.data), strict=True
+        ):
+            assert one is two
+        if task.source == "sampler":
+            assert first.data.inputs is moved.held_out["test"][0].inputs
+
+    def test_drawing_a_batch_waits_for_nothing(self, task):
+        batches = task.to("meta").batches(0)
+        with Waits() as waits:
+            batch = batches.next()
+        assert waits.found == []
+        assert batch.inputs.device.type == batch.targets.device.type == "meta"
+
+    def test_the_batches_stay_the_same(self, task):
+        """Copied within the CPU, they are those of the task itself."""
+        batches, move = task.batches(3), Mover(torch.device("cpu"))
+        same = batches_on(task.batches(3), torch.device("cpu"), move)
+        for _ in range(4):
+            for one, two in zip(batches.next(), same.next(), strict=True):
+                assert torch.equal(one, two)
+        again = batches_on(task.batches(0), torch.device("cpu"), move)
+        again.load_state_dict(batches.state_dict())
+        assert torch.equal(again.next().inputs, batches.next().inputs)
+
+
+def _as_it_is(batch):
+    return batch
+
+
+def _tensors_of(data):
+    return [data.tokens] if hasattr(data, "tokens") else list(data)
 
 
 def test_metrics_say_which_direction_is_good():

@@ -133,7 +133,7 @@ def test_a_compiled_step_is_compiled_before_it_is_timed():
 
 
 def test_errors_other_than_memory_are_raised():
-    with pytest.raises(ValueError, match="Choose --device cpu"):
+    with pytest.raises(ValueError, match="Choose auto or cpu"):
         main(
             '{"network": "mlp-10k", "subject": "default", "device": "cuda", '
             '"threads": 1, "repetitions": 1, "seconds": 1, "memory_bytes": null}'
