@@ -1,11 +1,12 @@
 """`l2o data wild-park` and `l2o data cnn-zoo`: train populations of networks."""
 
+import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from tqdm import tqdm
@@ -30,6 +31,19 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 ImagesName: TypeAlias = Literal["cifar-10", "fashion-mnist"]
 
 
+Show: TypeAlias = Callable[[int, str], None]
+"""Takes the number of networks that are there, and a line about the last ones."""
+
+
+class Images(NamedTuple):
+    """What a population is trained and tested on."""
+
+    train: ImageData
+    test: ImageData
+    device: torch.device
+    """Where the networks are trained; the images have yet to be moved there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _PopulationData(ABC):
     """What the networks of a population learn, and on what machine."""
@@ -46,6 +60,12 @@ class _PopulationData(ABC):
     """Processes that share the networks. The same command may be started further times,
     also by torchrun or on machines that share the folder; GPUs are taken in turn."""
 
+    num_train: int
+    """Training images, the first ones."""
+    num_test: int
+    """Test images, the first ones."""
+    networks: int
+    """How many networks."""
     dest: Path
     """Directory to fill."""
 
@@ -78,39 +98,40 @@ class _PopulationData(ABC):
             ValueError: if the directory holds networks that were trained otherwise, or
                 the device is not there.
         """
-        in_processes(self.train, self.workers, announce, owner=self.verb)
+        in_processes(self._fill_as, self.workers, announce, owner=self.verb)
         announce(f"The networks are in {self.dest}.")
 
-    @abstractmethod
-    def train(
-        self, announce: Callable[[str], object], *, worker: int | None = None
+    def _fill_as(
+        self, announce: Callable[[str], object], *, worker: int | None
     ) -> None:
-        """Train networks until all are there, in this process.
-
-        Args:
-            announce: as for `fill`.
-            worker: number of this process; None if it is the only one.
-        """
-
-    def prepare(
-        self, num_train: int, num_test: int, worker: int | None
-    ) -> tuple[torch.device, ImageData, ImageData]:
-        """Set the threads; return the device, and images to train and to test on.
-
-        Args:
-            num_train: images to train on.
-            num_test: images to test on.
-            worker: number of this process, which decides its GPU.
-
-        Raises:
-            FileNotFoundError: if the images are not there.
-            ValueError: if the device is not there.
-        """
+        """Train networks until all are there, in one process of that number."""
         use_threads(self.threads)
         device = device_of_worker(choose_device(self.device), worker)
-        train = pooled_images(self.images, "train", num_train, self.image_size)
-        test = pooled_images(self.images, "test", num_test, self.image_size)
-        return device, train, test
+        train = pooled_images(self.images, "train", self.num_train, self.image_size)
+        test = pooled_images(self.images, "test", self.num_test, self.image_size)
+        announce(
+            f"{self.num_missing} of {self.networks} networks to train on "
+            f"{len(train):,} images of {train.source}, tested on {len(test):,}, "
+            f"on {device}"
+        )
+        is_hidden = None if worker is None else True
+        with tqdm(total=self.networks, desc="networks", disable=is_hidden) as bar:
+
+            def show(done: int, line: str) -> None:
+                bar.update(done - bar.n)
+                if bar.disable:
+                    announce(line)
+
+            self.train(Images(train, test, device), show)
+
+    @property
+    def num_missing(self) -> int:
+        """Networks that have yet to be trained, at most."""
+        return self.networks
+
+    @abstractmethod
+    def train(self, images: Images, show: Show) -> None:
+        """Train networks until all are there, in this process; show each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,54 +143,37 @@ class WildParkData(_PopulationData):
     """
 
     num_train: int = 1500
-    """Training images, the first ones."""
     num_test: int = 1000
-    """Test images, the first ones."""
     networks: int = 320
-    """How many networks."""
     first: int = 0
     """Number of the first one."""
     park: ParkConfig = field(default_factory=ParkConfig)
     """How they are trained."""
     dest: Path = Path("runs/park/cifar-10")
-    """Directory to fill."""
 
     verb: ClassVar = "wild-park"
 
+    @property
     @override
-    def train(
-        self, announce: Callable[[str], object], *, worker: int | None = None
-    ) -> None:
-        device, train, test = self.prepare(self.num_train, self.num_test, worker)
-        indices = range(self.first, self.first + self.networks)
-        missing = len(missing_runs(self.dest, indices))
-        announce(
-            f"{missing} of {self.networks} networks to train on {len(train):,} images "
-            f"of {train.source}, tested on {len(test):,}, on {device}"
+    def num_missing(self) -> int:
+        return len(missing_runs(self.dest, self._indices))
+
+    @property
+    def _indices(self) -> range:
+        return range(self.first, self.first + self.networks)
+
+    @override
+    def train(self, images: Images, show: Show) -> None:
+        done = itertools.count(self.networks - self.num_missing + 1)
+        generate_park(
+            self.dest,
+            self.park,
+            images.train.to(images.device),
+            images.test.to(images.device),
+            indices=self._indices,
+            origin={"provenance": provenance()},
+            announce=lambda run: show(next(done), _described(run)),
         )
-        is_hidden = None if worker is None else True
-        with tqdm(total=missing, desc="networks", disable=is_hidden) as bar:
-
-            def show(run: TrainedRun) -> None:
-                bar.update()
-                if not bar.disable:
-                    return
-                best = f"{run.accuracies.max().item():.1%}" if len(run) else "none"
-                announce(
-                    f"network {run.index}: {len(run)} checkpoints, best test accuracy "
-                    f"{best}, {len(run.architecture.layers)} convolutions, "
-                    f"learning rate {run.facts['learning_rate']:.1e}"
-                )
-
-            generate_park(
-                self.dest,
-                self.park,
-                train.to(device),
-                test.to(device),
-                indices=indices,
-                origin={"provenance": provenance()},
-                announce=show,
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,50 +184,44 @@ class CnnZooData(_PopulationData):
     """
 
     num_train: int = 2048
-    """Training images, the first ones."""
     num_test: int = 3000
-    """Test images, the first ones."""
     networks: int = 1600
-    """How many networks."""
     zoo: ZooConfig = field(default_factory=ZooConfig)
     """How they are trained."""
     dest: Path = Path("runs/zoo/cifar-10-grey")
-    """Directory to fill."""
 
     verb: ClassVar = "cnn-zoo"
 
     @override
-    def train(
-        self, announce: Callable[[str], object], *, worker: int | None = None
-    ) -> None:
-        device, train, test = self.prepare(self.num_train, self.num_test, worker)
-        announce(
-            f"{self.networks} networks to train on {len(train):,} images of "
-            f"{train.source}, tested on {len(test):,}, on {device}"
-        )
-        is_hidden = None if worker is None else True
-        with tqdm(total=self.networks, desc="networks", disable=is_hidden) as bar:
-
-            def show(done: int, group: ZooGroup) -> None:
-                bar.update(done - bar.n)
-                if bar.disable:
-                    scores = group.accuracies[-1]
-                    low, high = scores.min().item(), scores.max().item()
-                    announce(
-                        f"{done} of {self.networks} networks; of the last "
-                        f"{len(scores)} the test accuracy is {low:.1%} to {high:.1%}, "
-                        f"median {scores.median().item():.1%}"
-                    )
-
-            generate_zoo(
-                self.dest,
-                self.zoo,
-                grey(train).to(device),
-                grey(test).to(device),
-                num_networks=self.networks,
-                origin={"provenance": provenance()},
-                announce=show,
+    def train(self, images: Images, show: Show) -> None:
+        def show_group(done: int, group: ZooGroup) -> None:
+            scores = group.accuracies[-1]
+            show(
+                done,
+                f"{done} of {self.networks} networks; of the last {len(scores)} the "
+                f"test accuracy is {scores.min().item():.1%} to "
+                f"{scores.max().item():.1%}, median {scores.median().item():.1%}",
             )
+
+        generate_zoo(
+            self.dest,
+            self.zoo,
+            grey(images.train).to(images.device),
+            grey(images.test).to(images.device),
+            num_networks=self.networks,
+            origin={"provenance": provenance()},
+            announce=show_group,
+        )
+
+
+def _described(run: TrainedRun) -> str:
+    """Return a line about a network of a park."""
+    best = f"{run.accuracies.max().item():.1%}" if len(run) else "none"
+    return (
+        f"network {run.index}: {len(run)} checkpoints, best test accuracy {best}, "
+        f"{len(run.architecture.layers)} convolutions, learning rate "
+        f"{run.facts['learning_rate']:.1e}"
+    )
 
 
 def pooled_images(

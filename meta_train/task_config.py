@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
@@ -10,13 +11,27 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from pydantic import Discriminator, Tag
+from typing_extensions import override
 
 from l2o.config import NotNegative, Positive, frozen_config
 from optimizees import Family, Task, TaskName
 
 
 @frozen_config
-class TaskConfig:
+class _WeightedConfig(ABC):
+    """What all tasks and families of a run have."""
+
+    weight: Positive[float] = 1.0
+    """Relative frequency among the unrolls."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """A short name for logs."""
+
+
+@frozen_config
+class TaskConfig(_WeightedConfig):
     """One named task, as `optimizees.load_task` loads it."""
 
     kind: Literal["named"] = "named"
@@ -27,26 +42,22 @@ class TaskConfig:
     whose network fits images of any size take it."""
     batch_size: Positive[int] = 128
     """Examples per batch."""
-    weight: Positive[float] = 1.0
-    """Relative frequency among the unrolls."""
 
     @property
+    @override
     def label(self) -> str:
-        """A short name for logs."""
         size = "" if self.image_size is None else f", {self.image_size} px"
         return f"{self.name}{size}, batches of {self.batch_size}"
 
 
 @frozen_config
-class FactoryConfig:
+class FactoryConfig(_WeightedConfig):
     """A task that a function of one's own returns."""
 
     kind: Literal["factory"]
     factory: str
     """The function as `module:function`. It takes no argument, or `device`, and returns
     an `optimizees.Task`. The working directory is searched, too."""
-    weight: Positive[float] = 1.0
-    """Relative frequency among the unrolls."""
 
     def __post_init__(self) -> None:
         module, mark, function = self.factory.partition(":")
@@ -57,29 +68,27 @@ class FactoryConfig:
             )
 
     @property
+    @override
     def label(self) -> str:
-        """A short name for logs."""
         return self.factory
 
 
 @frozen_config
-class GivenTaskConfig:
+class GivenTaskConfig(_WeightedConfig):
     """A task that is handed over in Python, by its name."""
 
     kind: Literal["given"]
     name: str
     """Name of the task."""
-    weight: Positive[float] = 1.0
-    """Relative frequency among the unrolls."""
 
     @property
+    @override
     def label(self) -> str:
-        """A short name for logs."""
         return self.name
 
 
 @frozen_config
-class FamilyConfig:
+class FamilyConfig(_WeightedConfig):
     """Inner problems drawn from a family of networks, images and batch sizes."""
 
     kind: Literal["family"]
@@ -90,12 +99,10 @@ class FamilyConfig:
     which the rule is compiled."""
     seed: NotNegative[int] = 0
     """Decides which."""
-    weight: Positive[float] = 1.0
-    """Relative frequency among the unrolls."""
 
     @property
+    @override
     def label(self) -> str:
-        """A short name for logs."""
         kinds = ", ".join(self.family.networks)
         return f"family of {self.members} ({kinds}), seed {self.seed}"
 

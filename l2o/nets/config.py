@@ -33,7 +33,16 @@ class FeedForwardConfig:
 
 
 @frozen_config
-class _GraphNetConfig:
+class _WithHeadConfig:
+    """What all networks have that end in a per-entry network."""
+
+    head: FeedForwardConfig = FeedForwardConfig()
+    """The per-entry network that reads an entry's features and the state that belongs
+    to it: its edge's, its neuron's or its tensor's."""
+
+
+@frozen_config
+class _GraphNetConfig(_WithHeadConfig):
     """What all networks with states of neurons and edges have."""
 
     width: Positive[int] = 32
@@ -45,9 +54,6 @@ class _GraphNetConfig:
     """Kernels are padded, centred, to `kernel x kernel` cells and every cell is an
     input channel of its own. None: an edge reads the mean over its cells of the
     features and of their magnitudes, whatever the number of cells."""
-    head: FeedForwardConfig = FeedForwardConfig()
-    """The per-entry network that reads an entry's features and its edge or neuron
-    state."""
 
 
 @frozen_config
@@ -109,15 +115,12 @@ class NGTConfig(_GraphNetConfig):
 
 
 @frozen_config
-class LSTMConfig:
+class LSTMConfig(_WithHeadConfig):
     """A recurrent network over the tensors, in order, next to a per-entry one."""
 
     kind: Literal["lstm"] = "lstm"
     width: Positive[int] = 32
     """Channels of a tensor's state and of what its entries are averaged to."""
-    head: FeedForwardConfig = FeedForwardConfig()
-    """The per-entry network that reads an entry's features and its tensor's
-    state."""
 
 
 @frozen_config
