@@ -106,9 +106,8 @@ class Lanes:
         """
         params = self.averages if at_average else self.params
         found = []
-        for lane in range(
-            self.num_lanes
-        ):  # recurrent layers have no batching rule here
+        # In turns: without autograd, recurrent layers have no batching rule.
+        for lane in range(self.num_lanes):
             own, buffers = _pick(params, lane), _pick(self.buffers, lane)
             losses = [self.task.loss(own, batch, buffers) for batch in batches]
             found.append(torch.stack(losses).mean())
