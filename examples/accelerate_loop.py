@@ -32,7 +32,8 @@ def main() -> None:
     accelerator = Accelerator(
         mixed_precision="bf16", gradient_accumulation_steps=2, cpu=True
     )
-    optimizer = NeuralGraphOpt(model.parameters())  # where Adam was
+    # Where Adam was; it averages the weights for evaluation, too.
+    optimizer = NeuralGraphOpt(model.parameters(), average=True)
     scheduler = CosineAnnealingLR(optimizer, steps)
     model, optimizer, loader, scheduler = accelerator.prepare(
         model, optimizer, loader, scheduler
@@ -65,6 +66,10 @@ def main() -> None:
         accelerator.load_state(folder)
     after = train(steps)
     print(f"loss {ends_of(before)}, saved and resumed, loss {ends_of(after)}")
+    images, labels = next(iter(loader))
+    with torch.no_grad(), optimizer.optimizer.averaged():
+        loss = functional.cross_entropy(model(images), labels)
+    print(f"averaged weights: loss {loss.item():.3f} on one batch")
     taken = int(next(iter(optimizer.state.values()))["step"])
     print(f"{2 * steps} batches, {taken} steps, lr {scheduler.get_last_lr()[0]:.2f}")
 

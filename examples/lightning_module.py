@@ -36,9 +36,15 @@ class Classifier(pl.LightningModule):
         self.losses.append(loss.item())
         return loss
 
+    def validation_step(self, batch: list[torch.Tensor], _: int) -> None:
+        """Log the loss of one batch."""
+        images, labels = batch
+        self.log("loss", functional.cross_entropy(self.network(images), labels))
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the learned optimizer and a schedule of its relative rate."""
-        optimizer = NeuralGraphOpt(self.network.parameters())  # where Adam was
+        # Where Adam was; it averages the weights for evaluation, too.
+        optimizer = NeuralGraphOpt(self.network.parameters(), average=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         return {
             "optimizer": optimizer,
@@ -69,7 +75,12 @@ def main() -> None:
         trainer.fit(whole, loader, ckpt_path=f"{folder}/half.ckpt")
     first, last = half.losses, whole.losses
     print(f"loss {ends_of(first)}, saved and resumed, loss {ends_of(last)}")
-    taken = int(next(iter(trainer.optimizers[0].state.values()))["step"])
+    optimizer = trainer.optimizers[0]
+    assert isinstance(optimizer, NeuralGraphOpt)
+    with optimizer.averaged():
+        (found,) = trainer.validate(whole, loader, verbose=False)
+    print(f"averaged weights: loss {found['loss']:.3f}")
+    taken = int(next(iter(optimizer.state.values()))["step"])
     print(f"{len(first) + len(last)} batches, {taken} steps")
 
 

@@ -16,6 +16,7 @@ from l2o.optim.distributed import gathered, is_sharded, spread_like, unsharded
         "replicas_stay_equal",
         "optimizer_states_are_divided",
         "shards_are_the_whole",
+        "averages_are_the_whole",
         "the_graph_is_traced",
         "checkpoints_go_on",
         "whole_checkpoints_move_between_worlds",

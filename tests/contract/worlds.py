@@ -62,8 +62,8 @@ def build_sharded():
     return fully_shard(model)
 
 
-def build_optimizer(model):
-    return NeuralGraphOpt(model.named_parameters(), weight_decay=0.1)
+def build_optimizer(model, **settings):
+    return NeuralGraphOpt(model.named_parameters(), weight_decay=0.1, **settings)
 
 
 def train(model, optimizer, numbers, stream=0, spoilt=None):
@@ -158,6 +158,34 @@ def shards_are_the_whole(folder):
         assert state["momenta"].to_local().shape == (5, *shard)
         assert not isinstance(state["step"], DTensor)
     assert optimizer.diagnostics().skipped == 0
+
+
+def averages_are_the_whole(folder):
+    """Replicas and shards: averaged weights are those of one process."""
+    alone = build_model()
+    optimizer = build_optimizer(alone, average=True)
+    train(alone, optimizer, range(3))
+    latest = {name: item.clone() for name, item in alone.state_dict().items()}
+    optimizer.use_average()
+    expected = alone.state_dict()
+
+    model = build_sharded()
+    optimizer = build_optimizer(model, average=True)
+    train(model, optimizer, range(3))
+    for param in model.parameters():
+        average = optimizer.state[param]["average"]
+        assert average.to_local().shape == param.to_local().shape
+    with optimizer.averaged():
+        assert_same(model.state_dict(), expected, rtol=0, atol=0)
+    assert_same(model.state_dict(), latest, rtol=0, atol=0)
+
+    model = DistributedDataParallel(build_model())
+    optimizer = build_optimizer(model, average=True)
+    train(model, optimizer, range(3))
+    with optimizer.averaged():
+        assert_same(model.module.state_dict(), expected, rtol=0, atol=0)
+        assert are_replicas(model)
+    assert_same(model.module.state_dict(), latest, rtol=0, atol=0)
 
 
 def the_graph_is_traced(folder):

@@ -27,7 +27,7 @@ def accelerator(accelerate):
 def parts(random_rule):
     """Build the same model, optimizer, batches and schedule each time."""
 
-    def build():
+    def build(**settings):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
@@ -35,7 +35,7 @@ def parts(random_rule):
                 torch.randn(SIZE * BATCHES, 3), torch.randn(SIZE * BATCHES, 2)
             )
         rule = random_rule(PRESETS["default"], dtype=torch.float32)
-        optimizer = NeuralGraphOpt(model.parameters(), lr=0.5, rule=rule)
+        optimizer = NeuralGraphOpt(model.parameters(), lr=0.5, rule=rule, **settings)
         schedule = StepLR(optimizer, step_size=1, gamma=0.8)
         return model, optimizer, DataLoader(data, SIZE), schedule
 
@@ -110,6 +110,19 @@ def test_a_saved_state_goes_on_as_if_it_had_not_stopped(accelerator, parts, tmp_
     train(*prepared, accelerator=outer, skip=BATCHES // 2)
     assert_same_weights(prepared[0], whole[0])
     assert prepared[3].get_last_lr() == whole[3].get_last_lr()
+
+
+def test_averaged_weights_are_the_plain_ones(accelerator, parts):
+    plain = parts(average=True)
+    train_plainly(*plain)
+    outer = accelerator()
+    model, optimizer, batches, schedule = outer.prepare(*parts(average=True))
+    train(model, optimizer, batches, schedule, accelerator=outer)
+    plain[1].use_average()
+    with pytest.raises(AssertionError):
+        assert_same_weights(model, plain[0])
+    with optimizer.optimizer.averaged():
+        assert_same_weights(outer.unwrap_model(model), plain[0])
 
 
 def test_the_comparison_can_fail(accelerator, parts):

@@ -123,6 +123,17 @@ def test_a_checkpoint_goes_on_as_if_it_had_not_stopped(
     assert len(saved["optimizer_states"][0]["state"]) == 4
 
 
+def test_averaged_weights_are_the_plain_ones(build_module, batches, trainer):
+    plain, module = build_module(average=True), build_module(average=True)
+    train_plainly(plain, batches).use_average()
+    fitted = trainer()
+    fitted.fit(module, batches)
+    with pytest.raises(AssertionError):
+        assert_same_weights(module, plain)
+    with fitted.optimizers[0].averaged():
+        assert_same_weights(module, plain)
+
+
 def test_the_comparison_can_fail(build_module, batches, trainer):
     plain, module = build_module(), build_module()
     train_plainly(plain, batches)
