@@ -31,7 +31,7 @@ from optimizees import FunctionalTask, Task, text_task
 from optimizees.data.splits import HeldOutSplit
 from optimizees.data.text import load_manual
 from optimizees.devices import choose_device
-from optimizees.transformer import GPT
+from optimizees.transformer import GPT, BlockSizes
 
 from .optimizers import rule_spec
 from .report import github_table, origin_of, rows_report
@@ -56,9 +56,7 @@ def text_gpt(device: torch.device) -> Task:
         GPT,
         vocabulary=len(train.vocabulary),
         context=_CONTEXT,
-        width=16,
-        num_blocks=1,
-        num_heads=2,
+        sizes=BlockSizes(width=16, num_blocks=1, num_heads=2),
     )
     return text_task(
         "text",

@@ -146,22 +146,24 @@ def _memory(field: str) -> int:
 
 def _page(rows: list[Row]) -> list[str]:
     """Say what was measured, and how."""
-    columns = {
-        **NETWORK_COLUMNS,
-        "groups": "{groups}",
-        "blocks": "{blocks}",
-        "placed": "{placed:.1%}",
-        "trace, CPU s": "{trace_cpu_s:.2f}",
-        "forward, CPU s": "{forward_cpu_s:.2f}",
-        "peak memory / parameters": "{memory_ratio:.2f}",
-    }
     return [
         "# What a trace costs",
         "`neural_graph(model, inputs)` on two samples (224 x 224 pixels, or 128 "
         "tokens), float32: CPU seconds, compared with one forward pass, and what the "
         "process grows by at its peak, over the bytes of the parameters. Medians of "
         f"{rows[0]['repetitions']} fresh processes.",
-        table_of(rows, columns),
+        table_of(
+            rows,
+            {
+                **NETWORK_COLUMNS,
+                "groups": "{groups}",
+                "blocks": "{blocks}",
+                "placed": "{placed:.1%}",
+                "trace, CPU s": "{trace_cpu_s:.2f}",
+                "forward, CPU s": "{forward_cpu_s:.2f}",
+                "peak memory / parameters": "{memory_ratio:.2f}",
+            },
+        ),
         origin_of(rows),
     ]
 

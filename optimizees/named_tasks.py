@@ -28,7 +28,7 @@ from .node_classifier import NodeClassifier
 from .preactivation import PreActivationNet
 from .siren import Siren
 from .task import ACCURACY, Metric, cross_entropy
-from .transformer import GPT, ViT
+from .transformer import GPT, BlockSizes, ViT
 
 PaperTask: TypeAlias = Literal["fashion-cnn", "cifar-cnn"]
 """The paper's training task and its test task."""
@@ -151,9 +151,7 @@ TASKS: dict[TaskName, ImageTask | TextTask | TableTask] = {
         lambda shape: ViT(
             image_size=shape[-1],
             patch_size=4,
-            width=48,
-            num_blocks=3,
-            num_heads=3,
+            sizes=BlockSizes(width=48, num_blocks=3, num_heads=3),
             num_classes=10,
         ),
         budget=Budget(steps=500, batch_size=64),
@@ -161,7 +159,9 @@ TASKS: dict[TaskName, ImageTask | TextTask | TableTask] = {
     "text-gpt": TextTask(
         64,
         lambda vocabulary: GPT(
-            vocabulary, context=64, width=64, num_blocks=3, num_heads=4
+            vocabulary,
+            context=64,
+            sizes=BlockSizes(width=64, num_blocks=3, num_heads=4),
         ),
         Budget(steps=500, batch_size=32, evaluations=5),
     ),

@@ -1,5 +1,7 @@
 """Transformers of published sizes: GPT-2 for text, ViT for images."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,15 +44,34 @@ class TransformerBlock(nn.Module):
         return tokens + self.down(F.gelu(self.up(self.mlp_norm(tokens))))
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockSizes:
+    """Sizes of a stack of attention blocks; by default those of GPT-2 and ViT-B."""
+
+    width: int = 768
+    """Channels of a token; a multiple of `num_heads`."""
+    num_blocks: int = 12
+    """Attention blocks."""
+    num_heads: int = 12
+    """Heads of each block."""
+
+    def build(self, *, is_causal: bool) -> nn.Sequential:
+        """Return the blocks; a causal one lets a token see only those before it."""
+        return nn.Sequential(
+            *(
+                TransformerBlock(self.width, self.num_heads, is_causal=is_causal)
+                for _ in range(self.num_blocks)
+            )
+        )
+
+
 class GPT(nn.Module):
     """A causal language model whose output layer is its token table.
 
     Args:
         vocabulary: number of tokens.
         context: longest text in tokens.
-        width: channels of a token; a multiple of `num_heads`.
-        num_blocks: attention blocks.
-        num_heads: of every attention.
+        sizes: of the attention blocks.
 
     Example:
         >>> with torch.device("meta"):  # sizes only, no memory
@@ -66,21 +87,15 @@ class GPT(nn.Module):
         self,
         vocabulary: int = 50257,
         context: int = 1024,
-        width: int = 768,
-        num_blocks: int = 12,
-        num_heads: int = 12,
+        sizes: BlockSizes = BlockSizes(),
     ) -> None:
         super().__init__()
+        width = sizes.width
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
         for table in (self.tokens, self.positions):
             nn.init.normal_(table.weight, std=0.02)
-        self.blocks = nn.Sequential(
-            *(
-                TransformerBlock(width, num_heads, is_causal=True)
-                for _ in range(num_blocks)
-            )
-        )
+        self.blocks = sizes.build(is_causal=True)
         self.norm = nn.LayerNorm(width)
 
     @override
@@ -97,9 +112,7 @@ class ViT(nn.Module):
     Args:
         image_size: side of the image in pixels, a multiple of `patch_size`.
         patch_size: side of a patch in pixels.
-        width: channels of a token; a multiple of `num_heads`.
-        num_blocks: attention blocks.
-        num_heads: of every attention.
+        sizes: of the attention blocks.
         num_classes: outputs.
 
     Example:
@@ -116,22 +129,16 @@ class ViT(nn.Module):
         self,
         image_size: int = 224,
         patch_size: int = 16,
-        width: int = 768,
-        num_blocks: int = 12,
-        num_heads: int = 12,
+        sizes: BlockSizes = BlockSizes(),
         num_classes: int = 1000,
     ) -> None:
         super().__init__()
+        width = sizes.width
         num_tokens = (image_size // patch_size) ** 2 + 1
         self.patches = nn.Conv2d(3, width, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(0.02 * torch.randn(1, num_tokens, width))
-        self.blocks = nn.Sequential(
-            *(
-                TransformerBlock(width, num_heads, is_causal=False)
-                for _ in range(num_blocks)
-            )
-        )
+        self.blocks = sizes.build(is_causal=False)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
 

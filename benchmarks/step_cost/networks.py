@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from optimizees import MLP, cifar_cnn, fashion_cnn
 from optimizees.resnet import ResNet18
-from optimizees.transformer import GPT, ViT
+from optimizees.transformer import GPT, BlockSizes, ViT
 
 from .small_models import LanguageModel, TwoTables, encoder
 
@@ -96,7 +96,9 @@ def build_network(
                 found = _vectors(_MLP_WIDTHS[name.removeprefix("mlp-")], count or 128)
             case "gpt-10k" | "gpt-100k" | "gpt-1m" | "gpt-10m":
                 width = _GPT_WIDTHS[name.removeprefix("gpt-")]
-                model = GPT(_CHARACTERS, 128, width, num_blocks=4, num_heads=4)
+                model = GPT(
+                    _CHARACTERS, 128, BlockSizes(width=width, num_blocks=4, num_heads=4)
+                )
                 found = _texts(model, count or 8, 128, _CHARACTERS)
             case "policy":
                 found = _classified(MLP((4, 64, 64, 2)), torch.randn(count or 32, 4), 2)

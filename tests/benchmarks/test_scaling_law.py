@@ -24,13 +24,13 @@ from benchmarks.scaling_law import (
 from l2o import Rule, neural_graph
 from l2o.nets import NGGNNConfig
 from l2o.rule.whitening import whiten
-from optimizees.transformer import GPT
+from optimizees.transformer import GPT, BlockSizes
 
 CONFIG = NGGNNConfig()
 
 
 def small_gpt(num_blocks):
-    return GPT(16, 8, width=8, num_blocks=num_blocks, num_heads=2)
+    return GPT(16, 8, sizes=BlockSizes(width=8, num_blocks=num_blocks, num_heads=2))
 
 
 def counted(call):

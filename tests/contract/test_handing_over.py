@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from l2o import NeuralGraphOpt
-from optimizees.transformer import GPT
+from optimizees.transformer import GPT, BlockSizes
 
 
 class Branched(nn.Module):
@@ -32,7 +32,9 @@ def branched():
 
 
 def gpt():
-    model = GPT(vocabulary=11, context=8, width=8, num_blocks=1, num_heads=2)
+    model = GPT(
+        vocabulary=11, context=8, sizes=BlockSizes(width=8, num_blocks=1, num_heads=2)
+    )
     return [model], lambda: model(torch.randint(11, (3, 8))).square().mean()
 
 

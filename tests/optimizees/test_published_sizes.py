@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from optimizees.resnet import ResNet18
-from optimizees.transformer import GPT, ViT
+from optimizees.transformer import GPT, BlockSizes, ViT
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,9 @@ def test_resnet_takes_images_of_either_size():
 
 def test_a_token_does_not_see_those_behind_it():
     torch.manual_seed(0)
-    model = GPT(vocabulary=11, context=6, width=8, num_blocks=2, num_heads=2)
+    model = GPT(
+        vocabulary=11, context=6, sizes=BlockSizes(width=8, num_blocks=2, num_heads=2)
+    )
     text = torch.tensor([[1, 2, 3, 4]])
     other = torch.tensor([[1, 2, 9, 9]])
     torch.testing.assert_close(model(text)[:, :2], model(other)[:, :2])
@@ -35,7 +37,9 @@ def test_a_token_does_not_see_those_behind_it():
 
 
 def test_the_output_layer_is_the_token_table():
-    model = GPT(vocabulary=11, context=4, width=8, num_blocks=1, num_heads=2)
+    model = GPT(
+        vocabulary=11, context=4, sizes=BlockSizes(width=8, num_blocks=1, num_heads=2)
+    )
     model(torch.tensor([[1, 2]])).sum().backward()
     assert model.tokens.weight.grad is not None
     assert model.tokens.weight.grad[7].abs().sum() > 0  # a token that was not read
@@ -43,7 +47,9 @@ def test_the_output_layer_is_the_token_table():
 
 def test_the_class_token_sees_every_patch():
     torch.manual_seed(0)
-    model = ViT(8, 4, width=8, num_blocks=1, num_heads=2, num_classes=3)
+    model = ViT(
+        8, 4, sizes=BlockSizes(width=8, num_blocks=1, num_heads=2), num_classes=3
+    )
     images = torch.randn(2, 3, 8, 8, requires_grad=True)
     scores = model(images)
     assert scores.shape == (2, 3)
