@@ -9,7 +9,7 @@ import meta_train
 from l2o import AbstractRule, NeuralGraphOpt, load_rule
 from meta_train.config import ValidationConfig
 from optimizees import Task, text_split, text_task
-from optimizees.transformer import GPT
+from optimizees.transformer import GPT, BlockSizes
 
 CONTEXT = 32
 README = Path(__file__).parents[1] / "README.md"
@@ -25,9 +25,7 @@ def build_task(path: Path) -> Task:
         GPT,
         vocabulary=len(train.vocabulary),
         context=CONTEXT,
-        width=16,
-        num_blocks=1,
-        num_heads=2,
+        sizes=BlockSizes(width=16, num_blocks=1, num_heads=2),
     )
     return text_task(
         "gpt",
