@@ -29,6 +29,7 @@ RuleName: TypeAlias = Literal[
     "paper-lstm",
     "paper-ff",
     "neurons",
+    "base",
 ]
 CompiledName: TypeAlias = Literal[
     "default-compiled",
@@ -65,6 +66,7 @@ LABELS: dict[SubjectName, str] = {
     "muon": "torch Muon (bfloat16 products), AdamW",
     "muon-float32": "Muon (float32 products as ours), AdamW",
     "neurons": "NG-GNN, neuron by neuron",
+    "base": "base, a rule without a network",
     "default": "NG-GNN",
     "default-ff": "FF",
     "paper": "the paper's NG-GNN",
@@ -200,6 +202,8 @@ def _config(name: RuleName) -> AnyRuleConfig:
             rule = load_rule("ff")
         case "neurons":
             return NeuronRuleConfig()
+        case "base":
+            rule = load_rule("base")
         case _:
             return PRESETS[name]
     return rule.config

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import NeuronGNNConfig
+from .fast_ops import add
 
 Exchange: TypeAlias = Callable[[Tensor], Tensor]
 """Sends messages through all matrices. Takes what neurons say, `[side, channel, neuron
@@ -102,14 +103,16 @@ class NeuronGNNLayer(nn.Module):
         said = self.say(nodes).view(len(nodes), 2, self.num_channels, -1)
         heard = exchange(said.permute(1, 2, 0, 3)).movedim(0, 1).flatten(1)
         weighted = mean_at(heard, wiring.neuron_place, wiring.per_neuron)
-        tied = self._tied(nodes, wiring)
-        inbox = torch.cat([nodes, weighted.view(len(nodes), -1), tied], dim=-1)
-        return nodes + self.change(F.silu(self.hear(inbox)))
+        inbox = [nodes, weighted.view(len(nodes), -1)]
+        if len(wiring.senders):
+            inbox.append(self._tied(nodes, wiring))
+        arrived = torch.cat(inbox, dim=-1)
+        weight = self.hear.weight[:, : arrived.shape[-1]]  # nothing comes by no ties
+        heard = _silu(F.linear(arrived, weight, self.hear.bias))
+        return nodes + self.change(heard)
 
     def _tied(self, nodes: Tensor, wiring: NeuronWiring) -> Tensor:
         """Return what arrives along ties, `[neuron + 1, message]`."""
-        if not len(wiring.senders):
-            return nodes.new_zeros(1, 1).expand(len(nodes), self.message_width)
         said = self.say_to_ties(nodes).view(-1, self.message_width)
         said = said.index_select(0, wiring.senders)
         return mean_at(said, wiring.receivers, wiring.per_receiver)
@@ -165,21 +168,21 @@ class NeuronGNN(nn.Module):
             exchange: sends messages through the matrices.
         """
         matrices = self.matrix_mix(F.silu(self.matrix_in(features.matrices)))
-        shared = matrices.index_select(0, wiring.matrix)
-        lines = torch.cat([features.lines, wiring.sides, shared], dim=-1)
-        lines = F.silu(self.line_in(lines))
+        by_line = self.line_in, features.lines, matrices, wiring.matrix_place
+        lines = _silu(_with_owners(*by_line))
         first = mean_at(lines, wiring.neuron_place, wiring.per_neuron)
         first = torch.cat([wiring.neurons, first.view(len(wiring.neurons), -1)], -1)
         nodes = F.silu(self.neuron_in(first))
         for layer in self.layers:
             nodes = layer(nodes, wiring, exchange)
+        hidden = _with_owners(self.line_out.hidden, lines, nodes, wiring.neuron_place)
+        del lines
+        said = self.line_out.last(_silu(hidden)).squeeze(-1)
+        del hidden
         ends = nodes.index_select(0, wiring.neuron)
         pooled = mean_at(ends, wiring.matrix_place, wiring.per_matrix)
         pooled = pooled.view(len(matrices), -1)
-        return NeuronOutputs(
-            self.line_out(torch.cat([lines, wiring.sides, ends], -1)).squeeze(-1),
-            self.matrix_out(torch.cat([matrices, pooled], -1)),
-        )
+        return NeuronOutputs(said, self.matrix_out(torch.cat([matrices, pooled], -1)))
 
 
 class _ReadOut(nn.Module):
@@ -194,6 +197,32 @@ class _ReadOut(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return self.last(F.silu(self.hidden(values)))
+
+
+def _with_owners(
+    layer: nn.Linear, lines: Tensor, owners: Tensor, places: Tensor
+) -> Tensor:
+    """Return a layer of lines, their sides and what owns them, `[line, output]`.
+
+    That is `layer(cat([lines, sides, owners[places // 2]]))`; what owners add is
+    computed once per owner and side, so that no such tensor is made.
+
+    Args:
+        layer: its inputs are a line's, two for the side, and the owner's.
+        lines: `[line, input]`.
+        owners: `[owner, input]`.
+        places: `[line]`, `2 * owner + side`.
+    """
+    own = lines.shape[-1]
+    sides = layer.weight[:, own : own + 2].T
+    shared = F.linear(owners, layer.weight[:, own + 2 :], layer.bias)
+    shared = (shared[:, None] + sides).flatten(0, 1).index_select(0, places)
+    return add(shared, F.linear(lines, layer.weight[:, :own]))
+
+
+def _silu(values: Tensor) -> Tensor:
+    """Return SiLU of a tensor of ours, written over where that is allowed."""
+    return F.silu(values, inplace=not torch.is_grad_enabled())
 
 
 def mean_at(values: Tensor, place: Tensor, share: Tensor) -> Tensor:

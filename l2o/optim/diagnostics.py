@@ -76,8 +76,9 @@ class Tally:
         is_clipped = report.is_sound & (updates > self._max_update)
         finite = updates.nan_to_num(nan=0.0, posinf=0.0)
         self._steps += 1
-        self._skipped = self._skipped + ~report.is_sound
-        self._in_a_row = (self._in_a_row + 1) * ~report.is_sound
+        is_skipped = ~report.is_sound
+        self._skipped = self._skipped + is_skipped
+        self._in_a_row = (self._in_a_row + 1) * is_skipped
         self._table = torch.stack(
             [
                 clipped + is_clipped,

@@ -108,19 +108,15 @@ def advance_in_place(
             given as zeros, and the state stays as it is. None says that they are.
     """
     alike: defaultdict[torch.dtype, list[str]] = defaultdict(list)
-    keep = averages.second_moment_decay
     for name, grad in grads.items():
         alike[grad.dtype].append(name)
     for names in alike.values():
         like = grads[names[0]]
-        decays = torch.tensor(averages.momentum_decays, dtype=like.dtype, device="cpu")
-        weights = [*(1 - decays).tolist(), 1 - keep]
+        keeps, weights = averages.keeps(like.dtype), averages.weights(like.dtype)
         if are_finite is None:
-            keeps = [*decays.tolist(), keep]
             counted = torch.ones((), dtype=torch.int64, device=like.device)
         else:
-            both = constant((*averages.momentum_decays, keep), like)
-            keeps = torch.where(are_finite, both, 1.0).unbind()
+            keeps = torch.where(are_finite, constant(keeps, like), 1.0).unbind()
             counted = are_finite.to(torch.int64)
         steps = [state[name]["step"] for name in names]
         _ATEN._foreach_add_.List(steps, [counted] * len(steps))
@@ -166,14 +162,14 @@ def _advance(
     for place, keep in enumerate(keeps):
         stored = [piece.averages[place] for piece in pieces]
         wide = [item.to(grad) for item, grad in zip(stored, grads, strict=True)]
-        new = _ATEN._foreach_mul.Scalar(grads, weights[place])
-        if place == len(keeps) - 1:  # the second moment
-            _ATEN._foreach_mul_.List(new, grads)
         if isinstance(keep, Tensor):
             _ATEN._foreach_mul_.Tensor(wide, keep)
         else:
             _ATEN._foreach_mul_.Scalar(wide, keep)
-        _ATEN._foreach_add_.List(wide, new)
+        if place == len(keeps) - 1:  # the second moment
+            _ATEN._foreach_addcmul_.Scalar(wide, grads, grads, weights[place])
+        else:
+            _ATEN._foreach_add_.List(wide, grads, alpha=weights[place])
         for piece, item, value in zip(pieces, stored, wide, strict=True):
             if item is not value:
                 noise = piece.noise

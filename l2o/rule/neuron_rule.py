@@ -22,11 +22,14 @@ from .row_column import (
     NUM_CHANNELS,
     NUM_STATIC,
     NUM_TIE_KINDS,
+    WHOLE,
+    Block,
     Clock,
     StackValues,
     Statistics,
     WeightExchange,
     Wired,
+    blocks_of,
     features_of,
     measure,
     num_line_features,
@@ -45,6 +48,10 @@ values to be pushed as far as they go."""
 
 _LEAST_FLOOR = 1e-12
 """In place of a signal floor of zero, so that nothing is divided by zero."""
+
+
+_ADAM_ENTRIES = 2**20
+"""Entries whose Adam direction is computed at a time on a CPU, to save memory."""
 
 
 class NeuronRule(AbstractRule):
@@ -259,7 +266,8 @@ class NeuronRule(AbstractRule):
         size = age * statistics.logs[-1, statistics.num_lines :].exp()
         lowest = max(config.signal_floor, _LEAST_FLOOR)
         whole = size * wired.roots
-        columns = [newest, age, second, size, _FULL_SIGNAL * lowest * whole]
+        least = _FULL_SIGNAL * lowest * whole
+        columns = [newest, age * second.rsqrt(), ADAM_EPS * age, size, least]
         for place in range(1, len(averages)):
             columns += [shares[:, place] * lasting, averages[0] / averages[place]]
         table = torch.stack(columns)[:, :, None, None]
@@ -289,8 +297,8 @@ class NeuronRule(AbstractRule):
         stack: Stack,
         values: StackValues,
         newest: Tensor,
-        age: Tensor,
-        second_age: Tensor,
+        root_factor: Tensor,
+        root_offset: Tensor,
         size: Tensor,
         least: Tensor,
         *slower: Tensor,
@@ -301,8 +309,9 @@ class NeuronRule(AbstractRule):
             stack: the stack.
             values: its entries.
             newest: share of the gradient; like all that follow, `[matrix, 1, 1]`.
-            age: by how much the momentum falls short of an average.
-            second_age: by how much the second moment does.
+            root_factor: what makes Adam's denominator of the root of the second moment,
+                ages of both averages corrected.
+            root_offset: what is then added.
             size: root mean square that the momentum would have if all gradients of the
                 past were alike.
             least: norm that a momentum with enough signal has.
@@ -313,19 +322,10 @@ class NeuronRule(AbstractRule):
             momentum had; of all else the direction itself, and `least`.
         """
         config = self.config
-        momentum = values.momenta[0]
-        for place, (share, factor) in enumerate(
-            zip(slower[::2], slower[1::2], strict=True), start=1
-        ):
-            slow = values.momenta[place] * factor
-            momentum = torch.lerp(momentum, slow, share, out=_over(slow))
-        out = _over(momentum) if slower else None
-        momentum = torch.lerp(momentum, values.grad, newest, out=out)
         if not stack.is_map or config.map_direction == "adam":
-            root = add(values.second / second_age, TINY)
-            root = torch.sqrt(root, out=_over(root))
-            root = multiplied(add(root, ADAM_EPS), age)
-            return torch.div(momentum, root, out=_over(momentum)), least
+            adam = _adam(values, newest, root_factor, root_offset, slower)
+            return adam, least
+        momentum = _momentum(values, newest, slower)
         if config.map_direction == "momentum":
             return momentum / size, least
         return orthogonalize(
@@ -435,6 +435,52 @@ class _Directions(NamedTuple):
     0 of all else."""
     is_whitened: Tensor
     """`[matrix + 1]`: 1 where directions have yet to be brought to their size."""
+
+
+def _adam(
+    values: StackValues,
+    newest: Tensor,
+    root_factor: Tensor,
+    root_offset: Tensor,
+    slower: Sequence[Tensor],
+) -> Tensor:
+    """Return the momentum over the root of the second moment; see `_direction`."""
+    blocks = blocks_of(values.grad, _ADAM_ENTRIES)
+    found = torch.empty_like(values.grad) if len(blocks) > 1 else None
+    parts = []
+    for block in blocks:
+        momentum = _momentum(values, newest, slower, block)
+        # TINY is for the derivative at zero, where the momentum is zero, too.
+        second = values.second[block]
+        root = (second if in_plain_eager() else second + TINY).sqrt()
+        root = add(multiplied(root, root_factor), root_offset)
+        out = _over(momentum) if found is None else found[block]
+        parts.append(torch.div(momentum, root, out=out))
+    return parts[0] if found is None else found
+
+
+def _momentum(
+    values: StackValues,
+    newest: Tensor,
+    slower: Sequence[Tensor],
+    block: Block = WHOLE,
+) -> Tensor:
+    """Return the momentum that is taken, a tensor of ours in plain eager mode.
+
+    Args:
+        values: entries of a stack.
+        newest: share of the gradient, `[matrix, 1, 1]`.
+        slower: share of each slower momentum and what makes up for its age, likewise.
+        block: which entries.
+    """
+    momentum = values.momenta[0][block]
+    for place, (share, factor) in enumerate(
+        zip(slower[::2], slower[1::2], strict=True), start=1
+    ):
+        slow = values.momenta[place][block] * factor
+        momentum = torch.lerp(momentum, slow, share, out=_over(slow))
+    out = _over(momentum) if slower else None
+    return torch.lerp(momentum, values.grad[block], newest, out=out)
 
 
 def _over(values: Tensor) -> Tensor | None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log, prod
-from typing import NamedTuple
+from math import log
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from l2o.graph import NeuralGraph, derived
 from l2o.graph.linear_maps import fan_ins
 from l2o.graph.matrices import MatrixStacks, Stack, find_matrices, host_matrices
 from l2o.graph.matrix_pieces import KINDS, TIE_KINDS, Matrix
-from l2o.nets.fast_ops import in_plain_eager, new_empty
+from l2o.nets.fast_ops import in_plain_eager
 from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
 
 from .base_rates import role_of
@@ -188,9 +188,8 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
         clock: ages of the averages.
     """
     rows, columns = [], []
-    scratch = Scratch(wired.stacks, 1)
     for stack, entries in zip(wired.stacks.stacks, values, strict=True):
-        by_row, by_column = _sums(entries, scratch, has_columns=stack.has_columns)
+        by_row, by_column = _sums(entries, has_columns=stack.has_columns)
         rows.append(by_row.flatten(1))
         if by_column is not None:
             columns.append(by_column.flatten(1))
@@ -208,38 +207,34 @@ def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statis
     return Statistics(means, logs, len(wired.wiring.neuron))
 
 
-class Scratch:
-    """Memory for what one stack needs and the next one writes over.
+_BLOCK_ENTRIES = 2**17
+"""Entries that are computed at a time on a CPU without autograd: what one operation
+leaves is still in the cache when the next one reads it, and little memory is needed."""
 
-    On a CPU fresh memory costs more than the arithmetic in it.
+Block: TypeAlias = tuple[slice, slice, slice]
+"""Matrices, rows and columns."""
+WHOLE: Block = (slice(None), slice(None), slice(None))
+
+
+def blocks_of(values: Tensor, size: int = _BLOCK_ENTRIES) -> list[Block]:
+    """Cut `[matrix, row, column]` along the axis that lies outermost in memory.
 
     Args:
-        stacks: those that may need it.
-        times: how many tensors of a stack's size are needed at a time.
+        values: entries of a stack; whole on an accelerator and where autograd, the
+            compiler or a transform of functorch is at work.
+        size: about how many entries a block has.
     """
-
-    def __init__(self, stacks: MatrixStacks, times: int) -> None:
-        self.times = times
-        self.size = max((prod(stack.shape) for stack in stacks.stacks), default=0)
-        self.room: Tensor | None = None
-
-    def take(self, like: Tensor) -> Tensor:
-        """Return `[times, matrix, row, column]` without values, for entries of a stack.
-
-        Axes lie in memory as those of `like` do. What was taken before is void.
-        """
-        if self.room is None or self.room.dtype != like.dtype:
-            self.room = new_empty(like, (self.times * self.size,))
-        order = sorted(range(like.ndim), key=lambda axis: -like.stride(axis))
-        shape = [like.shape[axis] for axis in order]
-        own = self.room[: self.times * like.numel()].view(self.times, *shape)
-        back = sorted(range(like.ndim), key=order.__getitem__)
-        return own.permute(0, *(1 + axis for axis in back))
+    if values.device.type != "cpu" or not in_plain_eager():
+        return [WHOLE]
+    by_row = values.stride(-2) >= values.stride(-1)
+    length = values.shape[-2 if by_row else -1]
+    step = max(1, size * length // max(values.numel(), 1))
+    cuts = [slice(start, start + step) for start in range(0, length, step)]
+    every = slice(None)
+    return [(every, cut, every) if by_row else (every, every, cut) for cut in cuts]
 
 
-def _sums(
-    entries: StackValues, scratch: Scratch, *, has_columns: bool
-) -> tuple[Tensor, Tensor | None]:
+def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
     """Return sums of the statistics, `[statistic, matrix, line]`."""
     weight, grad, momenta, second, whole = entries
     if whole is not None:
@@ -251,14 +246,53 @@ def _sums(
         (second, None),
         (grad, momenta[0]),
     )
-    by_row, by_column = [], []
-    place = scratch.take(weight)[0] if in_plain_eager() else None
-    for left, right in pairs:
-        product = left if right is None else torch.mul(left, right, out=place)
-        by_row.append(product.sum(-1))
-        if has_columns:
-            by_column.append(product.sum(-2))
-    return torch.stack(by_row), torch.stack(by_column) if has_columns else None
+    _, rows, columns = weight.shape
+    by_row, by_column = _Merged(rows), _Merged(columns)
+    place = None
+    for block in blocks_of(weight):
+        at_row, at_column = [], []
+        for left, right in pairs:
+            product = left[block]
+            if right is not None:
+                is_free = place is not None and place.shape == product.shape
+                out = place if is_free and in_plain_eager() else None
+                place = product = torch.mul(product, right[block], out=out)
+            at_row.append(product.sum(-1))
+            if has_columns:
+                at_column.append(product.sum(-2))
+        by_row.add(at_row)
+        by_column.add(at_column)
+    return by_row.found(), by_column.found() if has_columns else None
+
+
+class _Merged:
+    """Sums along lines that come block by block.
+
+    Args:
+        length: number of lines.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.parts: list[Tensor] = []
+
+    def add(self, sums: Sequence[Tensor]) -> None:
+        """Take those of one block, each `[matrix, line]`: some lines, or parts of all.
+
+        Args:
+            sums: one per statistic.
+        """
+        if not sums:
+            return
+        new = torch.stack(list(sums))
+        if self.parts and new.shape[-1] == self.length:
+            self.parts[0] += new
+        else:
+            self.parts.append(new)
+
+    def found(self) -> Tensor:
+        """Return `[statistic, matrix, line]`."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=-1)
 
 
 def features_of(
@@ -308,11 +342,6 @@ def features_of(
     )
 
 
-_KEPT_ENTRIES = 2**19
-"""On a CPU so many entries have their edges kept for the second round of messages;
-those of others are computed again, to save memory."""
-
-
 class WeightExchange:
     """Messages through weights, as matrix products with two edge channels.
 
@@ -329,8 +358,8 @@ class WeightExchange:
         self.values = values
         self.wired = wired
         self.kept: dict[int, Tensor] = {}
-        self.scratch = Scratch(wired.stacks, 2)
-        self.room = _KEPT_ENTRIES if wired.static.device.type == "cpu" else 0
+        """Edges of padded stacks, which are small."""
+        self.room: Tensor | None = None
 
     def __call__(self, said: Tensor) -> Tensor:
         """Return what arrives at each line, `[channel, line, message]`.
@@ -349,9 +378,13 @@ class WeightExchange:
                 silence = len(to_rows), lead * size, to_rows.shape[-1]
                 at_rows.append(self.wired.zero.expand(silence))
                 continue
-            edges = self._edges(number)
-            at_rows.append(_sent(edges, to_rows, stack.column_neurons))
-            at_columns.append(_sent(edges.mT, to_columns, stack.row_neurons))
+            row, column = self._sent(
+                number,
+                _at_ends(to_rows, stack.column_neurons),
+                _at_ends(to_columns, stack.row_neurons),
+            )
+            at_rows.append(row.flatten(1, 2))
+            at_columns.append(column.flatten(1, 2))
         heard = torch.cat([*at_rows, *at_columns], dim=1)
         return heard[..., :-1] / (heard[..., -1:] + TINY)
 
@@ -372,43 +405,75 @@ class WeightExchange:
             if stack.has_columns
         ]
 
+    def _sent(
+        self, number: int, to_rows: Tensor, to_columns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return weighted sums at rows and at columns of a stack.
+
+        Args:
+            number: of the stack.
+            to_rows: what each column says, `[channel, matrix, column, message]`.
+            to_columns: what each row says, `[channel, matrix, row, message]`.
+
+        Returns:
+            `[channel, matrix, row, message]` and `[channel, matrix, column, message]`.
+        """
+        entries = self.values[number]
+        blocks = blocks_of(entries.weight)
+        if len(blocks) == 1:
+            edges = self._edges(number)
+            return edges @ to_rows, (to_columns.mT @ edges).mT
+        at_rows = torch.zeros_like(to_columns)
+        at_columns = torch.zeros_like(to_rows.mT, memory_format=torch.contiguous_format)
+        for every, rows, columns in blocks:
+            edges = self.room = _edges_of(entries, (every, rows, columns), self.room)
+            edges = edges.to(to_rows.dtype)
+            at_rows[:, :, rows] += edges @ to_rows[:, :, columns]
+            # The long side of narrow matrices last, which products like.
+            at_columns[..., columns] += to_columns[:, :, rows].mT @ edges
+        return at_rows, at_columns.mT
+
     def _edges(self, number: int) -> Tensor:
         """Return `[channel, matrix, row, column]`; of padded stacks they are kept."""
-        if number not in self.kept:
-            entries = self.values[number]
-            is_padded = self.wired.stacks.stacks[number].index is not None
-            dtype = self.wired.static.dtype
-            if in_plain_eager() and not is_padded and entries.weight.dtype == dtype:
-                if entries.weight.numel() <= self.room:
-                    self.room -= entries.weight.numel()
-                    edges = torch.empty_like(entries.weight[None].expand(2, -1, -1, -1))
-                    self.kept[number] = edges
-                else:
-                    edges = self.scratch.take(entries.weight)
-                torch.abs(entries.weight, out=edges[0])
-                ratio = torch.add(entries.second, TINY, out=edges[1])
-                ratio.rsqrt_().mul_(entries.momenta[0]).abs_()
-                return edges
-            ratio = entries.momenta[0] * (entries.second + TINY).rsqrt()
-            edges = torch.stack([entries.weight, ratio]).abs()
-            edges = edges.to(dtype)
-            if not is_padded:
-                return edges
+        if number in self.kept:
+            return self.kept[number]
+        edges = _edges_of(self.values[number], WHOLE)
+        edges = edges.to(self.wired.static.dtype)
+        if self.wired.stacks.stacks[number].index is not None:
             self.kept[number] = edges
-        return self.kept[number]
+        return edges
 
 
-def _sent(edges: Tensor, said: Tensor, neurons: Tensor) -> Tensor:
-    """Return weighted sums, `[channel, matrix * line, message]`.
+def _edges_of(entries: StackValues, block: Block, room: Tensor | None = None) -> Tensor:
+    """Return the edges of some entries, `[channel, matrix, row, column]`.
 
     Args:
-        edges: `[channel, matrix, line, end]`.
+        entries: of a stack.
+        block: which of them.
+        room: a tensor that may be written over and returned if it has the shape.
+    """
+    weight, second = entries.weight[block], entries.second[block]
+    momentum = entries.momenta[0][block]
+    if not in_plain_eager():
+        ratio = momentum * (second + TINY).rsqrt()
+        return torch.stack([weight, ratio]).abs()
+    edges = room
+    if edges is None or edges.shape[1:] != weight.shape or edges.dtype != weight.dtype:
+        edges = torch.empty_like(weight[None].expand(2, -1, -1, -1))
+    torch.abs(weight, out=edges[0])
+    torch.add(second, TINY, out=edges[1]).rsqrt_().mul_(momentum).abs_()
+    return edges
+
+
+def _at_ends(said: Tensor, neurons: Tensor) -> Tensor:
+    """Return what is said at the ends of a stack, `[channel, matrix, end, message]`.
+
+    Args:
         said: `[channel, neuron + 1, message]`.
         neurons: `[matrix, end]`.
     """
     ends = said.index_select(1, neurons.flatten())
-    ends = ends.view(len(said), *neurons.shape, said.shape[-1])
-    return (edges @ ends).flatten(1, 2)
+    return ends.view(len(said), *neurons.shape, said.shape[-1])
 
 
 def wire(graph: NeuralGraph, like: Tensor) -> Wired:

@@ -117,7 +117,7 @@ class Guard:
         is_small = self._sizes <= self.limits.max_update
         if self.may_ask and is_small.all():
             return dict(updates)
-        factors = (1 / self._sizes).masked_fill(is_small, 1)
+        factors = self._sizes.reciprocal().masked_fill(is_small, 1)
         large, chosen = factors, self._names
         if self.may_ask:
             large = factors[~is_small]

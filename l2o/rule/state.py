@@ -13,6 +13,7 @@ from torch import Tensor
 
 from l2o.config import frozen_config
 from l2o.graph import NeuralGraph
+from l2o.nets.fast_ops import in_plain_eager
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """A tensor per parameter, by the parameter's name."""
@@ -122,6 +123,20 @@ class Averages:
         decays = column((*self.momentum_decays, self.second_moment_decay), steps[None])
         return 1 - decays ** steps.clamp_min(1)
 
+    def keeps(self, dtype: torch.dtype) -> list[float]:
+        """Return the share that stays of each momentum, then of the second moment.
+
+        Args:
+            dtype: of the gradients; decays of momenta are rounded to it.
+        """
+        decays = torch.tensor(self.momentum_decays, dtype=dtype, device="cpu")
+        return [*decays.tolist(), self.second_moment_decay]
+
+    def weights(self, dtype: torch.dtype) -> list[float]:
+        """Return the weight of a new gradient in each momentum, then of its square."""
+        decays = torch.tensor(self.momentum_decays, dtype=dtype, device="cpu")
+        return [*(1 - decays).tolist(), 1 - self.second_moment_decay]
+
     def _zeros(self, param: Tensor) -> ParameterState:
         like = {"dtype": param.dtype, "device": param.device}
         return {
@@ -131,12 +146,15 @@ class Averages:
         }
 
     def _advanced(self, item: ParameterState, grad: Tensor) -> ParameterState:
-        momenta, keep = item["momenta"], self.second_moment_decay
-        decays = column(self.momentum_decays, momenta)
+        *keeps, keep = self.keeps(grad.dtype)
+        *weights, weight = self.weights(grad.dtype)
+        rows = zip(item["momenta"].unbind(), keeps, weights, strict=True)
+        momenta = [torch.add(own * old, grad, alpha=new) for old, own, new in rows]
+        second = keep * item["second_moment"]
         return {
             "step": item["step"] + 1,
-            "momenta": decays * momenta + (1 - decays) * grad,
-            "second_moment": keep * item["second_moment"] + (1 - keep) * grad * grad,
+            "momenta": torch.stack(momenta) if momenta else item["momenta"],
+            "second_moment": torch.addcmul(second, grad, grad, value=weight),
         }
 
 
@@ -150,10 +168,35 @@ def averages_as(state: State, dtype: torch.dtype | None) -> State:
     }
 
 
-def constant(values: Sequence[int | float], like: Tensor) -> Tensor:
-    """Return `values` as a tensor of `like`'s dtype on its device, without waiting."""
-    host = torch.tensor(values, dtype=like.dtype, device="cpu")
-    return host.to(like.device, non_blocking=True)
+_MOST_CONSTANTS = 256
+"""More than so many are forgotten."""
+_constants: dict[object, Tensor] = {}
+
+
+def constant(
+    values: Sequence[int | float], like: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Return `values` as a tensor on `like`'s device, without waiting.
+
+    In plain eager mode it is made once; callers must not write to it.
+
+    Args:
+        values: the entries.
+        like: for the device.
+        dtype: of the result; None is that of `like`.
+    """
+    dtype = like.dtype if dtype is None else dtype
+    key = tuple(values), dtype, like.device
+    is_plain = in_plain_eager() and type(like) is Tensor
+    if is_plain and key in _constants:
+        return _constants[key]
+    host = torch.tensor(values, dtype=dtype, device="cpu")
+    found = host.to(like.device, non_blocking=True)
+    if is_plain:
+        if len(_constants) >= _MOST_CONSTANTS:
+            _constants.clear()
+        _constants[key] = found
+    return found
 
 
 def column(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from l2o.nets.fast_ops import in_plain_eager
 
+from .state import constant
+
 _ATEN = torch.ops.aten
 """Where operations on lists of tensors are, each named with its signature."""
 
@@ -61,9 +63,8 @@ def scaled(tensors: Sequence[Tensor], factors: Tensor) -> list[Tensor]:
         return [x * own for x, own in owned]
     parts = [tensors[place] for place in small]
     sizes = [x.numel() for x in parts]
-    counts = torch.zeros(len(tensors), dtype=torch.int64, device="cpu")
-    counts[torch.tensor(small, device="cpu")] = torch.tensor(sizes, device="cpu")
-    counts = counts.to(factors.device, non_blocking=True)
+    lengths = [x.numel() if x.numel() <= _SMALL else 0 for x in tensors]
+    counts = constant(lengths, factors, torch.int64)
     spread = factors.repeat_interleave(counts, output_size=sum(sizes))
     joined = torch.cat([x.reshape(-1) for x in parts]).mul_(spread)
     found = dict(zip(small, joined.split(sizes), strict=True))

@@ -73,7 +73,8 @@ def orthogonalize(
     """Return matrices with singular values near 1, and the norms that they had.
 
     Args:
-        matrix: `[matrix, row, column]`; rows and columns of zeros stay zeros.
+        matrix: `[matrix, row, column]`, ours to write over; rows and columns of zeros
+            stay zeros.
         least: `[matrix, 1, 1]`, a norm. A matrix with a smaller one is taken as a part
             of it, so that its small singular values are not pushed as far.
         steps: how often singular values are pushed.
@@ -93,7 +94,9 @@ def orthogonalize(
         grouped = _whitened_by_groups(wide, num_groups, steps - 1, least)
         white = _pushed(grouped, 1)
     else:
-        white = _pushed_together(wide / torch.maximum(norm, least), steps)
+        room = wide if in_plain_eager() else None
+        wide = torch.div(wide, torch.maximum(norm, least), out=room)
+        white = _pushed_together(wide, steps)
     return white.mT if is_tall else white, norm
 
 
