@@ -64,7 +64,7 @@ class TestFiles:
         assert load_config(path, changes).estimator == OneStepConfig(replay=0.25)
 
     def test_some_are_shipped(self):
-        assert {"ng-gnn-imitation", "ff-imitation"} <= {path.stem for path in SHIPPED}
+        assert {"ng-gnn-families", "ff-imitation"} <= {path.stem for path in SHIPPED}
 
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_saving_and_loading_is_identity(self, path, tmp_path):

@@ -14,7 +14,6 @@ from .trace_log import PairedCodes, axes_of
 from .tracer import Tracer
 
 _PRODUCTS = ("mul", "div", "multiply", "divide", "true_divide")
-_SUMS = ("add", "sub", "rsub", "subtract")
 
 
 def entrywise(tracer: Tracer, call: Call) -> Found:
