@@ -20,13 +20,13 @@ def neural_graph(
     """Return the neural graph of a network.
 
     With example inputs the module is *traced*: it runs once more, and every operator
-    that it calls tells which neurons and which parameter entries meet. So any module
-    will do, whatever Python it is written in: convolutions, attention, residual sums,
-    norms, recurrence, tied weights, loops, branches, and gradients taken inside
-    `forward`. Weights, gradients, buffers, attributes, random numbers, modes and hooks
-    are put back afterwards (see `docs/drop-in.md` for what cannot be). Two samples of a
-    batch are used where the model allows it, and the whole batch if a parameter is not
-    reached by those.
+    that it calls is followed, which shows which neurons and which parameter entries
+    meet. So any module will do, whatever Python it is written in: convolutions,
+    attention, residual sums, norms, recurrence, tied weights, loops, branches, and
+    gradients taken inside `forward`. Weights, gradients, buffers, attributes, random
+    numbers, modes and hooks are put back afterwards (see `docs/drop-in.md` for what
+    cannot be). Two samples of a batch are used where the model allows it, and the whole
+    batch if a parameter is not reached by those.
 
     Parameters that the trace cannot follow stand alone and are listed in
     `graph.unplaced` with the reason; the neurons that they touch are not called

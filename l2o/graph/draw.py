@@ -15,7 +15,7 @@ _BAR = 0.16
 _HEADER = 0.7
 _THIN = 0.07
 _LETTERS = 21
-"""Most letters of a label's line, so that neighbours do not touch."""
+"""Longest line of a label, in characters; longer ones would overlap."""
 
 _ROLES = {
     "input": "#3b6fb6",
@@ -145,7 +145,7 @@ class _Painter:
         stop, target = self._end(block.target)
         thickness = 0.03 * math.log2(1 + block.view.numel)
         if abs(stop.column - start.column) > 1:
-            thickness = min(thickness, _THIN)  # what it passes must stay readable
+            thickness = min(thickness, _THIN)  # bars that it passes must stay readable
         style = {"color": _BLOCKS[block_kind(block)], "alpha": 0.45, "linewidth": 0}
         x0, x1 = start.x + _BAR / 2, stop.x - _BAR / 2
         here, there = narrowed(source, thickness), narrowed(target, thickness)
@@ -174,7 +174,7 @@ class _Painter:
             self._arc((start.x, start.top), (stop.x, stop.top), color)
 
     def _end(self, neurons: Neurons) -> tuple[GroupBar, tuple[float, float]]:
-        """Return where a group stands, and from where to where the neurons reach."""
+        """Return the bar of a group, and the ends of the neurons on it."""
         place = self.places[neurons.group]
         return place, place.span(neurons, self.graph.groups[neurons.group].size)
 
@@ -201,7 +201,7 @@ class _Painter:
         there: tuple[float, float],
         style: dict,
     ) -> None:
-        """Fill between two curves. Longer ones sag, to leave others visible."""
+        """Fill between two curves. Longer ones bend down, to leave others visible."""
         from matplotlib.patches import PathPatch
         from matplotlib.path import Path as Outline
 
@@ -232,7 +232,7 @@ class _Painter:
         self._curve([(x, y0), (x + 0.45, y0), (x + 0.45, y1), (x, y1)], color)
 
     def _loop(self, start: GroupBar, stop: GroupBar, color: str) -> None:
-        """Draw a block that leads back, below the bars."""
+        """Draw a block to an earlier column, below the bars."""
         low0, low1 = start.top - start.height, stop.top - stop.height
         depth = min(low0, low1) - 0.3
         side = _BAR * 1.5

@@ -1,4 +1,4 @@
-"""Where a neuron stands, as numbers: positional encodings keyed by role."""
+"""Positional encodings of neurons, keyed by role."""
 
 import math
 

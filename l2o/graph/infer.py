@@ -109,8 +109,8 @@ def _rivals(shapes: dict[str, Shape], weights: list[str]) -> str | None:
     """Return why names speak against a chain, or None if they do not.
 
     Two modules that hold two weights or more each, and that take equally many inputs,
-    may as well stand next to each other (the scale and the shift of a flow, twin
-    encoders, the members of an ensemble) as behind each other.
+    may run in parallel (the scale and the shift of a flow, twin encoders, the members
+    of an ensemble) as well as in sequence.
     """
     inputs: dict[str, dict[str, int]] = {}  # per module, what its children take
     counts: Counter[str] = Counter()

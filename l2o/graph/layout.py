@@ -76,7 +76,7 @@ def from_blocks(graph: NeuralGraph, blocks: Blocks) -> dict[str, Tensor]:
 def take_view(
     tensor: Tensor, shape: tuple[int, ...], view: View, *, lead: int
 ) -> Tensor:
-    """Return the entries of `view`, all axes after the first `lead` made one.
+    """Return the entries of `view`, with all axes after the first `lead` flattened.
 
     Args:
         tensor: `[*shape, *features]`.
@@ -147,10 +147,10 @@ def _find_cut(view: View, numel: int) -> _Cut | None:
     """Return how to reach a view without an index, or None if there is no way."""
     order = sorted(
         range(len(view.shape)),
-        # An axis of length one may stand anywhere: last, so that it splits no run.
+        # An axis of length one can go anywhere; last, it splits no run.
         key=lambda axis: (view.shape[axis] == 1, -view.strides[axis]),
     )
-    runs: list[tuple[int, int]] = []  # (length, stride), neighbours in memory made one
+    runs: list[tuple[int, int]] = []  # (length, stride), contiguous axes merged
     for axis in order:
         length, stride = view.shape[axis], view.strides[axis]
         if length == 1:

@@ -1,4 +1,4 @@
-"""Which parameters are linear maps, and how many numbers each reads."""
+"""Which parameters are linear maps, and how many inputs each output reads."""
 
 import math
 
@@ -8,17 +8,15 @@ from .neural_graph import NeuralGraph, WeightBlock
 
 @derived
 def fan_ins(graph: NeuralGraph) -> dict[str, int]:
-    """Return how many numbers each linear map reads anew to make one, by parameter.
+    """Return the number of new inputs per output of each linear map, by parameter.
 
-    A convolution reads most of its numbers again at the next position: of a kernel only
-    as many cells count as it moves on, so that a 3 x 3 kernel counts like a 1 x 1 one,
-    and a patch embedding like the matrix that it is. Where no call is known, every cell
-    counts.
+    A convolution reads most of its inputs again at the next position, so of a kernel
+    only as many cells count as the stride is long: a 3 x 3 kernel counts like a 1 x 1
+    one, and a patch embedding like a matrix. Where no call is known, every cell counts.
 
-    Matrices and kernels are maps. Tables that rows are looked up in, tables of
-    positions and scales of single neurons are none, whatever their number of axes, and
-    neither are vectors. Where a tensor serves as a table and as a map, its owner in the
-    graph decides.
+    Matrices and kernels are maps. Lookup tables, position tables, scales of single
+    neurons and vectors are not, whatever their number of axes. Where a tensor serves as
+    a table and as a map, its owner in the graph decides.
 
     Args:
         graph: the neural graph of the parameters.
@@ -31,7 +29,7 @@ def fan_ins(graph: NeuralGraph) -> dict[str, int]:
 
 
 def _is_map(graph: NeuralGraph, block: WeightBlock) -> bool:
-    """Whether a block joins neurons by a matrix or a kernel."""
+    """Return whether a block joins neurons by a matrix or a kernel."""
     if len(graph.shapes[block.parameter]) < 2:
         return False
     if block.operation is not None and block.operation.name == "embedding":
@@ -40,7 +38,7 @@ def _is_map(graph: NeuralGraph, block: WeightBlock) -> bool:
 
 
 def _fan_in(block: WeightBlock) -> int:
-    """Return how many numbers a block reads anew at each position."""
+    """Return the number of new inputs of a block at each position."""
     cells, call = block.cells, block.operation
     if call is not None and call.name.startswith("conv"):
         strides = dict(call.settings)["stride"]

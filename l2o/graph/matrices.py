@@ -2,7 +2,7 @@
 
 Matrices that are alike lie in one *stack* and are computed together, so the number of
 operations does not grow with depth. Small ones are padded with zeros to a common size,
-which neither sums nor products of rows notice.
+which changes neither sums nor products of rows.
 """
 
 import math
@@ -19,13 +19,14 @@ from .matrix_pieces import Matrix, Piece, find_pieces, find_ties
 from .neural_graph import NeuralGraph, View
 
 SMALL_ENTRIES = 2**15
-"""Matrices of at most so many entries are padded and put together."""
+"""Matrices of at most this many entries are padded and stacked."""
 
 _PADDED_ENTRIES = 2**16
-"""A small matrix may be padded to so many entries, whatever its own number."""
+"""A small matrix may always be padded to this many entries."""
 
 _LEAST_STACK = 2**22
-"""Entries of a stack on an accelerator, or an eighth of all if these are more."""
+"""Most entries of a stack on an accelerator; an eighth of all entries if that is
+more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ def find_matrices(graph: NeuralGraph, device: torch.device) -> MatrixStacks:
 
     Args:
         graph: the neural graph.
-        device: where indices shall lie; its kind decides the size of stacks.
+        device: of the indices; its kind decides the size of stacks.
     """
     found = host_matrices(graph, is_split=device.type == "cpu")
     stacks = tuple(
@@ -239,7 +240,7 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
 def _nodes(
     pieces: Iterable[Piece], ties: Iterable[tuple[str, int, int]]
 ) -> tuple[tuple[int, ...], dict[int, int]]:
-    """Return the neurons that something touches, and the place of each among them."""
+    """Return the neurons that a row, column or tie touches, and the place of each."""
     touched: set[int] = set()
     for piece in pieces:
         for matrix in piece.matrices:
@@ -259,7 +260,7 @@ def _small_parameters(pieces: Iterable[Piece]) -> set[str]:
 
 
 def _padded_groups(pieces: list[Piece]) -> list[list[Piece]]:
-    """Put small matrices together that are padded to one size."""
+    """Stack small matrices that are padded to one size."""
     alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
     for piece in pieces:
         alike[piece.key].append(piece)
@@ -285,7 +286,7 @@ def _padded_groups(pieces: list[Piece]) -> list[list[Piece]]:
 def _alike_groups(
     pieces: list[Piece], *, is_split: bool, limit: int
 ) -> list[list[Piece]]:
-    """Put large matrices of one shape together, up to a number of entries."""
+    """Stack large matrices of one shape, up to a number of entries."""
     alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
     for piece in pieces:
         alike[*piece.key, piece.matrices[0].shape].append(piece)

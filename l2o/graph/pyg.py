@@ -1,4 +1,4 @@
-"""The neural graph in the vocabulary of PyTorch Geometric, and back, exactly."""
+"""The neural graph as a `Data` of PyTorch Geometric, and back, exactly."""
 
 import functools
 import math
@@ -28,8 +28,8 @@ def to_pyg(graph: NeuralGraph, tensors: Mapping[str, Tensor] | None = None) -> "
 
     Nodes are neurons, group after group. Edges are the weights, block after block and
     in the order `[part, target, source]`, then the ties; each points from source to
-    target. N neurons, E edges; C cells of the largest edge and K of the fullest
-    neuron; what is smaller is padded with zeros at the end.
+    target. N neurons, E edges; C cells of the largest edge and K of the neuron with the
+    most; what is smaller is padded with zeros at the end.
 
     ==============  ==================  ================================================
     `node_type`     `[N]`               index into `NODE_TYPES`

@@ -1,4 +1,4 @@
-"""A graph in tiles: pieces of about one size, each computed at once.
+"""A graph in tiles: pieces of similar size that are computed one after another.
 
 A deep network has hundreds of small tensors, a large one has tensors of millions of
 entries. Small blocks of one shape are joined in one tile, so that the cost of
@@ -20,10 +20,11 @@ from .linear_maps import fan_ins
 from .neural_graph import NeuralGraph, Neurons
 
 PACKED_ENTRIES = 2**13
-"""Small blocks of one shape are put together up to so many entries."""
+"""Small blocks of one shape are joined up to this many entries."""
 
 EDGE_ENTRIES = 8
-"""An edge is at least as much work as so many entries of a kernel."""
+"""An edge or a neuron counts as at least this many entries, for the work on its
+state."""
 
 Box = tuple[slice, slice, slice]
 _WHOLE = slice(None)

@@ -24,7 +24,7 @@ from .tracer import Tracer as Tracer
 
 
 class NetworkTrace:
-    """What forward passes of a module show; each further pass completes the graph.
+    """What forward passes of a module show; each pass adds to the graph.
 
     Args:
         parameters: names and tensors of the graph.
@@ -157,7 +157,7 @@ def trace(
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the module inside `torch.compile` and data-parallel wrappers."""
     wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    # Only who compiles a module imports this file of torch, which takes a second.
+    # Imported only where a module is compiled; the import takes a second.
     compiling = sys.modules.get("torch._dynamo.eval_frame")
     while True:
         if compiling is not None and isinstance(model, compiling.OptimizedModule):

@@ -1,4 +1,4 @@
-"""From what was seen to a `NeuralGraph`."""
+"""Turns a `TraceLog` into a `NeuralGraph`."""
 
 from collections.abc import Mapping, Sequence
 

@@ -38,7 +38,7 @@ def attention(tracer: Tracer, call: Call) -> Found:
 
 
 def _folded(tracer: Tracer, seen: Labelled, repeats: int) -> Labelled:
-    """Return `[..., head, token, unit]` as `[batch, token, unit]`, heads repeated."""
+    """Return `[..., head, token, unit]` as `[batch, token, unit]`; repeat heads."""
     lead = seen.shape[:-2]
 
     def fold(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One call of an operator, as the rules of the operators see it."""
+"""One call of an operator, as its rule sees it."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

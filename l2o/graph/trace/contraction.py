@@ -57,7 +57,7 @@ def multiplied(tracer: Tracer, left: Tensor, right: Tensor) -> Labels:
 
 
 def grouped(tracer: Tracer, call: Call) -> Found:
-    """Follow a product in which runs of rows meet matrices of their own (experts).
+    """Follow a product of runs of rows, each with a matrix of its own (experts).
 
     Each expert has neurons of its own, which take turns in the rows of the result.
     """

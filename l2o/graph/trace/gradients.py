@@ -1,4 +1,4 @@
-"""Labels of gradients that a forward pass takes of itself."""
+"""Labels of gradients that are taken within a forward pass."""
 
 import dataclasses
 

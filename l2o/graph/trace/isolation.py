@@ -1,4 +1,4 @@
-"""Undoing what a forward pass changes outside of the tensors that it returns."""
+"""Undoes what a forward pass changes besides the tensors that it returns."""
 
 import contextlib
 import types
@@ -16,7 +16,7 @@ from torch._C._autograd import _unsafe_set_version_counter
 from .random_state import GENERATORS, Generator, RandomState
 
 MOST_OBJECTS = 10_000
-"""So many objects around a model are looked at, the nearest first."""
+"""At most this many objects around a model are looked at, the nearest first."""
 MOST_ITEMS = 10_000
 """Containers with more items are restored, and not looked into."""
 _MOST_BYTES = 2**20

@@ -64,7 +64,7 @@ class LabelStore:
     def __init__(
         self, parameters: Sequence[Tensor], doubt: Callable[[Labels], None]
     ) -> None:
-        """Register the parameters; `doubt` is told of labels that get lost."""
+        """Register the parameters; `doubt` is called where labels get lost."""
         self.bases: list[int] = []
         """First code of every parameter."""
         self._spans: dict[int, list[_Span]] = {}
@@ -94,7 +94,7 @@ class LabelStore:
             key = memory, _geometry(tensor), tensor.dtype
             if key not in self._views:
                 labels = self._entries(tensor, spans)
-                if labels.is_plain:  # given up, at every sight
+                if labels.is_plain:  # given up, every time it is seen
                     return Labelled(tensor, labels)
                 self._views[key] = labels, labels
             return Labelled(tensor, self._views[key][1])
@@ -298,7 +298,7 @@ class LabelStore:
             found.planes[slot] = found.planes[slot].clone()
             found.planes[slot].as_strided(*place).fill_(-1)
         found.labels = dataclasses.replace(found.labels, depends=True, codes=None)
-        found.home = ((), (), -1)  # no tensor is the whole any more
+        found.home = ((), (), -1)  # no tensor covers the whole storage any more
         found.views = {}
 
     def _slot(

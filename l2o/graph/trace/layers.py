@@ -66,7 +66,7 @@ def convolution(tracer: Tracer, call: Call) -> Found:
 def _grouped(
     tracer: Tracer, view: Codes, target: np.ndarray, source: np.ndarray, name: Operation
 ) -> None:
-    """TraceLog a grouped convolution: one block where its sources are one group."""
+    """Record a grouped convolution: one block where its sources are one group."""
     parts, outer, inner = view.shape[:3]
     owners = tracer.log.group_of(source)
     is_single = len(np.unique(source)) == len(source) and (owners == owners[0]).all()

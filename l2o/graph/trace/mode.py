@@ -131,7 +131,7 @@ class TraceMode(TorchDispatchMode):
         """Return the labels of an operator's results.
 
         What an operator did on tensors with the same labels, as in every step of a
-        loop, is remembered instead of done again: it adds nothing to the log.
+        loop, is reused instead of computed again: it adds nothing to the log.
         """
         tracer, cache = self._tracer, self._tracer.store.cache
         seen = [tracer.store.see(tensor).labels for tensor in call.tensors]

@@ -23,7 +23,7 @@ class Position:
 
 
 class NeuronJoins:
-    """Joins neurons that meet, each pair of sets once, however often they meet.
+    """Joins neurons that meet, each pair of sets only once.
 
     Args:
         log: where the joins are recorded.
@@ -68,7 +68,7 @@ class NeuronJoins:
         return self._joined[key][torch.from_numpy(rank)].reshape(first.shape)
 
     def cross(self, kind: TieKind, first: Tensor, second: Tensor) -> Tensor:
-        """Let two planes meet that share an axis, or more.
+        """Join two planes that share at least one axis.
 
         Where one varies along more axes than the other (the units of a head, and the
         head), the other's neurons stay where they are and tell the first's apart.

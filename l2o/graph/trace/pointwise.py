@@ -79,7 +79,7 @@ def _joined(
     for index, operand in enumerate(operands):
         for plane in operand.planes:
             lines = axes_of(plane)
-            if is_wide and not lines:  # one neuron meets many
+            if is_wide and not lines:  # one neuron is combined with many
                 tracer.log.freeze(plane)
                 continue
             hits = [
@@ -163,7 +163,7 @@ def _attached(
 
 
 def _numbered(tracer: Tracer, operands: Sequence[Labelled]) -> list[Labelled]:
-    """Number the values that an unlabelled tensor brings to a parameter: inputs."""
+    """Number the values of an unlabelled tensor that meets a parameter: inputs."""
     lines = {
         axis
         for operand in operands

@@ -82,7 +82,7 @@ class RandomState:
 
     @contextlib.contextmanager
     def replayed(self, model: nn.Module | None = None) -> Iterator[None]:
-        """Draw the same numbers again, and go on afterwards as if nothing was drawn."""
+        """Draw the same numbers again inside, and put the state back afterwards."""
         now = RandomState.capture(model, [*self._generators()])
         self.restore()
         try:

@@ -28,7 +28,7 @@ REFUSALS = (
     AssertionError,
     NotImplementedError,
 )
-"""What models raise when the batch is not the one they were built for."""
+"""What models raise for a batch that they were not built for."""
 
 
 def replay(
@@ -56,7 +56,7 @@ def replay(
     with contextlib.ExitStack() as stack:
         protect = stack.enter_context(isolated(model, others))
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # the first run has shown them
+        warnings.simplefilter("ignore")  # the first run has already shown them
         if random_state is not None:
             random_state.restore()
         stack.enter_context(quiet_hooks(model))

@@ -1,4 +1,4 @@
-"""What a traced forward pass says about neurons: who they are and who is joined."""
+"""What a traced forward pass records of neurons: their groups and their joins."""
 
 import bisect
 import copy
@@ -46,7 +46,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Neurons joined one to one: a tie of the graph, or only "these move together"."""
+    """Neurons joined one to one, as a tie of the graph or only to move together."""
 
     kind: TieKind | None
     source: Ids
@@ -189,7 +189,7 @@ class TraceLog:
         self.joins.append(Join(kind, source, target, operand))
 
     def use(self, use: Use) -> None:
-        """TraceLog where parameter entries lie."""
+        """Record where parameter entries lie."""
         source = b"" if use.source is None else use.source.tobytes()
         codes = use.codes
         key = (codes.offset, codes.strides, codes.shape, use.target.tobytes(), source)
@@ -203,7 +203,7 @@ class TraceLog:
         return self._serial
 
     def note(self, planes: Iterable[Tensor], operation: Operation) -> None:
-        """TraceLog an operation on the values of neurons."""
+        """Record an operation on the values of neurons."""
         for plane in planes:
             ids = plane.numpy().ravel()
             groups = self.group_of(ids[ids >= 0])

@@ -1,4 +1,4 @@
-"""The moves that every operator rule is made of.
+"""The steps that all operator rules are made of.
 
 Everything rests on one invariant. Let the exchangeable neurons change places, and the
 parameter entries with them: then every tensor of the forward pass keeps its values, but
@@ -78,7 +78,7 @@ class Tracer:
     def repeat_call(
         self, weight: str | None, notes: Sequence[tuple[tuple[Tensor, ...], Operation]]
     ) -> None:
-        """Do again what an operator did on tensors with the same labels."""
+        """Repeat what an operator recorded for tensors with the same labels."""
         if weight is not None:
             self._position.repeats, self._position.last = True, weight
         for planes, operation in notes:
@@ -293,7 +293,7 @@ class Tracer:
             self.log.unplace(seen.codes, reason)
 
     def note_once(self, planes: Iterable[Tensor], operation: Operation) -> None:
-        """Record an operation on neurons, but not again in every turn of a loop."""
+        """Record an operation on neurons, but only once in a loop."""
         self.notes.append((tuple(planes), operation))
         if not self._position.repeats:
             self.log.note(planes, operation)
