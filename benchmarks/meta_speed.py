@@ -69,7 +69,7 @@ class MetaSpeedConfig:
     device: str = "cpu"
     """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
-    """JSON lines file, written anew."""
+    """JSON lines file, replaced by each run."""
 
     def __post_init__(self) -> None:
         check_known("MetaSpeedConfig rules", self.rules, PRESETS)

@@ -91,7 +91,7 @@ class OwnTaskConfig:
     folder: Path = Path("runs/own-task")
     """Where the run of meta-training is kept; it is continued if it is there."""
     results: Path = ROWS
-    """JSON lines file, written anew; the rule is written with its name."""
+    """JSON lines file, replaced by each run; the rule is written with its name."""
 
     def __post_init__(self) -> None:
         if min(self.outer_steps, self.steps, len(self.seeds), len(self.compared)) < 1:

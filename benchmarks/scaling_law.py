@@ -111,7 +111,7 @@ def step_flop(network: Transformer, config: NGGNNConfig) -> int:
 
 
 def gradient_flop(num_parameters: int, tokens: int) -> int:
-    """Return forward and backward on so many tokens: six per parameter and token."""
+    """Return the operations of forward and backward: six per parameter and token."""
     return 6 * num_parameters * tokens
 
 

@@ -48,7 +48,7 @@ class TraceCostConfig:
     threads: int = 1
     """CPU threads."""
     results: Path = ROWS
-    """JSON lines file, written anew; `.md` is written with its name."""
+    """JSON lines file, replaced by each run; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
         check_known("TraceCostConfig networks", self.networks, MODELS)

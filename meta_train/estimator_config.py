@@ -115,7 +115,7 @@ class EvolutionConfig:
     network that diverged, so that one of them does not outweigh all others."""
     average_batches: NotNegative[int] = 0
     """Above 0, a window's meta-loss is the loss of the averaged weights at its end, on
-    so many batches of the training data from another seed; the rule is told that these
+    this many batches of training data from another seed; the rule is told that these
     weights count. At 0 it is the mean loss of the steps."""
     stacked: bool = False
     """Whether the runs of a problem are one `vmap`; it pays for small networks and on

@@ -102,7 +102,7 @@ def append_json_line(
 def write_json_lines(
     path: Path, records: Iterable[Mapping[str, Any]], *, allow_nan: bool = False
 ) -> None:
-    """Write a file anew, whole or not at all.
+    """Replace a file, whole or not at all.
 
     Args:
         path: the file; its folder must exist.

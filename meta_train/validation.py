@@ -27,7 +27,7 @@ class Validation(NamedTuple):
 
 
 _STATISTICS_BATCHES = 50
-"""From so many batches running statistics are measured again for averaged weights."""
+"""Batches from which running statistics are measured again for averaged weights."""
 _DIVERGED_LOSS = 10.0
 """The least loss that a diverged run counts."""
 

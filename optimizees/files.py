@@ -177,7 +177,7 @@ class FileKind:
 
 
 def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
-    """Whether a value of a checkpoint is a dense tensor whose numbers are at hand."""
+    """Whether a value of a checkpoint is a dense tensor whose values can be read."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

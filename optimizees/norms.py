@@ -11,7 +11,7 @@ def build_norm(name: NormName, channels: int, *, is_image: bool) -> nn.Module:
     """Build one normalisation layer.
 
     Args:
-        name: "batch" takes the statistics of the batch at hand, in evaluation too;
+        name: "batch" takes the statistics of the current batch, in evaluation too;
             "group" has groups of two channels or one where that does not divide;
             "layer" normalises all channels together; "none" does nothing.
         channels: of what it normalises.

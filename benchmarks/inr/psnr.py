@@ -44,7 +44,7 @@ class SirenPsnrConfig:
     device: str = "cpu"
     """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
-    """JSON lines file, written anew; `.md` is written with its name."""
+    """JSON lines file, replaced by each run; `.md` is written with its name."""
 
 
 CONFIG = SirenPsnrConfig()

@@ -50,7 +50,7 @@ class InrSpeedConfig:
     device: str = "cpu"
     """auto, cpu, cuda, mps or another PyTorch device."""
     results: Path = ROWS
-    """JSON lines file, written anew; `.md` is written with its name."""
+    """JSON lines file, replaced by each run; `.md` is written with its name."""
 
     def __post_init__(self) -> None:
         has_rest = any(part < 1 or self.batch_size % part for part in self.parts)

@@ -1,4 +1,4 @@
-"""Networks on networks as files: safetensors with the configuration inside."""
+"""Networks that read networks, as files: safetensors with the configuration inside."""
 
 import json
 from collections.abc import Mapping

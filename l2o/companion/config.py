@@ -37,7 +37,7 @@ class InputsConfig:
     positions: bool = True
     """Whether neurons have an embedding of their input or output number or layer."""
     activations: tuple[str, ...] = ()
-    """Activation functions that hidden neurons know by an embedding each; a network
+    """Activation functions of hidden neurons that have an embedding each; a network
     with another is an error. Empty for no embedding."""
     ties: bool = True
     """Whether residual connections are edges (weight 1 at the kernel's centre)."""
@@ -84,8 +84,8 @@ class NGGNNBackboneConfig:
     the amplification by degree is 1. The default is 31 neighbours."""
     residual: bool = False
     """Whether a layer adds to the node states that it reads, before its norm; the last
-    one never does. Not in the paper; without, what tells networks apart nearly vanishes
-    on its way through untrained layers."""
+    one never does. Not in the paper; without it, differences between networks nearly
+    vanish in untrained layers."""
 
 
 @frozen_config
@@ -124,4 +124,4 @@ class CompanionConfig:
     backbone: BackboneConfig
     """NG-GNN or NG-T."""
     readout: ReadoutConfig = ReadoutConfig()
-    """How states become an answer; `NetworkEditor` has no use for it."""
+    """How states become an answer; `NetworkEditor` does not use it."""

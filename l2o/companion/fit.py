@@ -155,7 +155,7 @@ def _line(run: TrainingRun) -> str:
 
 @contextlib.contextmanager
 def _bar(is_shown: bool, run: TrainingRun) -> Iterator[Callable[[], object]]:
-    """Give what is called after each step."""
+    """Yield a function to call after each step."""
     if not is_shown:
         yield lambda: None
         return

@@ -108,7 +108,7 @@ def place_rows(graph: NeuralGraph, config: InputsConfig) -> Tensor:
         if count > config.num_places:
             raise ValueError(
                 f"InputsConfig(num_places={config.num_places}) reads virtual layers of "
-                f"at most so many places; got {count} in {group.name!r}. Raise "
+                f"at most that many places; got {count} in {group.name!r}. Raise "
                 "num_places, or take what infer_config(graph) says."
             )
         numbers = torch.arange(group.size)

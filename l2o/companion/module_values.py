@@ -1,4 +1,4 @@
-"""What the neurons of any module say on probes, by running the module."""
+"""Activations of a module's neurons on probes, found by running the module."""
 
 import copy
 from collections.abc import Mapping

@@ -86,8 +86,8 @@ class Readout(nn.Module):
             found = "various" if numbers is None else numbers.shape[1]
             raise ValueError(
                 f"InputsConfig(num_outputs={self.num_outputs}) reads networks with "
-                f"exactly so many outputs; got {found}. Set num_outputs, or pool over "
-                "all neurons with ReadoutConfig(pooling='mean')."
+                f"exactly that many outputs; got {found}. Set num_outputs, or pool "
+                "over all neurons with ReadoutConfig(pooling='mean')."
             )
         return nodes[numbers]
 

@@ -1,4 +1,4 @@
-"""Networks on networks that people share: a folder, or a repository of the hub."""
+"""Sharing networks that read networks: folders and repositories of the hub."""
 
 import json
 from collections.abc import Mapping

@@ -114,7 +114,7 @@ def find_chain(graph: NeuralGraph) -> Chain | None:
     entered = {block.target.group for block in graph.blocks}
     starts = [group for group in above if group not in entered]
     if min(len(above), len(entered)) < len(graph.blocks) or len(starts) != 1:
-        return None  # something branches, joins or goes round
+        return None  # a branch, a join or a cycle
     on_group = {node.neurons.group: i for i, node in enumerate(graph.node_parameters)}
     group, groups, weights = starts[0], [starts[0]], []
     while group in above:
@@ -180,10 +180,10 @@ def require_chain(graph: NeuralGraph, owner: str, most: int | None = None) -> Ch
 
 
 def _is_whole(graph: NeuralGraph, neurons: Neurons) -> bool:
-    """Whether these are all neurons of their group, in order."""
+    """Return whether these are all neurons of their group, in order."""
     return tuple(neurons.index) == tuple(range(graph.groups[neurons.group].size))
 
 
 def _is_all_of(graph: NeuralGraph, place: WeightBlock | NodeParameter) -> bool:
-    """Whether a parameter lies in this one place."""
+    """Return whether a place holds all entries of its parameter."""
     return place.view.numel == prod(graph.shapes[place.parameter])

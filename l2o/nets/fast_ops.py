@@ -22,10 +22,10 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from .config import Activation
 
 _LEAST = 2**20
-"""Multiplications from which on a product pays for the call of oneDNN."""
+"""Fewest multiplications for which oneDNN is worth the overhead of its call."""
 
 _LARGE = 2**22
-"""Bytes from which on NumPy asks the system for large pages."""
+"""Fewest bytes for which NumPy asks the system for large pages."""
 _LINE = 64
 """Bytes of a cache line."""
 

@@ -10,7 +10,7 @@ from .gnn import NGGNNNet
 
 
 class ReleasedNGGNNNet(NGGNNNet):
-    """NG-GNN whose biases read a wrong neuron.
+    """NG-GNN whose biases read the wrong neuron.
 
     The released read-out of node outputs starts at the first input neuron, where there
     are no biases, instead of the first hidden one. So each bias reads the neuron that

@@ -53,7 +53,7 @@ class LSTMNet(AbstractEntryNet):
 
     @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read every entry twice and write it, as `FeedForwardNet` does once."""
+        """Read the features of every entry twice and write its outputs."""
         tiles = entries.tiles.owned
         total = context.new_zeros(len(graph.shapes), self.first.out_features)
         for tile in tiles:

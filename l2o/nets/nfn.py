@@ -20,7 +20,7 @@ from .nfn_layers import Laid, chain_slots
 from .nfn_stack import EquivariantStack
 
 NUM_BANDS = 3
-"""Frequencies that tell inputs from each other, and outputs."""
+"""Frequencies of the encoding that distinguishes inputs, and outputs."""
 
 MAX_FREQUENCY = 3.0
 """Highest of these, in half turns from the first to the last."""
@@ -71,8 +71,8 @@ class NFNNet(AbstractEntryNet):
     def check(self, graph: NeuralGraph) -> None:
         """Raise ValueError unless the graph is a plain chain of at most `depth` layers.
 
-        Branches, norms, grouped convolutions and tied weights are none, nor are shapes
-        for which a tensor's position is unknown.
+        Branches, norms, grouped convolutions, tied weights and tensors of unknown
+        position are refused.
         """
         chain = self._chain(graph)
         for index, cells in zip(chain.weights, chain.num_cells, strict=True):
@@ -80,7 +80,7 @@ class NFNNet(AbstractEntryNet):
 
     @override
     def forward(self, graph: NeuralGraph, entries: Entries, context: Tensor) -> None:
-        """Read every entry twice and write it, as `FeedForwardNet` does once."""
+        """Read the features of every entry twice and write its outputs."""
         chain = self._chain(graph)
         states = self.stack(self._inputs(chain, entries, context))
         edges = _present(chain.weights, states[::2])
@@ -165,7 +165,7 @@ def _put(
     box: tuple[slice, ...],
     values: Tensor,
 ) -> None:
-    """Write a piece of a tensor that comes in several; never under autograd."""
+    """Write one of several pieces of a tensor; never used with autograd."""
     if index not in found:
         found[index] = values.new_empty(*shape, values.shape[-1])
     found[index][box] = values

@@ -227,7 +227,7 @@ class EquivariantLinear(nn.Module):
         ]
 
     def _views(self, slot: Slot, values: Tensor) -> "_Views":
-        """Return a tensor pooled to each of its axes, and to none."""
+        """Return a tensor pooled to each of its axes, and over all axes."""
         if len(slot.axes) == 2:
             ends = (pool(values, 2, self.pooling), pool(values, 1, self.pooling))
             on_group = dict(zip(slot.axes, ends, strict=True))
@@ -265,7 +265,7 @@ class EquivariantLinear(nn.Module):
         shared: Tensor,
         shares: Mapping[tuple[int, int], Tensor],
     ) -> Tensor:
-        """Return a tensor's sum of what comes from the whole, its neurons, itself."""
+        """Return the sum of what a tensor gets from the chain, its neurons, itself."""
         match self.slots[index].axes:
             case ():
                 return shared

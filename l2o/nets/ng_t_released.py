@@ -14,7 +14,7 @@ class ReleasedNGTNet(NGTNet):
     """NG-T whose parameters read a wrong neuron or a wrong edge.
 
     The released code puts a learned token before the neurons, joins it to them by edges
-    of zeros, and never takes it away: so a bias reads the neuron before its own, and a
+    of zeros, and never removes it, so a bias reads the neuron before its own, and a
     weight the edge between the neurons before its ends. With the published sizes it has
     78,466 weights, the token's 32 among them: the published ones but for the table of
     positions.
@@ -33,7 +33,7 @@ class ReleasedNGTNet(NGTNet):
 
     @override
     def attend(self, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last states, each one place too far down."""
+        """Return the last states, shifted by one place."""
         nodes = torch.cat([self.token[None], nodes])
         nodes, edges = super().attend(nodes, F.pad(edges, (0, 0, 1, 0, 1, 0)))
         return nodes[:-1], edges[:-1, :-1]

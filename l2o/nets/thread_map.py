@@ -24,7 +24,7 @@ _lock = RLock()
 
 
 def _forget() -> None:
-    """Start anew in a forked process, where no thread survives."""
+    """Drop all pools in a forked process, where no thread survives."""
     global _lock
     _lock = RLock()
     _pools.clear()

@@ -21,7 +21,7 @@ FirstStates = Callable[[EdgeTile], list[Tensor]]
 
 
 class TileStates(Edges):
-    """Edge states of all tiles, each brought up to date when it is asked for.
+    """Edge states of all tiles, each updated when it is needed.
 
     States are kept as long as the entries' memory limit allows; the others are
     recomputed from the features, through all layers so far.

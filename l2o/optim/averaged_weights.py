@@ -31,7 +31,7 @@ KEYS = (AVERAGE, COUNT)
 def advance_average(
     param: Tensor, item: MutableMapping[str, Any], is_sound: Tensor | None
 ) -> None:
-    """Let a parameter's average take in what it is after a step; start it if need be.
+    """Update a parameter's average after a step; start it if there is none.
 
     Args:
         param: the parameter, whole or sharded.
@@ -51,7 +51,7 @@ def advance_average(
 
 @contextmanager
 def swapped_in(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Give parameters other values for a while; the old ones return bit for bit.
+    """Temporarily give parameters other values; the old ones return bit for bit.
 
     Args:
         pairs: parameter and value.
@@ -98,7 +98,7 @@ class AveragingOptimizer(Optimizer):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Give the parameters their averages for a while, to evaluate or to save them.
+        """Temporarily load the averages, to evaluate or to save them.
 
         Parameters that never moved keep their value. Running statistics of batch norm
         belong to the weights that the steps visit: let
@@ -136,7 +136,7 @@ class AveragingOptimizer(Optimizer):
             self._is_averaged = False
 
     def use_average(self) -> None:
-        """Leave the averages in the parameters, for good; call it once at the end.
+        """Load the averages permanently; call it once, at the end.
 
         Raises:
             ValueError: as for `averaged`.

@@ -49,7 +49,7 @@ class RuleConfig:
 
 
 def with_group_rows(config: RuleConfig, group_rows: int) -> RuleConfig:
-    """Return a configuration that whitens momenta by groups of so many rows.
+    """Return a configuration that whitens momenta in groups of `group_rows` rows.
 
     Args:
         config: left as it is.

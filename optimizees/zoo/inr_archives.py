@@ -19,8 +19,8 @@ SplitName: TypeAlias = Literal["train", "validation", "test"]
 _SHAPES = siren_shapes()
 _KEYS: dict[SplitName, str] = {"train": "train", "validation": "val", "test": "test"}
 _VALIDATION_SHARE = 12
-"""One training network in so many is for validation where no file of splits says which
-are."""
+"""One in this many training networks is for validation where no file of splits says
+which are."""
 _NUM_CLASSES = 10
 _ADVICE = (
     "Unpack the archive that https://github.com/AvivNavon/DWSNets links to, and pass "

@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(slots=True)
 class DraftGroup:
-    """A neuron group in the making."""
+    """A neuron group under construction."""
 
     name: str
     start: int
