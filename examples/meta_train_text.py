@@ -7,7 +7,8 @@ from pathlib import Path
 
 import meta_train
 from l2o import AbstractRule, NeuralGraphOpt, load_rule
-from meta_train.config import ValidationConfig
+from meta_train.config import MetaOptimizerConfig, ValidationConfig
+from meta_train.estimator_config import EvolutionConfig
 from optimizees import Task, text_split, text_task
 from optimizees.transformer import GPT, BlockSizes
 
@@ -52,18 +53,22 @@ def use(task: Task, rule: AbstractRule, steps: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, default=README, help="a text file")
-    parser.add_argument("--steps", type=int, default=100, help="of meta-training")
+    parser.add_argument("--steps", type=int, default=20, help="of meta-training")
     arguments = parser.parse_args()
     gpt = build_task(arguments.text)
     with tempfile.TemporaryDirectory() as folder:
         learned = meta_train.train(
             gpt,
-            rule="default-ff",
+            init="base",  # a rule of few weights, which evolution changes
+            rule=load_rule("base").config,
+            estimator=EvolutionConfig(pairs=4, sigma=0.1, final_share=0.5),
+            meta_optimizer=MetaOptimizerConfig(lr=0.03, warmup=5, weight_decay=0.0),
             folder=folder,
             outer_steps=arguments.steps,
-            steps_per_outer=20,
-            unroll=(20, 100),
-            validation=ValidationConfig(every=50, steps=100, seeds=(1,)),
+            num_tasks=1,
+            steps_per_outer=100,
+            unroll=(200, 200),
+            validation=ValidationConfig(every=20, steps=200, seeds=(1,)),
         )
     print(f"the rule trained on {gpt.source}: {use(gpt, learned, steps=200)}")
-    print(f"the rule that ships as ff: {use(gpt, load_rule('ff'), steps=200)}")
+    print(f"the default rule: {use(gpt, load_rule('ng-gnn'), steps=200)}")
