@@ -1,8 +1,7 @@
 """Argument validation of `NeuralGraphOpt`, and its warnings about settings."""
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from l2o.rule.state import ADAM_DECAY, Averages
 BETAS = (ADAM_DECAY, Averages().second_moment_decay)
 """Adam's decays. They stand in the groups because schedulers that cycle a momentum look
 for them there; a rule knows no others."""
-LOWEST_RATE = 0.02
-"""An `lr` whose peak is below this reads like a learning rate meant for Adam."""
 
 
 def listed_params(params: Iterable[Any]) -> list[Any]:
@@ -145,88 +142,3 @@ def check_state_dtype(dtype: torch.dtype | None, rule: AbstractRule) -> None:
             f"a {type(rule).__name__}, which keeps a state of its own. Leave "
             "state_dtype out, and let init_state choose the type."
         )
-
-
-class PeakRate:
-    """The largest `lr` of a run so far, over all groups.
-
-    With a learning rate meant for Adam, updates are a thousandth of what they should
-    be. A low `lr` is right in a warm-up, where it rises, and after its peak.
-    """
-
-    def __init__(self) -> None:
-        self.value = 0.0
-        self._last = 0.0
-
-    def is_low(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Return whether the peak of the schedule is known by now, and is too low.
-
-        Args:
-            groups: the optimizer's, about to step. Tensors on an accelerator, which
-                one would have to wait for, count as high.
-        """
-        if self.value >= LOWEST_RATE:
-            return False
-        now = max(_number(group["lr"]) for group in groups)
-        keys = ("initial_lr", "max_lr")  # of schedulers
-        planned = max(_number(group.get(key, 0.0)) for group in groups for key in keys)
-        is_known = all("max_lr" in group for group in groups)
-        is_rising, self._last = now > self._last, now
-        self.value = max(self.value, now, planned)
-        return 0 < self.value < LOWEST_RATE and now > 0 and (is_known or not is_rising)
-
-
-def _number(value: float | Tensor) -> float:
-    """Return a number; 1 for a tensor on an accelerator."""
-    is_far = isinstance(value, Tensor) and value.device.type != "cpu"
-    return 1.0 if is_far else float(value)
-
-
-def warn_of_rate(peak: float) -> None:
-    """Say that `lr` reads like Adam's."""
-    warnings.warn(
-        "NeuralGraphOpt lr multiplies the rule's own steps, with 1.0 as meta-trained; "
-        f"got lr={peak:g} at its highest, which hardly moves anything. Leave lr out or "
-        "write lr=1.0, and max_lr=1.0 in a OneCycleLR.",
-        stacklevel=2,
-    )
-
-
-def warn_of_skips(count: int) -> None:
-    """Say that training stands still."""
-    warnings.warn(
-        "NeuralGraphOpt needs finite gradients and updates; got none in the last "
-        f"{count} steps, which were skipped, so that the parameters stay as they are. "
-        "Look at the loss and at optimizer.diagnostics(), and go back to a checkpoint "
-        "with finite weights.",
-        stacklevel=2,
-    )
-
-
-def warn_of_betas(betas: tuple[float, float]) -> None:
-    """Say that a scheduler cycles decays that no rule reads."""
-    warnings.warn(
-        f"NeuralGraphOpt has fixed decays, its rule's; betas={betas} changes nothing. "
-        "Pass cycle_momentum=False to the scheduler to say so yourself.",
-        stacklevel=2,
-    )
-
-
-def warn_of_end(total_steps: int) -> None:
-    """Say that a run goes on past the end that it was given."""
-    warnings.warn(
-        f"NeuralGraphOpt total_steps={total_steps} is over, and the run goes on with "
-        "updates of a hundredth of their size. Pass the length of the whole run, or "
-        "leave total_steps out.",
-        stacklevel=2,
-    )
-
-
-def warn_of_compile() -> None:
-    """Say that a step is compiled from outside."""
-    warnings.warn(
-        "NeuralGraphOpt.step must not be compiled from outside; got a call within "
-        "torch.compile, which is taken uncompiled. Build the optimizer with "
-        "compile=True instead.",
-        stacklevel=3,
-    )

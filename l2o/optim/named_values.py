@@ -11,7 +11,7 @@ from l2o.rule.step import Hyper
 
 from .averaged_weights import KEYS
 from .checks import check_device, check_layout
-from .distributed import gathered
+from .distributed import gathered, is_sharded
 
 
 class StepInputs(NamedTuple):
@@ -60,7 +60,7 @@ def gather_inputs(
                 continue
             check_layout(name, param.grad.layout)
             check_device(name, param, device)
-            grad = gathered(param.grad)
+            grad = gathered(param.grad) if is_sharded(param) else param.grad
             found.grads[name] = -grad if group["maximize"] else grad
             found.hyper[name] = item
             if states.get(param):

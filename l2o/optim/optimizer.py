@@ -22,25 +22,20 @@ from l2o.rule.step import complete_state, take_step
 from .averaged_weights import AVERAGE, KEYS, AveragingOptimizer, advance_average
 from .checks import (
     BETAS,
-    PeakRate,
     check_group,
     check_rule_device,
     check_settings,
     check_state_dtype,
     found_rule,
     listed_params,
-    warn_of_betas,
-    warn_of_compile,
-    warn_of_end,
-    warn_of_rate,
-    warn_of_skips,
 )
-from .diagnostics import SKIPS_IN_A_ROW, Diagnostics, Tally
+from .diagnostics import Diagnostics, Tally
 from .distributed import gathered, write_back
 from .in_place import IN_PLACE
 from .interrupts import uninterrupted
 from .named_values import gather_inputs
 from .names import names_in, parameters_of
+from .once import Once
 from .resume import wide_loading
 from .watched_graph import WatchedGraph
 
@@ -48,8 +43,8 @@ _SAFETY = SafetyConfig()
 
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_device", "_has_average"),
-    *("_is_averaged", "_is_compiled", "_is_ready", "_owns_rule", "_peak_rate"),
-    *("_safety", "_said", "_state_dtype", "_structure_every", "_tally", "_watched"),
+    *("_is_averaged", "_is_compiled", "_is_ready", "_once", "_owns_rule"),
+    *("_safety", "_state_dtype", "_structure_every", "_tally", "_watched"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -140,8 +135,7 @@ class NeuralGraphOpt(AveragingOptimizer):
         self._is_averaged = False
         self._tally = Tally((), (safety or _SAFETY).max_update)
         self._is_ready = False
-        self._said: set[str] = set()
-        self._peak_rate = PeakRate()
+        self._once = Once()
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -152,7 +146,6 @@ class NeuralGraphOpt(AveragingOptimizer):
         self._owns_rule = isinstance(rule, str | Path)
         known = with_horizon(found_rule(rule), total_steps)
         self.rule = with_aim(known, is_averaged=average)
-        self._steps_left: int | None = None
         check_state_dtype(state_dtype, self.rule)
         check_structure_every(structure_every, self.rule, is_compiled=compile)
         self._watched = WatchedGraph(self, self.rule, model, graph)
@@ -235,8 +228,8 @@ class NeuralGraphOpt(AveragingOptimizer):
             return
         self._look(steps=True)
         watched.watch_again(moving)
-        self._warn_of_settings()
-        self._warn_of_end()
+        self._once.warn_of_settings(self.param_groups)
+        self._once.warn_of_end(self.rule.horizon, self.state.values())
         grads, hyper, state = gather_inputs(
             self.param_groups,
             watched.names,
@@ -260,11 +253,13 @@ class NeuralGraphOpt(AveragingOptimizer):
             )
         if report is not None:
             self._tally.add(report)
-            if self._tally.has_stopped() and self._is_new("skips"):
-                warn_of_skips(SKIPS_IN_A_ROW)
+            if self._tally.has_stopped():
+                self._once.warn_of_skips()
         for name in grads:
             param = watched.tensors[name]
-            item = dict(write_back(param, params[name], new_state[name]))
+            item = dict(new_state[name])
+            if params[name] is not param:  # it was gathered
+                item = dict(write_back(param, params[name], item))
             before = self.state.get(param, {})
             item |= {key: before[key] for key in KEYS if key in before}
             if self._has_average or AVERAGE in item:
@@ -323,7 +318,7 @@ class NeuralGraphOpt(AveragingOptimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a copy, or the groups and states of a checkpoint."""
         super().__setstate__(state)
-        self._steps_left = None
+        self._once.forget_steps()
         self._watched.belong_to(self)
         for group in self.param_groups:
             for name in ("maximize", "betas", "rule_hash"):  # newer than some files
@@ -378,32 +373,6 @@ class NeuralGraphOpt(AveragingOptimizer):
         self._tally = self._tally.renamed(self._watched.tensors)
         self._prepare_step()
 
-    def _warn_of_end(self) -> None:
-        """Say once that a run goes on past the end that it was given."""
-        horizon = self.rule.horizon
-        if horizon is None or "end" in self._said:
-            return
-        if self._steps_left is None:  # the only time that the device is asked
-            taken = [int(item["step"]) for item in self.state.values() if item]
-            self._steps_left = horizon - max(taken, default=0)
-        self._steps_left -= 1
-        if self._steps_left < 0 and self._is_new("end"):
-            warn_of_end(horizon)
-
-    def _warn_of_settings(self) -> None:
-        """Say once of each setting of the groups that does not do what it seems to."""
-        if self._peak_rate.is_low(self.param_groups) and self._is_new("lr"):
-            warn_of_rate(self._peak_rate.value)
-        for group in self.param_groups:
-            if tuple(group["betas"]) != BETAS and self._is_new("betas"):
-                warn_of_betas(group["betas"])
-
-    def _is_new(self, warning: str) -> bool:
-        """Whether a warning was never given; it counts as given from now on."""
-        is_new = warning not in self._said
-        self._said.add(warning)
-        return is_new
-
     def _prepare_step(self) -> None:
         step = partial(take_step, safety=self._safety, memory=IN_PLACE)
         self._step = step
@@ -417,6 +386,5 @@ def _step_uncompiled(
     optimizer: NeuralGraphOpt, closure: Callable[[], float | Tensor] | None
 ) -> float | Tensor | None:
     """Take a step inside a `torch.compile` of the caller: uncompiled."""
-    if optimizer._is_new("compile"):
-        warn_of_compile()
+    optimizer._once.warn_of_compile()
     return type(optimizer).step(optimizer, closure)  # the attribute is the compiled one

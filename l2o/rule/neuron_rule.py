@@ -1,8 +1,7 @@
 """The neuron-level rule: a graph network at about the price of Muon."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,48 +9,23 @@ from typing_extensions import override
 
 from l2o.config import config_values
 from l2o.graph import NeuralGraph, derived
-from l2o.graph.matrices import Stack
-from l2o.nets.fast_ops import add, in_plain_eager, multiplied, sum_of_squares
-from l2o.nets.neuron_gnn import NeuronGNN, NeuronOutputs
+from l2o.nets.fast_ops import multiplied, sum_of_squares
+from l2o.nets.neuron_gnn import NeuronFeatures, NeuronGNN, NeuronOutputs
 
 from .base_rates import BaseRates
 from .head import fan_in_units
 from .neuron_config import NeuronRuleConfig
+from .neuron_directions import Directions, find_directions
 from .row_column import (
     LIMIT,
     NUM_CHANNELS,
-    NUM_STATIC,
-    NUM_TIE_KINDS,
-    WHOLE,
-    Block,
-    Clock,
-    StackValues,
-    Statistics,
+    Measured,
     WeightExchange,
-    Wired,
-    blocks_of,
-    features_of,
-    measure,
-    num_line_features,
-    num_matrix_features,
-    read_clock,
-    read_stacks,
-    wire,
+    measured,
 )
 from .rule import AbstractRule
-from .state import ADAM_EPS, TINY, Averages, State, Tensors
-from .whitening import orthogonalize
-
-_FULL_SIGNAL = 5.0
-"""How many times the signal floor a momentum's size must be for its small singular
-values to be pushed as far as they go."""
-
-_LEAST_FLOOR = 1e-12
-"""In place of a signal floor of zero, so that nothing is divided by zero."""
-
-
-_ADAM_ENTRIES = 2**20
-"""Entries whose Adam direction is computed at a time on a CPU, to save memory."""
+from .state import TINY, Averages, Reading, State, Tensors, constant
+from .wired import NUM_MATRIX_STATIC, NUM_STATIC, NUM_TIE_KINDS, Wired, wire
 
 
 class NeuronRule(AbstractRule):
@@ -145,19 +119,19 @@ class NeuronRule(AbstractRule):
         self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
     ) -> dict[str, Tensor]:
         """Return what is added to each parameter at `lr = 1`, in its own dtype."""
-        wired, values, clock = self._read(graph, params, grads, state)
-        statistics = measure(values, wired, clock)
-        outputs = self._outputs(wired, values, clock, statistics)
+        read = self._measured(Reading(graph, params, grads, state))
+        outputs = self._outputs(read)
         powers = (outputs.matrices[:, 1:] + self.base_rates.powers).clamp(0, 1)
-        directions = self._directions(wired, values, clock, statistics, powers)
+        directions = find_directions(self.config, read, powers)
         rates = self.base_rates(
-            wired.roles,
-            clock.steps,
+            read.wired.roles,
+            read.clock.steps,
             horizon=self.horizon,
             is_averaged=self.is_averaged,
         )
-        factors = self._factors(wired, statistics, outputs, powers, directions, rates)
-        found = self._scaled(wired, directions, factors * self._units(graph, wired))
+        factors = self._factors(read, outputs, powers, directions, rates)
+        factors = factors * self._units(graph, read.wired)
+        found = _scaled(read.wired, directions, factors)
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
     def base(
@@ -167,35 +141,27 @@ class NeuronRule(AbstractRule):
 
         Its arguments are those of `forward`.
         """
-        wired, values, clock = self._read(graph, params, grads, state)
-        statistics = measure(values, wired, clock)
-        silent = self._silence(wired)
+        read = self._measured(Reading(graph, params, grads, state))
+        silent = self._silence(read.wired)
         powers = silent.matrices[:, 1:]
-        directions = self._directions(wired, values, clock, statistics, powers)
-        constant_rates = torch.zeros_like(wired.heights)
-        factors = self._factors(
-            wired, statistics, silent, powers, directions, constant_rates
-        )
-        return self._scaled(wired, directions, factors)
+        directions = find_directions(self.config, read, powers)
+        no_rates = torch.zeros_like(read.wired.heights)
+        factors = self._factors(read, silent, powers, directions, no_rates)
+        return _scaled(read.wired, directions, factors)
 
-    def _outputs(
-        self,
-        wired: Wired,
-        values: Sequence[StackValues],
-        clock: Clock,
-        statistics: Statistics,
-    ) -> NeuronOutputs:
-        """Return what the network says; zeros where there is none."""
+    def _measured(self, reading: Reading) -> Measured:
+        """Return what a step reads, measured."""
+        wired = wire(reading.graph, self.base_rates.log_rates)
+        return measured(wired, reading, self.averages)
+
+    def _outputs(self, read: Measured) -> NeuronOutputs:
+        """Return the outputs of the network; zeros where there is none."""
         if self.net is None:
-            return self._silence(wired)
-        features = features_of(
-            statistics,
-            wired,
-            clock,
-            time_scales=self.config.time_scales,
-            horizon=self.horizon,
-        )
-        return self.net(wired.wiring, features, WeightExchange(values, wired))
+            return self._silence(read.wired)
+        scales = self.config.time_scales
+        features = features_of(read, time_scales=scales, horizon=self.horizon)
+        exchange = WeightExchange(read.values, read.wired)
+        return self.net(read.wired.wiring, features, exchange)
 
     def _silence(self, wired: Wired) -> NeuronOutputs:
         """Return the outputs of an untrained network: zeros."""
@@ -205,159 +171,32 @@ class NeuronRule(AbstractRule):
             matrices.new_zeros(len(matrices), self.num_outputs),
         )
 
-    def _scaled(
-        self, wired: Wired, directions: "_Directions", factors: Tensor
-    ) -> dict[str, Tensor]:
-        """Return each parameter's direction times the factors of its lines."""
-        updates = []
-        for number, (stack, direction) in enumerate(
-            zip(wired.stacks.stacks, directions.stacks, strict=True)
-        ):
-            count, rows, columns = stack.shape
-            by_row = factors[wired.row_slice(number)].view(count, rows, 1)
-            update = direction
-            if stack.is_owned:
-                update = multiplied(update, by_row.to(direction.dtype))
-            if stack.has_columns and stack.is_owned:
-                by_column = factors[wired.column_slice(number)].view(count, 1, columns)
-                update = multiplied(update, by_column.to(direction.dtype))
-            updates.append(update)
-        return wired.stacks.scatter(updates)
-
     def num_weights(self) -> int:
         """Number of entries of theta."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def _read(
-        self, graph: NeuralGraph, params: Tensors, grads: Tensors, state: State
-    ) -> tuple[Wired, list[StackValues], Clock]:
-        """Lay everything on stacks."""
-        wired = wire(graph, self.base_rates.log_rates)
-        clock = read_clock(wired, state, self.averages)
-        return wired, read_stacks(wired, params, grads, state), clock
-
-    def _directions(
-        self,
-        wired: Wired,
-        values: Sequence[StackValues],
-        clock: Clock,
-        statistics: Statistics,
-        powers: Tensor,
-    ) -> "_Directions":
-        """Return the direction of each stack, before it is scaled.
-
-        Args:
-            wired: the graph.
-            values: of each stack.
-            clock: ages of the averages.
-            statistics: of all entries.
-            powers: what the network says of matrices, but for the scale, from 0 to 1.
-        """
-        config = self.config
-        shares = powers[:, 3:]
-        *averages, second = clock.ages[1:].unbind()
-        # Where gradients have ended, slower averages would go on for long.
-        moving = statistics.logs[2] - statistics.logs[-1]
-        moving = moving[statistics.num_lines :].exp()
-        lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
-        newest = config.look_ahead * wired.is_map
-        newest = torch.lerp(newest, wired.one, shares[:, 0])
-        age = torch.lerp(averages[0], wired.one, newest)
-        size = age * statistics.logs[-1, statistics.num_lines :].exp()
-        lowest = max(config.signal_floor, _LEAST_FLOOR)
-        whole = size * wired.roots
-        least = _FULL_SIGNAL * lowest * whole
-        columns = [newest, age * second.rsqrt(), ADAM_EPS * age, size, least]
-        for place in range(1, len(averages)):
-            columns += [shares[:, place] * lasting, averages[0] / averages[place]]
-        table = torch.stack(columns)[:, :, None, None]
-        stacks, norms = [], []
-        for stack, item in zip(wired.stacks.stacks, values, strict=True):
-            own = table[:, stack.matrices].to(item.grad.dtype).unbind()
-            if not stack.is_owned:  # its owner is in another stack
-                stacks.append(item.grad)
-                norms.append(own[4])
-                continue
-            direction, norm = self._direction(stack, item, *own)
-            stacks.append(direction)
-            norms.append(norm)
-        norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-        signal = (norms.to(whole.dtype) / whole).clamp(TINY, lowest).log()
-        gradient, momentum = statistics.logs[1:3, statistics.num_lines :].unbind()
-        least = math.log(config.fresh_floor + TINY)
-        fresh = (gradient - momentum).clamp(max=least)
-        signal = torch.add(signal, fresh) - (math.log(lowest) + least)
-        is_whitened = wired.is_map
-        if config.map_direction != "whitened":
-            is_whitened = torch.zeros_like(is_whitened)
-        return _Directions(stacks, is_whitened * signal, is_whitened)
-
-    def _direction(
-        self,
-        stack: Stack,
-        values: StackValues,
-        newest: Tensor,
-        root_factor: Tensor,
-        root_offset: Tensor,
-        size: Tensor,
-        least: Tensor,
-        *slower: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the direction of one stack, `[matrix, row, column]`, and norms.
-
-        Args:
-            stack: the stack.
-            values: its entries.
-            newest: share of the gradient; like all that follow, `[matrix, 1, 1]`.
-            root_factor: what makes Adam's denominator of the root of the second moment,
-                ages of both averages corrected.
-            root_offset: what is then added.
-            size: root mean square that the momentum would have if all gradients of the
-                past were alike.
-            least: norm that a momentum with enough signal has.
-            *slower: share of each slower momentum and what makes up for its age.
-
-        Returns:
-            Of a linear map a matrix with singular values near 1, and the norm that its
-            momentum had; of all else the direction itself, and `least`.
-        """
-        config = self.config
-        if not stack.is_map or config.map_direction == "adam":
-            adam = _adam(values, newest, root_factor, root_offset, slower)
-            return adam, least
-        momentum = _momentum(values, newest, slower)
-        if config.map_direction == "momentum":
-            return momentum / size, least
-        return orthogonalize(
-            momentum,
-            least,
-            steps=config.whitening_steps,
-            group_rows=config.whitening_rows,
-        )
-
     def _factors(
         self,
-        wired: Wired,
-        statistics: Statistics,
+        read: Measured,
         outputs: NeuronOutputs,
         powers: Tensor,
-        directions: "_Directions",
+        directions: Directions,
         rates: Tensor,
     ) -> Tensor:
-        """Return what the network makes of every line, `[line]`.
+        """Return the factor of every line, `[line]`.
 
         The direction times the factor of its row and that of its column is the update
         over step size and unit. A matrix's own scale, and what brings a whitened
         direction to its size, is part of its rows' factors.
 
         Args:
-            wired: the graph.
-            statistics: of all entries.
-            outputs: what the network says.
-            powers: what it says of matrices, but for the scale, from 0 to 1.
+            read: what the step reads.
+            outputs: of the network.
+            powers: those among them, from 0 to 1.
             directions: of each stack.
             rates: logarithms of the base's rates, `[matrix + 1]`.
         """
+        wired, _, _, statistics = read
         config, num_rows = self.config, wired.num_rows
         squares = [sum_of_squares(item).flatten() for item in directions.stacks]
         squares = torch.cat(squares).to(wired.static.dtype)
@@ -386,12 +225,12 @@ class NeuronRule(AbstractRule):
         shared = torch.stack([scale, row_power, factored_power, whole, raw])
         shared = shared.index_select(1, wired.wiring.matrix)
         scale, row_power, factored_power, whole, raw = shared.unbind()
-        beside = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
+        relative = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
         lines = bounded(outputs.lines, config.max_log_line)
-        lines = torch.addcmul(lines, factored_power, beside, value=-1)
+        lines = torch.addcmul(lines, factored_power, relative, value=-1)
         rows = lines[:num_rows] + scale[:num_rows]
-        beside = (in_rows - raw[:num_rows]).clamp_min(2 * lowest)
-        rows = torch.addcmul(rows, row_power[:num_rows], beside, value=-0.5)
+        relative = (in_rows - raw[:num_rows]).clamp_min(2 * lowest)
+        rows = torch.addcmul(rows, row_power[:num_rows], relative, value=-0.5)
         return torch.cat([rows, lines[num_rows:]]).exp()
 
     def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:
@@ -425,69 +264,77 @@ def _line_units(
     return torch.cat([rows, rows.new_ones(len(wired.wiring.neuron) - wired.num_rows)])
 
 
-class _Directions(NamedTuple):
-    """Directions before they are scaled."""
-
-    stacks: list[Tensor]
-    """Of each stack, `[matrix, row, column]`."""
-    log_signal: Tensor
-    """`[matrix + 1]`: logarithm of how much signal a whitened momentum has, at most 0;
-    0 of all else."""
-    is_whitened: Tensor
-    """`[matrix + 1]`: 1 where directions have yet to be brought to their size."""
-
-
-def _adam(
-    values: StackValues,
-    newest: Tensor,
-    root_factor: Tensor,
-    root_offset: Tensor,
-    slower: Sequence[Tensor],
-) -> Tensor:
-    """Return the momentum over the root of the second moment; see `_direction`."""
-    blocks = blocks_of(values.grad, _ADAM_ENTRIES)
-    found = torch.empty_like(values.grad) if len(blocks) > 1 else None
-    parts = []
-    for block in blocks:
-        momentum = _momentum(values, newest, slower, block)
-        # TINY is for the derivative at zero, where the momentum is zero, too.
-        second = values.second[block]
-        root = (second if in_plain_eager() else second + TINY).sqrt()
-        root = add(multiplied(root, root_factor), root_offset)
-        out = _over(momentum) if found is None else found[block]
-        parts.append(torch.div(momentum, root, out=out))
-    return parts[0] if found is None else found
-
-
-def _momentum(
-    values: StackValues,
-    newest: Tensor,
-    slower: Sequence[Tensor],
-    block: Block = WHOLE,
-) -> Tensor:
-    """Return the momentum that is taken, a tensor of ours in plain eager mode.
-
-    Args:
-        values: entries of a stack.
-        newest: share of the gradient, `[matrix, 1, 1]`.
-        slower: share of each slower momentum and what makes up for its age, likewise.
-        block: which entries.
-    """
-    momentum = values.momenta[0][block]
-    for place, (share, factor) in enumerate(
-        zip(slower[::2], slower[1::2], strict=True), start=1
+def _scaled(wired: Wired, directions: Directions, factors: Tensor) -> dict[str, Tensor]:
+    """Return each parameter's direction times the factors of its lines."""
+    updates = []
+    for number, (stack, direction) in enumerate(
+        zip(wired.stacks.stacks, directions.stacks, strict=True)
     ):
-        slow = values.momenta[place][block] * factor
-        momentum = torch.lerp(momentum, slow, share, out=_over(slow))
-    out = _over(momentum) if slower else None
-    return torch.lerp(momentum, values.grad[block], newest, out=out)
-
-
-def _over(values: Tensor) -> Tensor | None:
-    """Return a tensor of ours that may be written over, or None if it may not."""
-    return values if in_plain_eager() else None
+        count, rows, columns = stack.shape
+        by_row = factors[wired.row_slice(number)].view(count, rows, 1)
+        update = direction
+        if stack.is_owned:
+            update = multiplied(update, by_row.to(direction.dtype))
+        if stack.has_columns and stack.is_owned:
+            by_column = factors[wired.column_slice(number)].view(count, 1, columns)
+            update = multiplied(update, by_column.to(direction.dtype))
+        updates.append(update)
+    return wired.stacks.scatter(updates)
 
 
 def bounded(values: Tensor, bound: float) -> Tensor:
     """Return values within a bound, approached smoothly."""
     return bound * torch.tanh(values / bound)
+
+
+def num_line_features(num_momenta: int) -> int:
+    """Return the number of features per row or column."""
+    return 4 + num_momenta
+
+
+def num_matrix_features(num_momenta: int, num_time_scales: int) -> int:
+    """Return the number of features per matrix."""
+    return 3 + num_momenta + num_time_scales + 2 + NUM_MATRIX_STATIC
+
+
+def features_of(
+    read: Measured,
+    *,
+    time_scales: tuple[float, ...],
+    horizon: int | None,
+) -> NeuronFeatures:
+    """Return what the network reads; no feature depends on the scale of the loss.
+
+    A line has the logarithm of its root mean square compared with the matrix's, of
+    weight and root second moment; of gradient and momenta compared with its own root
+    second moment; and the cosine of gradient and momentum. A matrix has the same of the
+    whole, the logarithm of its weights' root mean square, what it is and where it
+    stands, a clock, and the share of the horizon that has passed, where it is known.
+
+    Args:
+        read: what the step reads.
+        time_scales: time constants of the clock features, in steps.
+        horizon: number of steps of the whole run; None if unknown.
+    """
+    wired, _, clock, (means, logs, num_lines) = read
+    moving = (logs[1:-1] - logs[-1:]).clamp(-LIMIT, LIMIT)
+    raw = means[1:3] + TINY
+    cosine = means[-1:] * raw.rsqrt().prod(0, keepdim=True)
+    both = torch.cat([moving, cosine])
+    standing = torch.stack([logs[0], logs[-1]])
+    whole = standing[:, num_lines:]
+    relative = standing[:, :num_lines] - whole.index_select(1, wired.wiring.matrix)
+    steps = clock.steps
+    scales = constant(time_scales, steps)[:, None]
+    ticks = torch.tanh((steps - 1) / scales - 1)
+    known = wired.zero.expand(2, len(steps))
+    if horizon is not None:
+        share = (steps / horizon).clamp(max=1)
+        known = torch.stack([torch.ones_like(share), share])
+    own = 0.5 * whole[:1].clamp(-2 * LIMIT, LIMIT)
+    return NeuronFeatures(
+        lines=torch.cat([relative.clamp(-LIMIT, LIMIT), both[:, :num_lines]]).T,
+        matrices=torch.cat(
+            [torch.cat([own, both[:, num_lines:], ticks, known]).T, wired.static], -1
+        ),
+    )

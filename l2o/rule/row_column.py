@@ -1,22 +1,19 @@
-"""What the neuron-level rule reads: statistics of rows, columns and whole matrices."""
+"""What the neuron-level rule reads: statistics of rows, columns and whole matrices.
+
+Entries are laid on stacks of matrices (`read_stacks`) and reduced once (`measure`);
+`WeightExchange` sends messages through them.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import log
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from l2o.graph import NeuralGraph, derived
-from l2o.graph.linear_maps import fan_ins
-from l2o.graph.matrices import MatrixStacks, Stack, find_matrices, host_matrices
-from l2o.graph.matrix_pieces import KINDS, TIE_KINDS, Matrix
 from l2o.nets.fast_ops import in_plain_eager
-from l2o.nets.neuron_gnn import NeuronFeatures, NeuronWiring
 
-from .base_rates import role_of
-from .state import TINY, Averages, State, constant
+from .state import TINY, Averages, Reading, State
+from .wired import Wired
 
 LIMIT = 5.0
 """Logarithms of ratios are clipped to this magnitude."""
@@ -24,12 +21,6 @@ LIMIT = 5.0
 NUM_CHANNELS = 2
 """Edge channels: magnitude of the weight; of the momentum over the root of the second
 moment."""
-NUM_STATIC = 7
-"""Static features per neuron: four roles, depth from both ends, size of the group."""
-NUM_TIE_KINDS = 2 * len(TIE_KINDS)
-"""Kinds of edges without a matrix, along and against."""
-
-_NUM_MATRIX_STATIC = len(KINDS) + 9
 
 
 class StackValues(NamedTuple):
@@ -53,59 +44,6 @@ class Clock(NamedTuple):
     short of an average."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wired:
-    """A graph for the network, on one device in one type."""
-
-    stacks: MatrixStacks
-    wiring: NeuronWiring
-    static: Tensor
-    """`[matrix + 1, feature]`."""
-    roles: Tensor
-    """`[matrix + 1]`: what each matrix is for, a place in `ROLES`; 0 for the
-    padding."""
-    owner: Tensor
-    """`[matrix + 1]`: place of its parameter in `graph.shapes`; 0 for the padding."""
-    per_line: Tensor
-    """`[line]`: one over the number of entries of a line."""
-    heights: Tensor
-    """`[matrix + 1]`: number of rows."""
-    widths: Tensor
-    """`[matrix + 1]`: number of columns."""
-    is_map: Tensor
-    """`[matrix + 1]`: 1 for linear maps, else 0."""
-    has_columns: Tensor
-    """`[matrix + 1]`: 1 where columns belong to neurons, else 0."""
-    per_row_or_matrix: Tensor
-    """`[row + matrix + 1]`: one over the number of entries of each row, then of each
-    matrix."""
-    roots: Tensor
-    """`[matrix + 1]`: root of the number of entries."""
-    num_rows: int
-    """Number of lines that are rows; columns follow."""
-    all_matrices: Tensor
-    """`[line + matrix + 1]`: the matrix of each line, then of each matrix."""
-    one: Tensor
-    """`[1]`: 1."""
-    zero: Tensor
-    """`[1]`: 0."""
-
-    def row_slice(self, number: int) -> slice:
-        """Return which lines are the rows of a stack."""
-        sizes = [stack.shape[0] * stack.shape[1] for stack in self.stacks.stacks]
-        start = sum(sizes[:number])
-        return slice(start, start + sizes[number])
-
-    def column_slice(self, number: int) -> slice:
-        """Return which lines are the columns of a stack; none where it has none."""
-        sizes = [
-            stack.shape[0] * stack.shape[2] if stack.has_columns else 0
-            for stack in self.stacks.stacks
-        ]
-        start = self.num_rows + sum(sizes[:number])
-        return slice(start, start + sizes[number])
-
-
 class Statistics(NamedTuple):
     """Means over the entries of lines, then of matrices, the padding's last.
 
@@ -121,14 +59,27 @@ class Statistics(NamedTuple):
     num_lines: int
 
 
-def num_line_features(num_momenta: int) -> int:
-    """Return the number of features per row or column."""
-    return 4 + num_momenta
+class Measured(NamedTuple):
+    """All that a step of the rule reads, laid on stacks, and its statistics."""
+
+    wired: Wired
+    values: list[StackValues]
+    """Of each stack."""
+    clock: Clock
+    statistics: Statistics
 
 
-def num_matrix_features(num_momenta: int, num_time_scales: int) -> int:
-    """Return the number of features per matrix."""
-    return 3 + num_momenta + num_time_scales + 2 + _NUM_MATRIX_STATIC
+def measured(wired: Wired, reading: Reading, averages: Averages) -> Measured:
+    """Return what a step reads, measured.
+
+    Args:
+        wired: the graph.
+        reading: parameters, gradients and state.
+        averages: decays of the state.
+    """
+    clock = read_clock(wired, reading.state, averages)
+    values = read_stacks(wired, reading.params, reading.grads, reading.state)
+    return Measured(wired, values, clock, measure(values, wired, clock))
 
 
 def read_stacks(
@@ -295,53 +246,6 @@ class _Merged:
         return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts, dim=-1)
 
 
-def features_of(
-    statistics: Statistics,
-    wired: Wired,
-    clock: Clock,
-    *,
-    time_scales: tuple[float, ...],
-    horizon: int | None,
-) -> NeuronFeatures:
-    """Return what the network reads; no feature depends on the scale of the loss.
-
-    A line has the logarithm of its root mean square compared with the matrix's, of
-    weight and root second moment; of gradient and momenta compared with its own root
-    second moment; and the cosine of gradient and momentum. A matrix has the same of the
-    whole, the logarithm of its weights' root mean square, what it is and where it
-    stands, a clock, and the share of the horizon that has passed, where it is known.
-
-    Args:
-        statistics: of all entries.
-        wired: the graph.
-        clock: ages of the averages.
-        time_scales: time constants of the clock features, in steps.
-        horizon: number of steps of the whole run; None if unknown.
-    """
-    means, logs, num_lines = statistics
-    moving = (logs[1:-1] - logs[-1:]).clamp(-LIMIT, LIMIT)
-    raw = means[1:3] + TINY
-    cosine = means[-1:] * raw.rsqrt().prod(0, keepdim=True)
-    both = torch.cat([moving, cosine])
-    standing = torch.stack([logs[0], logs[-1]])
-    whole = standing[:, num_lines:]
-    beside = standing[:, :num_lines] - whole.index_select(1, wired.wiring.matrix)
-    steps = clock.steps
-    scales = constant(time_scales, steps)[:, None]
-    ticks = torch.tanh((steps - 1) / scales - 1)
-    known = wired.zero.expand(2, len(steps))
-    if horizon is not None:
-        share = (steps / horizon).clamp(max=1)
-        known = torch.stack([torch.ones_like(share), share])
-    own = 0.5 * whole[:1].clamp(-2 * LIMIT, LIMIT)
-    return NeuronFeatures(
-        lines=torch.cat([beside.clamp(-LIMIT, LIMIT), both[:, :num_lines]]).T,
-        matrices=torch.cat(
-            [torch.cat([own, both[:, num_lines:], ticks, known]).T, wired.static], -1
-        ),
-    )
-
-
 class WeightExchange:
     """Messages through weights, as matrix products with two edge channels.
 
@@ -474,154 +378,3 @@ def _at_ends(said: Tensor, neurons: Tensor) -> Tensor:
     """
     ends = said.index_select(1, neurons.flatten())
     return ends.view(len(said), *neurons.shape, said.shape[-1])
-
-
-def wire(graph: NeuralGraph, like: Tensor) -> Wired:
-    """Return a graph as the network reads it; computed once per device and type.
-
-    Args:
-        graph: the neural graph.
-        like: a tensor of that device and type.
-    """
-    return _wire(graph, like.device, like.dtype)
-
-
-@derived
-def _wire(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wired:
-    with torch.device("cpu"):  # whatever the user's default device is
-        return _wired(graph, device, dtype)
-
-
-def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wired:
-    stacks = host_matrices(graph, is_split=device.type == "cpu")
-    matrices, num_nodes = stacks.matrices, len(stacks.nodes)
-    order = {name: place for place, name in enumerate(graph.shapes)}
-    fans = fan_ins(graph)
-    static = [_matrix_static(graph, matrix, fans) for matrix in matrices]
-    neuron, matrix = _lines(stacks)
-    num_rows = sum(stack.shape[0] * stack.shape[1] for stack in stacks.stacks)
-    side = (torch.arange(len(neuron)) >= num_rows).long()
-    shapes = torch.tensor([[*m.shape] for m in matrices] + [[1, 1]])
-    lengths = shapes[matrix].flip(1).gather(1, side[:, None]).squeeze(1)
-    senders, receivers = _ties(stacks)
-
-    def whole(values: Tensor) -> Tensor:
-        return values.to(device)
-
-    def real(values: Tensor) -> Tensor:
-        return values.to(dtype=dtype, device=device)
-
-    wiring = NeuronWiring(
-        neuron=whole(neuron),
-        matrix=whole(matrix),
-        neuron_place=whole(2 * neuron + side),
-        matrix_place=whole(2 * matrix + side),
-        per_neuron=real(_shares(2 * neuron + side, 2 * (num_nodes + 1))),
-        per_matrix=real(_shares(2 * matrix + side, 2 * (len(matrices) + 1))),
-        sides=real(torch.stack([1 - side, side], dim=1)),
-        neurons=real(_neuron_static(graph, stacks)),
-        senders=whole(senders),
-        receivers=whole(receivers),
-        per_receiver=real(_shares(receivers, num_nodes + 1)),
-    )
-    everything = torch.cat([matrix, torch.arange(len(matrices) + 1)])
-    return Wired(
-        stacks=find_matrices(graph, device),
-        wiring=wiring,
-        static=real(torch.tensor([*static, [0.0] * _NUM_MATRIX_STATIC])),
-        roles=whole(torch.tensor([*(role_of(graph, m) for m in matrices), 0])),
-        owner=whole(torch.tensor([*(order[m.parameter] for m in matrices), 0])),
-        per_line=real(1 / lengths.double()),
-        per_row_or_matrix=real(
-            1 / torch.cat([lengths[:num_rows], shapes.prod(1)]).double()
-        ),
-        heights=real(shapes[:, 0]),
-        widths=real(shapes[:, 1]),
-        is_map=real(torch.tensor([*(m.is_map for m in matrices), False])),
-        has_columns=real(
-            torch.tensor([*(bool(m.column_neurons) for m in matrices), False])
-        ),
-        roots=real(shapes.double().prod(1).sqrt()),
-        num_rows=num_rows,
-        all_matrices=whole(everything),
-        one=real(torch.ones(1)),
-        zero=real(torch.zeros(1)),
-    )
-
-
-def _matrix_static(
-    graph: NeuralGraph, matrix: Matrix, fans: Mapping[str, int]
-) -> list[float]:
-    """Return what a matrix is and where it stands."""
-    target = graph.groups[matrix.target]
-    source = None if matrix.source is None else graph.groups[matrix.source]
-    rows, columns = matrix.shape
-    return [
-        *(float(matrix.kind == kind) for kind in KINDS),
-        float(matrix.is_unplaced),
-        float(source is not None and source.role == "input"),
-        float(target.role == "output"),
-        target.depth,
-        1 - target.depth,
-        log(fans.get(matrix.parameter, 1)) / 5,
-        log(rows) / 5,
-        log(columns) / 5,
-        log(matrix.cells) / 5 if source is not None else 0.0,
-    ]
-
-
-def _neuron_static(graph: NeuralGraph, stacks: MatrixStacks) -> Tensor:
-    """Return `[neuron + 1, static]`."""
-    roles = ("input", "hidden", "output", "isolated")
-    by_group = [
-        [
-            *(float(group.role == name) for name in roles),
-            *(group.depth, 1 - group.depth, log(max(group.size, 1)) / 5),
-        ]
-        for group in graph.groups
-    ]
-    sizes = torch.tensor([group.size for group in graph.groups])
-    group_of = torch.arange(len(sizes)).repeat_interleave(sizes)
-    nodes = torch.tensor(stacks.nodes, dtype=torch.int64)
-    which = torch.cat([group_of[nodes], torch.tensor([len(sizes)])])
-    return torch.tensor([*by_group, [0.0] * NUM_STATIC])[which]
-
-
-def _lines(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
-    """Return neuron and matrix of every row, then of every column."""
-
-    def owners(stack: Stack, numbers: Tensor) -> Tensor:
-        own = torch.arange(stack.matrices.start, stack.matrices.stop)
-        is_padding = numbers.flatten() == len(stacks.nodes)
-        own = own.repeat_interleave(numbers.shape[1])
-        # A row without a neuron does not exist; a column without one has no line.
-        return own.masked_fill(is_padding, len(stacks.matrices))
-
-    neurons, matrices = [], []
-    for stack in stacks.stacks:
-        neurons.append(stack.row_neurons)
-        matrices.append(owners(stack, neurons[-1]))
-    for stack in stacks.stacks:
-        if stack.has_columns:
-            neurons.append(stack.column_neurons)
-            matrices.append(owners(stack, neurons[-1]))
-    return torch.cat([item.flatten() for item in neurons]), torch.cat(matrices)
-
-
-def _ties(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
-    """Return senders and receivers of both directions of every tie."""
-    count = len(TIE_KINDS)
-    senders, receivers = [], []
-    for kind, source, target in stacks.ties:
-        slot = TIE_KINDS.index(kind)
-        back = slot if kind == "dot" else slot + count
-        senders += [source * NUM_TIE_KINDS + slot, target * NUM_TIE_KINDS + back]
-        receivers += [target, source]
-    numbers = torch.tensor([senders, receivers], dtype=torch.int64)
-    return numbers[0], numbers[1]
-
-
-def _shares(places: Tensor, size: int) -> Tensor:
-    """Return one over how often each place occurs, at most 1: `[place, 1]`."""
-    counts = torch.bincount(places, minlength=size).clamp_min(1)
-    return 1 / counts[:, None].double()
