@@ -2,7 +2,16 @@
 
 A `NeuralGraph` is static. It knows names and shapes, never values, gradients or
 learning, so one graph serves every step of a training run and every network of the
-same architecture.
+same architecture. It consists of
+
+* `NeuronGroup`: one channel dimension, such as the inputs or a hidden layer;
+* `WeightBlock`: a dense bipartite piece of a weight, edges from neurons of one group to
+  neurons of another, as a strided view of the parameter;
+* `NodeParameter`: entries that belong to neurons, such as a bias;
+* `Tie`: edges without a weight, such as a residual sum;
+* `Symmetry`: neurons that may change places without changing the network's function.
+
+Every entry of every parameter has exactly one place, in a block or a node parameter.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """NG-GNN neuron by neuron: no hidden state belongs to an entry.
 
-A weight matrix is a bundle of weighted edges, of which the network never sees a single
-one. It reads statistics of rows, columns and whole matrices, and its messages travel as
-matrix products. So a step costs little more than reading the entries a few times.
+The network reads statistics of rows, columns and whole matrices. Messages between
+neurons are products with the weight matrices, whose entries are the edges. So a step
+costs little more than reading the entries a few times.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,17 @@
-"""The neuron-level rule: a graph network at about the price of Muon."""
+"""The neuron-level rule: a graph network at about the price of Muon.
+
+`NeuronRule.forward` takes four steps.
+
+1. *Measure* (`row_column`): weights, gradients and averages are laid on stacks of
+   matrices and reduced once, to mean squares of rows, columns and whole matrices.
+2. *Ask the network* (`l2o.nets.neuron_gnn`): it reads these as features, exchanges
+   messages between neurons, and returns a scale for each row, column and matrix, and
+   for each matrix shares of the momenta and powers of known scales.
+3. *Find directions* (`neuron_directions`): momenta are mixed by the shares and whitened
+   where the matrix is a linear map; everything else gets Adam's direction.
+4. *Scale*: the update is the direction times the factors of its row and column, the
+   rate of the tensor's role (`base_rates`) and its unit.
+"""
 
 import math
 from typing import Any
@@ -29,7 +42,7 @@ from .wired import NUM_MATRIX_STATIC, NUM_STATIC, NUM_TIE_KINDS, Wired, wire
 
 
 class NeuronRule(AbstractRule):
-    r"""A learned optimizer whose network speaks of tensors and neurons, not of entries.
+    r"""A learned optimizer with network outputs per tensor and neuron, not per entry.
 
     Choose it for training: it costs about as much as Muon, whatever it has learned. The
     update of entry (i, j) of a matrix is
@@ -40,8 +53,8 @@ class NeuronRule(AbstractRule):
     with the step size :math:`\eta`, the unit :math:`\nu`, a learned scale for the
     matrix, for each row and for each column, and the direction :math:`D`: for a linear
     map the whitened momentum at a root mean square of 1, else Adam's. The network also
-    says which momentum is taken: more of the newest gradient, or more of a slower
-    average; all shares are at least 0. An untrained rule is the whitened momentum with
+    chooses the momentum: more of the newest gradient, or more of a slower average; all
+    shares are at least 0. An untrained rule is the whitened momentum with
     Nesterov's look ahead, and Adam for what is no linear map. No output makes an entry
     move against its direction, and without gradients every update dies out.
 

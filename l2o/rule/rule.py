@@ -1,4 +1,13 @@
-"""The rule: features, learned network and update head behind one call."""
+"""What a rule is: a learned network behind one call.
+
+`AbstractRule` is the interface. `init_state` makes the state, `advance` takes one more
+gradient into it, and `forward` turns graph, parameters, gradients and state into what
+is added to each parameter. All three are pure.
+
+`Rule` is put together from the parts of a `RuleConfig` (averages, directions, features,
+network, head) and computes entry by entry. `NeuronRule` in `neuron_rule.py` computes
+neuron by neuron.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol, TypeAlias, runtime_checkable

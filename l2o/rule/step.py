@@ -72,6 +72,7 @@ def take_step(
         The parameters in their own dtype, the state of every parameter, and what the
         guard saw, if there was one.
     """
+    # 1. The guard looks at the gradients.
     moving = {name: widened(grads[name]) for name in params if name in grads}
     guard = None
     if safety is not None and moving:
@@ -84,9 +85,11 @@ def take_step(
         if guard.stops:
             return dict(params), state, guard.report()
         moving = guard.grads
+    # 2. The state takes them in, and the rule proposes updates.
     are_finite = None if guard is None else guard.condition(guard.are_finite)
     state = memory.advance(rule, state, moving, are_finite)
     updates = propose_updates(rule, graph, params, moving, state, compute)
+    # 3. The guard looks at the updates.
     if guard is not None:
         guard.judge(updates, rule.step_size)
     is_sound = None if guard is None else guard.condition(guard.is_sound)
@@ -95,6 +98,7 @@ def take_step(
         return new_params, state, guard.report()
     if guard is not None:
         updates = guard.clipped(updates)
+    # 4. The parameters are written, on an accelerator all of them together.
     horizon = None if rule.reads_horizon else rule.horizon
     together = uses_lists([params[name] for name in updates])
     for names in [list(updates)] if together else [[name] for name in updates]:

@@ -121,7 +121,7 @@ def test_a_cell_that_needs_too_much_says_so():
 @pytest.mark.slow
 def test_a_cell_that_fails_says_why():
     row = run_cell(dataclasses.replace(CELL, device="nowhere"), limit_s=60)
-    assert row["status"].startswith("failed: RuntimeError: ")
+    assert row["status"].startswith("failed: ValueError: device must be ")
 
 
 @pytest.mark.slow
