@@ -1,4 +1,4 @@
-"""`l2o report ablations`: what a recipe owes to each of its parts."""
+"""`l2o report ablations`: what each part of a recipe contributes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -33,7 +33,7 @@ or in numbers that are not finite."""
 
 
 def report(results: Path) -> str:
-    """Write what runs of meta-training came to that differ from one in one part.
+    """Write the results of runs of meta-training that differ in one part.
 
     Args:
         results: rows of `l2o benchmark transfer` for the rules that the runs made;
@@ -95,7 +95,7 @@ def changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
 
 
 def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration with what settings mean that its file lacks.
+    """Return a run's configuration, with defaults for settings that its file lacks.
 
     Such settings were added later; their defaults are what earlier runs did.
     """

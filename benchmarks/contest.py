@@ -78,7 +78,7 @@ class Contest:
     untuned: tuple[str, ...] = ()
     """Opponents that are tested at the learning rate that their users begin with."""
     tune_by: Measure = "accuracy"
-    """What decides between learning rates where there are classes."""
+    """Measure that chooses between learning rates, where a task has classes."""
     extensions: int = 3
     """How often a grid may grow by a factor of two beyond an end that did best."""
     test_all_lrs: bool = False
@@ -155,7 +155,7 @@ class Contest:
 
     @cached_property
     def fixed(self) -> list[OptimizerSpec]:
-        """What has nothing to tune: opponents at given rates, rules, their teacher.
+        """What is not tuned: opponents at given rates, rules, their teacher.
 
         Raises:
             FileNotFoundError: if a rule does not exist.

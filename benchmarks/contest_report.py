@@ -249,7 +249,7 @@ def _paired_list(tested: list[Group], validated: list[Group]) -> str:
 
 
 def _grid_table(validated: list[Group]) -> str:
-    """Return what each learning rate did on validation data, the best in bold."""
+    """Return the validation scores of each learning rate, the best in bold."""
     has_classes = any(group.values("accuracy") for group in validated)
     lines = []
     for optimizer in dict.fromkeys(group.optimizer for group in validated):
@@ -306,7 +306,7 @@ def loss_panels(rows: list[Row]) -> list[Panel]:
 
 
 def loss_and_test_panels(rows: list[Row]) -> list[Panel]:
-    """Draw training losses, and next to them what the evaluations found."""
+    """Draw training losses, and the evaluations next to them."""
     drawn = compared(rows)
     has_classes = any(group.values("accuracy") for group in drawn)
     name, scale = ("accuracy", 100.0) if has_classes else ("loss", 1.0)

@@ -29,7 +29,7 @@ class Ratio(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval says about the first one; a lower loss wins."""
+        """Verdict on the first one; a lower loss wins."""
         if self.high < 1:
             return "won"
         return "lost" if self.low > 1 else "level"
@@ -169,7 +169,7 @@ def _interval(middle: float, error: float, freedom: float, num_pairs: int) -> Ra
 
 
 def _not_finite(first: Sequence[float], second: Sequence[float]) -> Ratio | None:
-    """Return what there is to say where losses are infinite; None if none is."""
+    """Return a note where losses are infinite; None if none is."""
     bad = [sum(map(math.isinf, losses)) for losses in (first, second)]
     if bad == [0, 0]:
         return None

@@ -35,7 +35,7 @@ class MetaRun:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The first of the validations that did best by what the run selects."""
+        """The first of the best validations, by the measure that the run selects by."""
         if self.config["validation"].get("select") == "accuracy":
             return max(self.validations, key=_accuracy)
         return min(self.validations, key=lambda record: record["validation"]["loss"])

@@ -43,7 +43,7 @@ class Opponent:
     untuned_lr: float = 1e-3
     """Learning rate that its authors, or else its users, begin with."""
     package: str | None = None
-    """Distribution that has it, besides PyTorch; rows tell its version."""
+    """Package that provides it, if not PyTorch; rows record its version."""
 
     @property
     def knows_horizon(self) -> bool:

@@ -1,7 +1,7 @@
 """Measure state, construction and first step of an optimizer, compared with Adam's.
 
-Optimizers are built anew each time, in turns and in random order, so that other load on
-the machine affects all alike.
+Optimizers are built again each time, in turns and in random order, so that other load
+on the machine affects all alike.
 """
 
 import os

@@ -34,7 +34,7 @@ class OptimizerSpec(Protocol):
 
     @property
     def package(self) -> str | None:
-        """Distribution that has it, besides PyTorch and this one; None for none."""
+        """Package that provides it; None for PyTorch and this one."""
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def rule_spec(name_or_path: str, settings: RuleSettings | None = None) -> RuleSp
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """Return what follows a rule's name where its settings are not its own."""
+    """Return a suffix for a rule's name that names the settings that differ."""
     words = ""
     if "state" in settings:
         words += f", {settings['state']} state"

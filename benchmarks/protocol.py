@@ -203,9 +203,9 @@ def _score(
 
 
 def _with_statistics(task: Task, model: nn.Module, seed: int) -> nn.Module:
-    """Return a copy of a network, running statistics of batch norm measured anew.
+    """Return a copy of a network whose batch norms are measured again.
 
-    They are measured on training batches, another order than the run's own.
+    Their running statistics are those of training batches, in another order.
     """
     network = copy.deepcopy(model)
     if any(hasattr(module, "running_mean") for module in network.modules()):

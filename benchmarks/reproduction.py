@@ -25,7 +25,7 @@ TITLES = {
 }
 """The paper's rules by kind of network, in the order of its table."""
 RECIPES = {"paper": "the paper's recipe", "ours": "our recipe"}
-"""What the name of a configuration begins with, and what it is."""
+"""First part of a configuration's name, and its title."""
 
 RUNS = "reproduction-runs"
 """Folder next to the results with logs of the runs that made the rules."""
@@ -165,7 +165,7 @@ def _by_rule(
 
 
 def _each_seed(rows: list[Row], name: str) -> str:
-    """Return what each meta-seed came to, if there are several."""
+    """Return the result of each meta-seed, if there are several."""
     found = learned_by(rows, name)
     cells = [
         f"{group.rule['meta_seed']}: {_accuracy([group], brief=True)}"
@@ -181,7 +181,7 @@ def _as_chosen(rows: list[Row], name: str) -> str:
 
 
 def _compared_with(variant: str) -> Callable[[list[Row], str], str]:
-    """Return what gives accuracies of a configuration and of a variant of its name."""
+    """Return a function that compares a configuration with a variant of it."""
 
     def cell(rows: list[Row], name: str) -> str:
         found = learned_by(rows, f"{name}-{variant}")

@@ -40,7 +40,7 @@ _KEY: dict[str, Any] = {
     "held_out_split": None,
     "data": None,
 }
-"""What tells one row from another, with the values of rows that do not say."""
+"""Fields that identify a row, with the values of rows that lack them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +109,13 @@ class Ledger:
             self._size = size
 
     def key(self, run: TrainingRun) -> str:
-        """Return what tells a run from all others."""
+        """Return the fields that identify a run."""
         if run not in self._keys:
             self._keys[run] = _key(self.identity(run))
         return self._keys[run]
 
     def identity(self, run: TrainingRun) -> Row:
-        """Return what a row says of the run before it is made."""
+        """Return the fields of a run's row that are known before it is made."""
         return {
             "task": run.task,
             **run.optimizer.identity(),
@@ -225,7 +225,7 @@ def _archived(results: Path) -> list[Row]:
 
 
 def config_values(config: Any) -> dict[str, Any]:
-    """Return what a row says of its benchmark: all but where results lie."""
+    """Return the configuration for a row: all but the paths of results."""
     places = ("results", "known")
     return {name: value for name, value in asdict(config).items() if name not in places}
 
@@ -250,7 +250,7 @@ def _key(row: Row) -> str:
 
 
 def _outcome(curve: TrainingCurve) -> Row:
-    """Return what a row says of the run, rounded to what is meaningful."""
+    """Return the results of a run for its row, in significant digits."""
     return {
         "diverged": curve.diverged,
         "scores": [

@@ -34,7 +34,7 @@ class Entry:
     """One optimizer in one setting."""
 
     name: str
-    """As in the rows; of a rule with what differs from its own settings."""
+    """Name in the rows; of a rule, with the settings that differ from its own."""
     label: str
     """Name in tables."""
     setting: Setting
@@ -249,7 +249,7 @@ def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:
 
 
 def _rule_name(group: Group) -> str:
-    """Return a rule's name and what differs from its own settings.
+    """Return a rule's name and the settings that differ from its own.
 
     The beginning of the checksum is part of it only where the rule that is shipped by
     that name is another one by now.

@@ -132,7 +132,7 @@ def _draw_task(axis: "Axes", board: Scoreboard, task: str) -> None:
 
 
 def _legend() -> list["Line2D"]:
-    """Return what the marks of the tasks' panels mean."""
+    """Return the meaning of the marks in the tasks' panels."""
     from matplotlib.lines import Line2D
 
     kinds = [

@@ -90,7 +90,7 @@ def report_scoreboard(results: Path, *, contest: Contest) -> str:
 
 
 def _coverage(board: Scoreboard, contest: Contest) -> str:
-    """Say what is there of what the contest asks for."""
+    """Say how many of the contest's rows there are."""
     kinds = (contest.rules, contest.averaged_rules, contest.horizon_rules)
     num_rules = sum(map(len, kinds)) + contest.with_teacher
     lines = []
@@ -224,7 +224,7 @@ def _compared(rule: Entry, other: Entry | None, task: str) -> str:
 
 
 def _controls(board: Scoreboard) -> list[str]:
-    """Return whether what is known comes out: Adam's rates, a rule against itself."""
+    """Return whether known results come out: Adam's rates, a rule against itself."""
     parts = []
     high, low = 1e-2, 1e-4
     lines = [

@@ -142,7 +142,7 @@ def merit(rows: Sequence[Row], by: Measure = "accuracy") -> float:
 
 
 def task_of(row: Row) -> str:
-    """Return what was trained; rows from before there was a choice do not say."""
+    """Return the task of a row; early rows do not name it."""
     return row.get("task", "fashion-cnn")
 
 

@@ -129,7 +129,7 @@ def measure(network: str, *, threads: int = 1) -> Row:
 
 
 def _reset_peak() -> None:
-    """Let Linux forget the largest size of this process so far."""
+    """Reset Linux's record of the peak memory of this process."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

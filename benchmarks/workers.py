@@ -18,7 +18,7 @@ def run(contest: Contest, announce: Callable[[str], object]) -> None:
     """Run what is not in the results yet, task after task.
 
     Any number of processes may do so at the same time, by this function or by several
-    workers of one; each run is made by one of them. What a process was killed in is
+    workers of one; each run is made by one of them. A run whose process was killed is
     made by another.
 
     Args:

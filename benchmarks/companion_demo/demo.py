@@ -1,4 +1,4 @@
-"""What the shipped companion says of networks that it was not trained on."""
+"""Apply the shipped companion to networks that it was not trained on."""
 
 import io
 from pathlib import Path
