@@ -167,7 +167,7 @@ class Capture:
             graph = replace(passes.graph(), source=f"trace of {title}")
             check(graph)
         except Exception as error:
-            # An optimizer must step whatever a model's code does in a second run.
+            # The step must succeed whatever a model's code does in a second run.
             warnings.warn(
                 "NeuralGraphOpt could not trace the first forward pass of "
                 f"{title} ({type(error).__name__}: {error}). It goes on with the "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether the tensor is spread over processes, as `fully_shard` leaves it."""
-    # Importing it takes as long as half of torch; who has one has imported it.
+    # Importing it takes as long as half of torch; whoever has one has imported it.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 

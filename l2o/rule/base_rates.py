@@ -74,7 +74,7 @@ class BaseRates(nn.Module):
         self.horizon_gain = nn.Parameter(torch.zeros(()))
         """:math:`g` where the horizon is known."""
         self.powers = nn.Parameter(torch.zeros(num_powers))
-        """Added to what the network says of a matrix, but for its scale."""
+        """Added to the network's outputs for a matrix, except its scale."""
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """The network's outputs, used for several steps: `structure_every`.
 
-The network is nearly the whole cost of a step. What it says about an entry, how much of
-each direction to take, changes slowly; the directions themselves change with every
+The network is nearly the whole cost of a step. Its outputs for an entry, how much of
+each direction to take, change slowly; the directions themselves change with every
 gradient. So the network runs every k-th step, its outputs are kept in bfloat16, and in
 between the head mixes fresh directions by them.
 """
@@ -90,7 +90,7 @@ def updates_with_cache(
     updates, outputs = rule.propose(reading)
     for name, item in items.items():
         # Outputs that are not finite make no update: the step will be skipped, and
-        # later ones go on with the last finite ones.
+        # later ones continue with the last finite ones.
         new = outputs[name]
         last = item.get(OUTPUTS, torch.zeros_like(new))
         item[OUTPUTS] = torch.where(new.isfinite(), new, last)
@@ -98,7 +98,7 @@ def updates_with_cache(
 
 
 def _is_due(items: list[ParameterState], every: int) -> bool:
-    """Whether the network is to run; the device is asked once for all parameters."""
+    """Return whether the network runs now; asks the device once for all parameters."""
     if any(OUTPUTS not in item for item in items):
         return True
     steps = torch.stack([item["step"] for item in items])

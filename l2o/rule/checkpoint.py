@@ -63,8 +63,8 @@ def save_rule(
 ) -> None:
     """Write a rule to one file: weights, configuration, provenance, licence.
 
-    The file appears whole or not at all: an interrupt or a full disk leaves what was
-    there before. A checksum of all of it goes along, which `load_rule` checks.
+    The file appears whole or not at all: an interrupt or a full disk leaves the
+    previous file. It holds a checksum of its content, which `load_rule` checks.
 
     Args:
         rule: the rule; its weights must be finite and of one floating-point type.
@@ -171,7 +171,7 @@ def _read_rule(path: Path) -> AnyRule:
 
 
 def read_provenance(name_or_path: str | Path) -> dict[str, Any]:
-    """Return how a rule's theta came about, as `save_rule` was told.
+    """Return the provenance of a rule's theta, as `save_rule` was given it.
 
     Args:
         name_or_path: as for `load_rule`.
@@ -247,7 +247,7 @@ def _read_theta(
 def _empty_rule(
     path: Path, description: str, found: Mapping[str, tuple[int, ...]]
 ) -> AnyRule:
-    """Return the rule of a configuration, without weights, if the shapes are its own.
+    """Return the rule of a configuration without weights, if its shapes match.
 
     Nothing is drawn or allocated.
     """

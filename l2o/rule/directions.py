@@ -19,7 +19,7 @@ the first of them of the rows' shape."""
 
 
 class Values(NamedTuple):
-    """What is known of some entries, whatever tensors they come from."""
+    """Values of some entries, of any tensors."""
 
     main: Tensor
     """`[2 + momentum, *entries]`: weight, gradient, momenta."""
@@ -215,7 +215,7 @@ class DirectionSet:
             )
             if not is_unit
         ]
-        """Rows whose size in a tensor says something."""
+        """Rows whose size in a tensor is informative."""
 
     def __len__(self) -> int:
         return len(self.rows)

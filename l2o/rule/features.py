@@ -133,7 +133,7 @@ class LogSignFeatures:
         self.num_features = 2 * (2 + len(self.decays))
 
     def measured(self, values: Values, directions: Directions | None) -> list[Tensor]:
-        """Return nothing: no entry is compared with its tensor."""
+        """Return no scales: no entry is compared with its tensor."""
         return []
 
     def context(

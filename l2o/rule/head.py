@@ -90,20 +90,20 @@ class PaperHeadConfig:
 
 @frozen_config
 class NominalHeadConfig:
-    """A hand-designed update with others added, scaled by what the network says."""
+    """A hand-designed update with others added, scaled by the network."""
 
     kind: Literal["nominal"] = "nominal"
     step_size: Positive[float] = 0.01
     """Learning rate of the optimizer that an untrained rule is, in the units below."""
     base: Literal["adam", "whitened"] = "adam"
     """What an untrained rule is: `adam`; or `whitened`, the whitened momentum for
-    linear maps and Adam for the rest. A rule that is to follow the latter need not take
+    linear maps and Adam for the rest. A rule that imitates the latter need not take
     Adam's direction away again, which fails where gradients are steadier than any that
     it has learned from."""
     max_deviation: Positive[float] | None = None
     """Bound on what the other directions add to an entry of the base, as a share of
-    that entry; below 1 no entry of an update ever opposes the base. None is no bound:
-    then a rule may go uphill where it meets gradients unlike any that it has learned
+    that entry; below 1 no entry of an update ever opposes the base. None means no
+    bound: then a rule may go uphill for gradients unlike any that it has learned
     from."""
     max_log_scale: Positive[float] = 6.0
     """Bound on the learned logarithm of a step's scale, approached smoothly."""

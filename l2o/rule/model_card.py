@@ -1,4 +1,4 @@
-"""What a shared rule says about itself: a model card from its provenance."""
+"""The model card of a shared rule, written from its provenance."""
 
 import json
 import math
@@ -34,10 +34,9 @@ def model_card(
     filename: str = "rule.safetensors",
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a model card in markdown, with what the provenance knows.
+    """Return a model card in markdown, filled from the provenance.
 
-    A rule without its training data, budget and limits is a number without a unit.
-    What the provenance does not hold, the card says is not stated. Text of the
+    The card says "not stated" where the provenance holds nothing. Text of the
     provenance may come from a stranger's file: it can neither add to the metadata block
     nor carry control characters.
 
@@ -85,7 +84,7 @@ def _network(rule: AnyRule) -> str:
 
 
 def _yaml_text(text: str) -> str:
-    """Return text as one YAML value that is read as this text and nothing else."""
+    """Return text as a YAML value that is read back as the same text."""
     if re.fullmatch(r"[a-z][a-z0-9.+-]*", text) and text not in _YAML_WORDS:
         return text
     return _json(text)
@@ -138,7 +137,7 @@ def _training_table(known: Mapping[str, Any]) -> str:
 
 
 def _at(values: Any, *keys: str) -> Any:
-    """Return what nested keys lead to; None where one of them is missing."""
+    """Return the value at nested keys; None where one of them is missing."""
     for key in keys:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values

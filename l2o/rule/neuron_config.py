@@ -14,7 +14,7 @@ _MOST_WHITENING_STEPS = 20
 
 @frozen_config
 class NeuronRuleConfig:
-    """A learned network that says how long the steps of tensors and neurons are.
+    """A learned network that scales the steps of tensors and neurons.
 
     Example:
         >>> config = NeuronRuleConfig(net=NeuronGNNConfig(width=32))
@@ -41,7 +41,7 @@ class NeuronRuleConfig:
     whitening_scale: Literal["unit", "spectral"] = "unit"
     """Size of a whitened direction: a root mean square of 1, or that of a matrix whose
     singular values are all about 1, times the root of its longer side, as
-    `torch.optim.Muon` has it. They differ by a few per cent."""
+    `torch.optim.Muon` has it. They differ by a few percent."""
     whitening_steps: int = 4
     """Newton-Schulz steps. A fifth one, as Muon has it, would lift the rounding errors
     of bfloat16 gradients of low rank too far."""
@@ -50,9 +50,9 @@ class NeuronRuleConfig:
     whitened together; of more, groups are, up to the last step."""
     signal_floor: float = 0.05
     """Root mean square of a linear map's momentum over that of its gradients, below
-    which the whitened step shrinks with it: so rounding errors are not whitened to full
-    size, nor what is left of gradients that have all but ended. Pure noise is at 0.27.
-    0 turns it off."""
+    which the whitened step shrinks with it: so neither rounding errors nor the rest of
+    vanishing gradients are whitened to full size. Pure noise is at 0.27. 0 turns it
+    off."""
     fresh_floor: float = 0.2
     """Root mean square of a linear map's gradient over that of its momentum, below
     which the whitened step shrinks with it: a step without gradients moves no map. 0

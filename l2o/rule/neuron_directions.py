@@ -47,12 +47,12 @@ def find_directions(
     Args:
         config: of the rule.
         read: what the step reads.
-        powers: what the network says of matrices, but for the scale, from 0 to 1.
+        powers: outputs of the network for matrices, except the scale, from 0 to 1.
     """
     wired, values, clock, statistics = read
     shares = powers[:, 3:]
     *averages, second = clock.ages[1:].unbind()
-    # Where gradients have ended, slower averages would go on for long.
+    # Where gradients have ended, slower averages would move for long.
     moving = statistics.logs[2] - statistics.logs[-1]
     moving = moving[statistics.num_lines :].exp()
     lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
@@ -161,7 +161,7 @@ def _momentum(
     slower: Sequence[Tensor],
     block: Block = WHOLE,
 ) -> Tensor:
-    """Return the momentum that is taken, a tensor of ours in plain eager mode.
+    """Return the mixed momentum, a new tensor in plain eager mode.
 
     Args:
         values: entries of a stack.
@@ -180,5 +180,5 @@ def _momentum(
 
 
 def _over(values: Tensor) -> Tensor | None:
-    """Return a tensor of ours that may be written over, or None if it may not."""
+    """Return the tensor itself if it may be overwritten, else None."""
     return values if in_plain_eager() else None

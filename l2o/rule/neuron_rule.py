@@ -227,7 +227,7 @@ class NeuronRule(AbstractRule):
         weight, root = statistics.logs[0], statistics.logs[-1]
         weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
         row_power, factored_power, trust_power = powers[:, :3].unbind(1)
-        # What dies out is not to be lifted again.
+        # Steps that die out must not be scaled up again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
         trust = weight.clamp_min(-2 * LIMIT) - torch.add(
             change, raw, alpha=0.5

@@ -249,9 +249,9 @@ class _Merged:
 class WeightExchange:
     """Messages through weights, as matrix products with two edge channels.
 
-    A row hears the mean of what its columns say, weighted by the magnitudes of the
+    A row receives the mean of its columns' messages, weighted by the magnitudes of the
     weights in one channel, and by the momentum's over the root of the second moment in
-    the other; a column hears its rows likewise.
+    the other; a column receives those of its rows likewise.
 
     Args:
         values: entries of each stack.
@@ -271,8 +271,8 @@ class WeightExchange:
         Args:
             said: `[side, channel, neuron + 1, message]`.
         """
-        # Behind each message stands a one, so that weights are summed, too. What
-        # padding says does not matter: its weights are zero.
+        # A one is appended to each message, so that weights are summed, too. Messages
+        # of padding do not matter: their weights are zero.
         ones = self.wired.one.expand(*said.shape[:-1], 1)
         to_rows, to_columns = torch.cat([said, ones], dim=-1).unbind()
         at_rows, at_columns = [], []
@@ -316,8 +316,8 @@ class WeightExchange:
 
         Args:
             number: of the stack.
-            to_rows: what each column says, `[channel, matrix, column, message]`.
-            to_columns: what each row says, `[channel, matrix, row, message]`.
+            to_rows: message of each column, `[channel, matrix, column, message]`.
+            to_columns: message of each row, `[channel, matrix, row, message]`.
 
         Returns:
             `[channel, matrix, row, message]` and `[channel, matrix, column, message]`.
@@ -370,7 +370,7 @@ def _edges_of(entries: StackValues, block: Block, room: Tensor | None = None) ->
 
 
 def _at_ends(said: Tensor, neurons: Tensor) -> Tensor:
-    """Return what is said at the ends of a stack, `[channel, matrix, end, message]`.
+    """Return the messages at the ends of a stack, `[channel, matrix, end, message]`.
 
     Args:
         said: `[channel, neuron + 1, message]`.

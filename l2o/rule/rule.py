@@ -34,7 +34,7 @@ TILE_ENTRIES = 2**17
 """Entries that are computed at a time without autograd, so that they fit in a cache."""
 
 _BYTES_PER_ENTRY = 2**9
-"""What a tile of a compiled step needs, roughly."""
+"""Rough memory of a tile in a compiled step."""
 
 
 class AbstractRule(nn.Module, ABC):
@@ -83,8 +83,8 @@ class AbstractRule(nn.Module, ABC):
     def prepare(self, graph: NeuralGraph) -> None:
         """Derive from a graph what `forward` needs; it is kept in `graph.cache`.
 
-        Whoever compiles, transforms or captures a step calls this before, so that the
-        graph is not read within. A plain step may come without.
+        Call it before a step is compiled, transformed or captured, so that the graph is
+        not read within. A plain step does not need it.
         """
 
     @abstractmethod
@@ -113,7 +113,7 @@ class AbstractRule(nn.Module, ABC):
         return dict.fromkeys(graph.shapes, 1.0)
 
     def settings(self) -> dict[str, Any]:
-        """Return what tells this rule from others of its class, as JSON values."""
+        """Return the settings that distinguish rules of this class, as JSON values."""
         return {}
 
 

@@ -95,7 +95,7 @@ class Guard:
 
     @property
     def stops(self) -> bool:
-        """Whether it is known that nothing more is to be done."""
+        """Whether it is known that the step must be skipped."""
         return self.may_ask and not self.is_sound
 
     def judge(self, updates: Tensors, step_size: float) -> None:

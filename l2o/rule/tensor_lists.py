@@ -18,7 +18,7 @@ _ATEN = torch.ops.aten
 """Where operations on lists of tensors are, each named with its signature."""
 
 _SMALL = 2**15
-"""Tensors of at most so many entries are scaled as one."""
+"""Tensors of at most this many entries are scaled together."""
 _FEWEST_JOINED = 6
 """With fewer small tensors, one launch for each is cheaper."""
 

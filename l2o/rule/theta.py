@@ -12,7 +12,7 @@ from .state import State, Tensors
 
 
 def with_theta(rule: AbstractRule, theta: Tensors) -> AbstractRule:
-    """Return the rule as it would be with other weights; nothing is copied or written.
+    """Return the rule with other weights; nothing is copied or written.
 
     So theta becomes an argument: `torch.func.grad` differentiates by it,
     `torch.func.vmap` runs a population of rules, an outer optimizer may hold it

@@ -25,8 +25,8 @@ from .head import Head
 from .state import TINY, ParameterState, Reading, State, Tensors, constant
 
 KEPT_ENTRIES = 2**17
-"""Entries of which everything is kept, however little memory is allowed: of a small
-network nothing is computed twice."""
+"""Networks of at most this many entries keep all that is computed, whatever the memory
+limit."""
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Known:
 
 
 class Written(NamedTuple):
-    """What was written so far, by the number of the block or node parameter."""
+    """Values written so far, by the number of the block or node parameter."""
 
     edges: dict[int, Tensor]
     nodes: dict[int, Tensor]
@@ -101,7 +101,7 @@ class TileIO:
         found = []
         if self._uses_directions:
             found = directions.prepare(graph, grads, state)
-        # Where nothing was prepared, anything of the right shape will do.
+        # Where nothing was prepared, any values of the right shape serve.
         self._prepared = [
             (frozenset(own), to_blocks(graph, {**params, **own})) if own else None
             for own in found

@@ -29,7 +29,7 @@ _BLOCK = 128
 _MOST_BLOCKS = 8
 
 _SMALL = 2**18
-"""Matrices of at most so many entries are whitened together with others like them."""
+"""Matrices of at most this many entries are whitened together, if alike."""
 
 
 def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
@@ -342,7 +342,7 @@ def _gates(stacks: Iterable[Sequence[Tensor]]) -> list[tuple[Tensor, Tensor]]:
     for together in [flat] if is_alike else [[item] for item in flat]:
         then, *now = torch.cat(together, dim=1)
         largest = functools.reduce(torch.maximum, now)
-        # TINY stays out of the numerator: what has decayed below it is gone.
+        # TINY stays out of the numerator: smaller values become zero.
         found = ((64 * largest / (then + TINY)).clamp(max=1) + TINY).sqrt()
         gates += found.split([item.shape[1] for item in together])
     gates = [gate.view(one[0].shape) for gate, one in zip(gates, sums, strict=True)]

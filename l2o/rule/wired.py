@@ -153,7 +153,7 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
 def _matrix_static(
     graph: NeuralGraph, matrix: Matrix, fans: Mapping[str, int]
 ) -> list[float]:
-    """Return what a matrix is and where it stands."""
+    """Return the static features of a matrix: its kind, place and size."""
     target = graph.groups[matrix.target]
     source = None if matrix.source is None else graph.groups[matrix.source]
     rows, columns = matrix.shape
