@@ -88,6 +88,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "benchmarks.meta_speed",
         "Inner steps per second of each meta-gradient estimator.",
     ),
+    "gpu-check": Benchmark(
+        "benchmarks.gpu_check",
+        "Whether everything works on a GPU, and how fast, in under ten minutes.",
+    ),
     "inr-classification": Benchmark(
         "benchmarks.inr.classification",
         "Name the class of the image that a small network represents.",

@@ -14,6 +14,14 @@ from l2o import Rule
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--accelerator",
+        default="cuda",
+        help="device of the tests in tests/gpu; cpu rehearses them without a GPU",
+    )
+
+
 @pytest.fixture(scope="session")
 def random_rule():
     """Build a rule whose theta is random everywhere: no output is zero by design.

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.catalogue import load_benchmark, names_of
 from l2o.cli import main
 
-WITHOUT = {"optimizer-cost", "trace-cost"}
-"""What measures the memory of a process on the CPU, and trains nothing."""
+WITHOUT = {"optimizer-cost", "trace-cost", "gpu-check"}
+"""What measures memory on the CPU and trains nothing, and what only a GPU can do."""
 
 OPTION = {
     "step-cost": "--device",
