@@ -88,6 +88,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "benchmarks.meta_speed",
         "Inner steps per second of each meta-gradient estimator.",
     ),
+    "recipe-cost": Benchmark(
+        "benchmarks.recipe_cost",
+        "Cost of the paper's recipe at its whole budget, here and expected on a GPU.",
+    ),
     "gpu-check": Benchmark(
         "benchmarks.gpu_check",
         "Whether everything works on a GPU, and how fast, in under ten minutes.",

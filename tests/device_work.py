@@ -1,6 +1,4 @@
-"""What an accelerator would have to do: operators launched, and waits of the host."""
-
-from collections import Counter
+"""What makes the host wait for an accelerator."""
 
 import torch
 from torch import Tensor
@@ -8,34 +6,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU = torch.device("cpu")
 
-VIEWS = {
-    *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze"),
-    *("squeeze", "select", "slice", "split", "split_with_sizes", "unbind", "detach"),
-    *("alias", "as_strided", "_reshape_alias", "unflatten", "narrow"),
-    *("lift_fresh", "empty", "empty_strided", "new_empty", "promote_types"),
-    *("_record_function_enter_new", "_record_function_exit"),
-}
-"""What launches nothing: views, uninitialised memory, questions."""
-
 WAITS = (
     *("_local_scalar_dense", "nonzero", "nonzero_numpy", "equal", "masked_select"),
     *("is_nonzero", "unique_dim", "_unique2", "unique_consecutive"),
 )
 """What makes the host wait, because a value or a shape depends on the data."""
-
-
-class Launches(TorchDispatchMode):
-    """Counts operators; one on a list of tensors is one launch."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name not in VIEWS:
-            self.names[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class Waits(TorchDispatchMode):

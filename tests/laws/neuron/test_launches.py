@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from device_work import Launches
 from torch import nn
 
 import l2o
+from benchmarks.launches import Launches
 from l2o.rule.neuron_rule import NeuronRule
 from optimizees import MLP, fashion_cnn
 from optimizees.resnet import ResNet18
