@@ -22,7 +22,7 @@ from optimizees.devices import choose_device
 
 from .launches import launches_of_inner_step
 from .protocol import now
-from .report import github_table, origin_of, rows_report
+from .report import origin_of, rows_report, table_of
 from .runs import RESULTS, Row, config_values, use_threads
 
 ROWS = RESULTS / "recipe-cost.jsonl"
@@ -115,21 +115,14 @@ def run(config: RecipeCostConfig, announce: Callable[[str], object]) -> None:
 
 def _page(rows: list[Row]) -> list[str]:
     """Return a line per recipe, and how the columns were found."""
-    lines = [
-        (
-            row["recipe"],
-            f"{row['seconds_per_outer_step']:.2f}",
-            f"{row['hours']:.1f}",
-            f"{row['launches']:,}",
-            f"{row['launches_with_autograd']:,}",
-            f"{row['expected_gpu_hours']:.1f}",
-        )
-        for row in rows
-    ]
-    headers = (
-        *("recipe", "s per outer step", "hours, whole budget"),
-        *("launches per inner step", "more with autograd", "expected on a GPU, hours"),
-    )
+    columns = {
+        "recipe": "{recipe}",
+        "s per outer step": "{seconds_per_outer_step:.2f}",
+        "hours, whole budget": "{hours:.1f}",
+        "launches per inner step": "{launches:,}",
+        "more with autograd": "{launches_with_autograd:,}",
+        "expected on a GPU, hours": "{expected_gpu_hours:.1f}",
+    }
     config, first = rows[0]["config"], rows[0]
     return [
         "# The paper's recipe at its whole budget",
@@ -140,7 +133,7 @@ def _page(rows: list[Row]) -> list[str]:
         "autograd, forward and backward, counted on the meta device, times "
         f"{1e6 * _LAUNCH_S:.0f} µs. That time per launch is an assumption about the "
         "host; `l2o benchmark gpu-check` measures the recipe on a GPU.",
-        github_table(lines, headers),
+        table_of(rows, columns),
         origin_of(rows),
     ]
 

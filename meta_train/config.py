@@ -59,8 +59,8 @@ class ValidationConfig:
     seeds: tuple[NotNegative[int], ...] = (9001, 9002)
     """Seeds of the validation networks and batches."""
     select: Literal["loss", "accuracy"] = "loss"
-    """What the best rule is best at: the lowest loss, or the highest accuracy, which
-    all of the tasks must measure."""
+    """Measure that chooses the best rule: the lowest loss, or the highest accuracy,
+    which all of the tasks must have."""
     with_test: bool = False
     """Whether the test split is looked at, too, and the rule that is best on them is
     kept as `best-on-test.safetensors`: to measure what choosing on the test set, as the

@@ -1,4 +1,4 @@
-"""Several processes as one run: what they exchange, and what a lost one means."""
+"""Several processes as one run: what they exchange, and errors when one is lost."""
 
 import os
 from collections.abc import Iterator

@@ -32,7 +32,7 @@ def train(
     tensorboard: bool = False,
     **settings: Any,
 ) -> AnyRule:
-    """Meta-train a rule on tasks of one's own; return the best one found.
+    """Meta-train a rule on your own tasks; return the best one found.
 
     `folder` holds the run: `log.jsonl`, `checkpoint.pt`, `best.safetensors` (lowest
     validation loss), `last.safetensors`, `config.yaml`. Ctrl-C stops after the outer

@@ -90,9 +90,9 @@ class TBPTTConfig:
 class EvolutionConfig:
     """Evolution strategies: pairs of runs with opposite changes of theta are compared.
 
-    No derivative is taken, so length and roughness of training do no harm; what they
-    cost is variance, which grows with the number of weights that are changed. Keep
-    `trained` of the run small.
+    No derivative is taken, so long and rough training does no harm; the price is
+    variance, which grows with the number of weights that are changed. Keep `trained` of
+    the run small.
     """
 
     kind: Literal["es", "pes", "nres"] = "nres"

@@ -175,7 +175,7 @@ def _twice_differentiable(
 
 
 def _counted(config: TBPTTConfig, loss: Tensor) -> Tensor:
-    """Return what one loss adds to the window's objective."""
+    """Return the term of one loss in the window's objective."""
     if config.objective == "mean":
         return loss
     # Below the bound the logarithm continues as its tangent, so that slopes remain.

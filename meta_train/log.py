@@ -1,4 +1,4 @@
-"""JSON lines: one record per line, appended, readable while the run goes on."""
+"""JSON lines: one record per line, appended, readable while the run continues."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def read_json_lines(path: Path) -> list[Record]:
 def append_json_line(
     path: Path, record: Mapping[str, Any], *, allow_nan: bool = False
 ) -> None:
-    """Append one record; what an interrupted write left of a last line is cut off.
+    """Append one record; the rest of an interrupted last line is cut off.
 
     No other line is touched.
 

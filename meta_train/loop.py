@@ -379,7 +379,7 @@ class MetaTrainer:
         self.log.write(outer_step=self.outer_step, **values, seconds=seconds)
 
     def _tasks_of_run(self) -> dict[str, Any]:
-        """Return what a rule file says of the tasks that the rule was trained on."""
+        """Return the description of a run's tasks for the rule file."""
         sources = self.builder.sources()
         return {
             "tasks": list(sources),

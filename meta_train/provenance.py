@@ -10,7 +10,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """Return what is written next to every result, as JSON values."""
+    """Return the provenance of a result, as JSON values."""
     return {
         "commit": _commit(),
         "versions": {

@@ -1,4 +1,4 @@
-"""What a run of meta-training leaves in its folder for its readers."""
+"""Files that a run of meta-training writes for its readers."""
 
 from pathlib import Path
 from typing import Any

@@ -52,7 +52,7 @@ class TaskConfig(_WeightedConfig):
 
 @frozen_config
 class FactoryConfig(_WeightedConfig):
-    """A task that a function of one's own returns."""
+    """A task that your own function returns."""
 
     kind: Literal["factory"]
     factory: str

@@ -18,8 +18,8 @@ def tuned(
 ) -> ImitationConfig:
     """Return the estimator with the rate at which its teacher does best on a problem.
 
-    So the rates of a run fit each problem, and a rule that imitates them must learn to
-    tell from what it sees how long steps should be.
+    So the rates of a run fit each problem, and a rule that imitates them must learn the
+    size of steps from what it reads.
 
     Args:
         config: the estimator; its `rates` are tried.

@@ -314,7 +314,7 @@ class InnerRun:
         *,
         steps: int,
     ) -> None:
-        """Go where a differentiated unroll of this run ended; its graph is let go.
+        """Go where a differentiated unroll of this run ended; its graph is released.
 
         Args:
             params: after the last step.

@@ -82,7 +82,7 @@ def validate(
 
 
 def _average(run: InnerRun, average: Params) -> None:
-    """Let averaged weights take in the latest ones."""
+    """Update the averaged weights by the latest ones."""
     share = average_share(float(run.position - 1))
     for name, param in run.params.items():
         average[name].lerp_(param, share)

@@ -12,11 +12,11 @@ Config = TypeVar("Config")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without what hides a value or multiplies it."""
+    """PyYAML's safe loader without aliases and repeated keys."""
 
     @override
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases, with which a short text can stand for a huge one."""
+        """Refuse aliases, by which a short text can expand to a huge one."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise yaml.constructor.ConstructorError(

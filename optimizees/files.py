@@ -31,7 +31,7 @@ class DamagedFileError(ValueError):
 
 @dataclass(frozen=True)
 class FileKind:
-    """One kind of file: how it is read, and what is said of one that is damaged."""
+    """One kind of file: how it is read, and the messages for damaged ones."""
 
     reader: str
     """Public name of the function that reads it; messages begin with it."""
@@ -187,7 +187,7 @@ def is_plain_tensor(value: object) -> TypeGuard[Tensor]:
 
 
 def holds_tensors(path: Path) -> bool:
-    """Whether there is a safetensors file, as long as its header says.
+    """Return whether there is a safetensors file of the length that its header states.
 
     An empty or truncated file, as a crash of the machine may leave it, is none.
     """
@@ -255,6 +255,6 @@ def _is_page_start(content: bytes | bytearray) -> bool:
 
 
 def _header_bytes(path: Path) -> int:
-    """Return how long a safetensors file says that its header is."""
+    """Return the length of the header that a safetensors file states."""
     with path.open("rb") as file:
         return int.from_bytes(file.read(8), "little")

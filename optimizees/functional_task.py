@@ -16,7 +16,7 @@ Tensors = dict[str, Tensor]
 
 
 class LossAndGrads(NamedTuple):
-    """What one pass over a batch gives, without autograd's graph."""
+    """Results of one pass over a batch, without autograd's graph."""
 
     loss: Float[Tensor, ""]
     """Mean loss of the batch."""

@@ -28,7 +28,7 @@ _PAUSE_S = 0.5
 
 
 class Work(Protocol):
-    """What one process does of some shared work, until all of it is done."""
+    """The part of one process in shared work, until all of it is done."""
 
     def __call__(
         self, announce: Callable[[str], object], *, worker: int | None

@@ -127,7 +127,7 @@ def siren_shapes(widths: tuple[int, ...] = WIDTHS) -> dict[str, tuple[int, ...]]
 def siren_values(
     networks: Networks, points: Float[Tensor, "P inputs"]
 ) -> list[Float[Tensor, "*B P neurons"]]:
-    """Return what every neuron of some networks says at some places.
+    """Return the activations of all neurons of some networks at some places.
 
     Args:
         networks: parameters by their names in `Siren`, with leading axes in common or
@@ -167,7 +167,7 @@ def render(
 
 
 def render_images(networks: Networks, size: int = 28) -> Float[Tensor, "*B size size"]:
-    """Return the images that networks of two coordinates and one value stand for.
+    """Return the images that networks of two coordinates and one value represent.
 
     Args:
         networks: as for `render`.
