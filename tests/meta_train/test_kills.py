@@ -61,7 +61,7 @@ def assert_same_run(found, expected):
     assert_same(without_times(logs[0]), without_times(logs[1]), "log")
 
 
-def run_killed(config, home, kills):
+def run_killed(config, home, kills, started_by="yaml"):
     save_config(config, home / "run.yaml")
     command = [
         sys.executable,
@@ -69,6 +69,7 @@ def run_killed(config, home, kills):
         str(home / "run.yaml"),
         str(home),
         str(kills),
+        started_by,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -78,11 +79,12 @@ def run_killed(config, home, kills):
 
 
 @pytest.mark.slow
-def test_thirty_kills_change_nothing(tiny, tmp_path):
+@pytest.mark.parametrize("started_by", ["yaml", "python"])
+def test_thirty_kills_change_nothing(tiny, tmp_path, started_by):
     config = tiny(
         outer_steps=20, checkpoint_minutes=1e-6, meta_optimizer={"average": 0.9}
     )
-    folders = run_killed(config, tmp_path, kills=30)
+    folders = run_killed(config, tmp_path, 30, started_by)
     steps = [
         line["outer_step"] for line in read_json_lines(tmp_path / "whole/log.jsonl")
     ]
