@@ -64,6 +64,19 @@ def test_it_may_refuse_a_graph(model):
         NeuralGraphOpt([torch.zeros(3)], rule=Momentum())
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_graph_is_prepared_where_a_step_is_compiled(model, compiled):
+    """Elsewhere a graph that the trace will replace is not read for nothing."""
+    prepared = []
+
+    class Preparing(Momentum):
+        def prepare(self, graph):
+            prepared.append(graph)
+
+    NeuralGraphOpt(model.parameters(), rule=Preparing(), compile=compiled)
+    assert bool(prepared) == compiled
+
+
 def test_weight_decay_is_in_units_of_its_step_size():
     params = {"weight": torch.full((2, 3), 2.0, dtype=torch.float64)}
     grads = {"weight": torch.zeros(2, 3, dtype=torch.float64)}

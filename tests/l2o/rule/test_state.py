@@ -2,7 +2,8 @@ import pytest
 import torch
 from oracles import advance_parameter_state, init_parameter_state
 
-from l2o.rule.state import Averages
+from l2o.rule import state as rule_state
+from l2o.rule.state import Averages, constant
 
 MOMENTUM_DECAYS = Averages().momentum_decays
 
@@ -63,3 +64,26 @@ def test_decays_have_a_range(decay):
 def test_adams_direction_needs_its_momentum():
     with pytest.raises(ValueError, match=r"need a momentum of decay 0\.9"):
         _ = Averages(momentum_decays=(0.5,)).adam_momentum
+
+
+class TestConstants:
+    """They are made once where nothing transforms or records a step."""
+
+    def test_they_are_made_once_without_autograd(self):
+        like = torch.zeros(1)
+        with torch.no_grad():
+            first, again = constant((1.0, 2.0), like), constant((1.0, 2.0), like)
+            wide = constant((1.0, 2.0), like, torch.float64)
+        assert first is again
+        assert wide.dtype == torch.float64
+        assert wide.tolist() == first.tolist() == [1.0, 2.0]
+
+    def test_they_are_made_anew_elsewhere(self):
+        like = torch.zeros(1)
+        assert constant((1.0,), like) is not constant((1.0,), like)
+
+    def test_they_do_not_pile_up(self):
+        with torch.no_grad():
+            for number in range(2 * rule_state._MOST_CONSTANTS):
+                constant((float(number),), torch.zeros(1))
+        assert len(rule_state._constants) <= rule_state._MOST_CONSTANTS
