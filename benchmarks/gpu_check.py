@@ -85,7 +85,7 @@ def run(config: GpuCheckConfig, announce: Callable[[str], object]) -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for part in plan(config, results.parent, Path(folder)):
+        for part in plan(config, results.parent.resolve(), Path(folder)):
             announce(f"{part.name}: at most {part.limit_s:.0f} s")
             row = {**_run_part(part), "config": config_values(config)}
             rows.append({**row, "provenance": provenance()})
