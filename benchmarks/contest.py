@@ -59,6 +59,10 @@ class Contest:
     """Rules that also run with averaged weights, which are evaluated then."""
     horizon_rules: tuple[str, ...] = ()
     """Rules that also run with `total_steps`: their updates fall to zero at the end."""
+    misled_rules: tuple[str, ...] = ()
+    """Rules that are also told wrong numbers of steps."""
+    told_shares: tuple[float, ...] = (0.5, 2.0)
+    """What `misled_rules` are told, as multiples of the number of steps."""
     scaled_rules: tuple[str, ...] = ()
     """Rules that also run with their updates multiplied by `scale`."""
     scale: float = 0.1
@@ -173,6 +177,10 @@ class Contest:
             (self.reuse_rules, RuleSettings(structure_every=10)),
             (self.averaged_rules, RuleSettings(average=True)),
             (self.horizon_rules, RuleSettings(knows_length=True)),
+            *(
+                (self.misled_rules, RuleSettings(knows_length=True, told_share=share))
+                for share in self.told_shares
+            ),
             (self.scaled_rules, RuleSettings(scale=self.scale)),
             (self.grouped_rules, RuleSettings(whitening_rows=self.group_rows)),
         )

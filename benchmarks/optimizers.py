@@ -144,6 +144,8 @@ class RuleSettings:
     """Multiplier of its updates, the optimizer's `lr`."""
     knows_length: bool = False
     """Whether it is told the number of steps, as `total_steps`."""
+    told_share: float = 1.0
+    """Multiple of the number of steps that it is told; others than 1 are mistakes."""
 
     def differing(self) -> dict[str, Any]:
         """Return the settings that are not the defaults, which rows do not mention."""
@@ -196,13 +198,14 @@ class RuleSpec(OptimizerSpec):
         settings = self.settings
         rows = settings.whitening_rows
         rule = self.name if rows is None else _with_rows(load_rule(self.name), rows)
+        told = max(1, round(settings.told_share * steps))
         return NeuralGraphOpt(
             model.parameters(),
             lr=settings.scale,
             rule=rule,
             state_dtype=torch.bfloat16 if settings.state == "bfloat16" else None,
             structure_every=settings.structure_every,
-            total_steps=steps if settings.knows_length else None,
+            total_steps=told if settings.knows_length else None,
             average=settings.average,
         )
 
@@ -246,7 +249,9 @@ def in_words(settings: Mapping[str, Any]) -> str:
         words += ", averaged weights"
     if "scale" in settings:
         words += f", updates x {settings['scale']:g}"
-    if "knows_length" in settings:
+    if "told_share" in settings:
+        words += f", told {settings['told_share']:g} times the number of steps"
+    elif "knows_length" in settings:
         words += ", knows the number of steps"
     return words
 

@@ -226,7 +226,7 @@ def _entries_of(group: Group, validated: Sequence[Group]) -> list[Entry]:
         horizons: tuple[Horizon, ...] = HORIZONS
         if "knows_length" in group.variant:
             horizons = ("known",)
-        if "scale" in group.variant:
+        if "scale" in group.variant or "told_share" in group.variant:
             horizons = ()
         return [Entry(name=name, label=name, setting="as it is", horizons=horizons)]
     opponent = OPPONENTS[group.optimizer]

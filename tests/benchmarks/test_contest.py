@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import held_out, transfer
 from benchmarks.contest import Contest, RowsMissing, run_with
@@ -79,11 +80,13 @@ def test_rules_run_as_they_are_and_in_variants_and_the_teacher_is_last(rule_file
         reuse_rules=few,
         averaged_rules=few,
         horizon_rules=few,
+        misled_rules=few,
         scaled_rules=few,
         grouped_rules=few,
         group_rows=3,
     )
-    adam, rule, narrow, reused, averaged, told, scaled, grouped, last = contest.fixed
+    adam, rule, narrow, reused, averaged, *others = contest.fixed
+    told, half, double, scaled, grouped, last = others
     assert adam.label == "Adam, lr 0.001"
     assert rule.identity()["settings"] == {}
     assert narrow.identity()["settings"] == {"state": "bfloat16"}
@@ -92,6 +95,13 @@ def test_rules_run_as_they_are_and_in_variants_and_the_teacher_is_last(rule_file
     assert averaged.label == f"{rule_file}, averaged weights"
     assert told.identity()["settings"] == {"knows_length": True}
     assert told.label == f"{rule_file}, knows the number of steps"
+    settings = {"knows_length": True, "told_share": 0.5}
+    assert half.identity()["settings"] == settings
+    assert half.label == f"{rule_file}, told 0.5 times the number of steps"
+    layer = torch.nn.Linear(3, 2)
+    assert told.build(layer, 10).rule.horizon == 10
+    assert half.build(layer, 10).rule.horizon == 5
+    assert double.build(layer, 10).rule.horizon == 20
     assert scaled.identity()["settings"] == {"scale": 0.1}
     assert scaled.label == f"{rule_file}, updates x 0.1"
     assert grouped.identity()["settings"] == {"whitening_rows": 3}
