@@ -22,7 +22,12 @@ SMALL_ENTRIES = 2**15
 """Matrices of at most this many entries are padded and stacked."""
 
 _PADDED_ENTRIES = 2**16
-"""A small matrix may always be padded to this many entries."""
+"""On an accelerator a small matrix may always be padded to this many entries: fewer
+stacks are fewer launches."""
+
+_PADDING = 2**12
+"""Most entries of padding that a matrix adds to a stack on a CPU, where computing them
+costs as much as the operations of another stack."""
 
 _LEAST_STACK = 2**22
 """Most entries of a stack on an accelerator; an eighth of all entries if that is
@@ -178,7 +183,9 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
     pieces = find_pieces(graph)
     small_names = _small_parameters(pieces)
     groups = [
-        *_padded_groups([p for p in pieces if p.parameter in small_names]),
+        *_padded_groups(
+            [p for p in pieces if p.parameter in small_names], is_split=is_split
+        ),
         *_alike_groups(
             [p for p in pieces if p.parameter not in small_names],
             is_split=is_split,
@@ -259,8 +266,13 @@ def _small_parameters(pieces: Iterable[Piece]) -> set[str]:
     return {name for name, size in sizes.items() if size <= SMALL_ENTRIES}
 
 
-def _padded_groups(pieces: list[Piece]) -> list[list[Piece]]:
-    """Stack small matrices that are padded to one size."""
+def _padded_groups(pieces: list[Piece], *, is_split: bool) -> list[list[Piece]]:
+    """Stack small matrices that are padded to one size.
+
+    Args:
+        pieces: of small matrices.
+        is_split: whether padding is dearer than further stacks, as on a CPU.
+    """
     alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
     for piece in pieces:
         alike[piece.key].append(piece)
@@ -272,15 +284,28 @@ def _padded_groups(pieces: list[Piece]) -> list[list[Piece]]:
         for place in order:
             piece, (rows, columns) = group[place], shapes[place]
             for number, (members, height, width) in enumerate(bins):
-                height, width = max(height, rows), max(width, columns)
-                least = min(math.prod(m.matrices[0].shape) for m in [*members, piece])
-                if height * width <= max(_PADDED_ENTRIES, 2 * least):
-                    bins[number] = ([*members, piece], height, width)
+                joined = [*members, piece]
+                after = max(height, rows), max(width, columns)
+                if is_split:
+                    added = _padding(joined, after) - _padding(members, (height, width))
+                    fits = added <= _PADDING
+                else:
+                    least = min(math.prod(m.matrices[0].shape) for m in joined)
+                    fits = math.prod(after) <= max(_PADDED_ENTRIES, 2 * least)
+                if fits:
+                    bins[number] = (joined, *after)
                     break
             else:
                 bins.append(([piece], rows, columns))
         found += [members for members, _, _ in bins]
     return found
+
+
+def _padding(pieces: list[Piece], shape: tuple[int, int]) -> int:
+    """Return how many entries are padding where all matrices have one shape."""
+    matrices = [matrix for piece in pieces for matrix in piece.matrices]
+    own = sum(math.prod(matrix.shape) for matrix in matrices)
+    return len(matrices) * math.prod(shape) - own
 
 
 def _alike_groups(

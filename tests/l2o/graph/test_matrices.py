@@ -1,8 +1,11 @@
 """Tests of graphs as matrices in stacks."""
 
+import math
+
 import pytest
 import torch
 import zoo
+from torch import nn
 from zoo.prepared import prepare
 
 from l2o import neural_graph
@@ -54,3 +57,25 @@ def test_alike_matrices_share_a_stack_whatever_the_depth():
         return len(host_matrices(graph, is_split=False).stacks)
 
     assert count(2) == count(8)
+
+
+def padding_of(stacks):
+    return [
+        math.prod(stack.shape) - int((stack.index < stack.index.max()).sum())
+        for stack in stacks.stacks
+        if stack.index is not None
+    ]
+
+
+def test_a_cpu_computes_little_padding_and_an_accelerator_few_stacks():
+    layers = [nn.Linear(64, 192), nn.LayerNorm(192), nn.Linear(192, 64)]
+    model = nn.Sequential(*layers, nn.Tanh(), nn.Linear(64, 3))
+    graph = neural_graph(model, torch.zeros(2, 64))
+    cpu, other = (host_matrices(graph, is_split=split) for split in (True, False))
+    assert len(cpu.stacks) > len(other.stacks)
+    most = graph_matrices._PADDING
+    assert all(
+        padding <= most * stack.shape[0]
+        for padding, stack in zip(padding_of(cpu), cpu.stacks, strict=True)
+    )
+    assert sum(padding_of(other)) > most * len(other.matrices)  # the bound can fail
