@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -27,6 +27,7 @@ _PAUSE_S = 0.5
 """Seconds before a process looks again, when others hold all that is missing."""
 
 
+@runtime_checkable
 class Work(Protocol):
     """The part of one process in shared work, until all of it is done."""
 
