@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from l2o.rule.horizon import with_horizon
+
 from .config import MetaTrainConfig
 from .estimators import InnerProblem, add_meta_gradient, start_problem
 from .problems import TaskBuilder
@@ -111,7 +113,7 @@ class ProblemRunner:
         config = self.config.tasks[self.choice]
         bound = self.builder.bound(config, self.member)
         if self.horizon is not None:
-            bound = bound.knowing(self.horizon)
+            bound = bound.with_rule(with_horizon(bound.rule, self.horizon))
         task = self.builder.task(config, self.member)
         start = ProblemStart(task, bound, seed=seed, length=length)
         return start_problem(self.config.estimator, start)

@@ -83,11 +83,8 @@ class Lanes:
             function, (theta, self.params, self.grads, self.state)
         )
         if self.averages:
-            share = average_share(float(self.position))
-            self.averages = {
-                name: torch.lerp(average, self.params[name], share)
-                for name, average in self.averages.items()
-            }
+            count = self.position
+            self.averages = averaged_params(self.averages, self.params, count)
         self.position += 1
         self.losses = self._measure()
         is_sound = self.losses <= DIVERGENCE * self.first_losses
@@ -172,6 +169,21 @@ _TENSORS = (
     *("params", "averages", "buffers", "state", "grads"),
     *("losses", "first_losses", "is_lost"),
 )
+
+
+def averaged_params(averages: Params, params: Params, count: int) -> Params:
+    """Return averaged weights that hold the latest ones, too; as the optimizer's do.
+
+    Args:
+        averages: before; any weights of the same shapes where `count` is 0.
+        params: the latest weights.
+        count: number of weights that the averages hold already.
+    """
+    share = average_share(float(count))
+    return {
+        name: torch.lerp(average, params[name], share)
+        for name, average in averages.items()
+    }
 
 
 def _repeated(values: Any, times: int) -> Any:

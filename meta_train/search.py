@@ -15,6 +15,7 @@ from torch import Tensor
 from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
+from l2o.rule.horizon import with_aim, with_horizon
 from l2o.rule.neuron_rule import NeuronRule
 from optimizees.devices import choose_device
 
@@ -231,9 +232,12 @@ class RateSearch:
         task = self.builder.task(config, drawn.member)
         bound = self.builder.bound(config, drawn.member)
         moments = self.config.steps if drawn.horizon is None else (drawn.horizon,)
-        self.rule.horizon, self.rule.is_averaged = drawn.horizon, drawn.is_averaged
+        told = with_horizon(bound.rule, drawn.horizon)
+        told = with_aim(told, is_averaged=drawn.is_averaged)
         lanes = Lanes(
-            ProblemStart(task, bound, seed=drawn.seed, length=moments[-1]),
+            ProblemStart(
+                task, bound.with_rule(told), seed=drawn.seed, length=moments[-1]
+            ),
             num_lanes=len(candidates),
             stacked=self.config.stacked,
             has_average=drawn.is_averaged,
@@ -241,7 +245,6 @@ class RateSearch:
         found = life_losses(
             lanes, self._thetas(candidates), moments, batches=self.config.batches
         )
-        self.rule.horizon, self.rule.is_averaged = None, False
         self.inner_steps += moments[-1] * len(candidates)
         logs = found.cpu().clamp_min(_SMALLEST_LOSS).log()
         return logs.nan_to_num(nan=_DIVERGED, posinf=_DIVERGED).mean(0)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from l2o import AbstractRule, NeuralGraph, neural_graph
-from l2o.rule.horizon import with_horizon
 from l2o.rule.rule import Params
 from l2o.rule.state import State, Tensors
 from l2o.rule.step import Hyper, take_step
@@ -101,18 +100,19 @@ class RuleOnGraph:
         self.loss_and_grads = cache(_captured_loss) if captures else _plain_loss
         self.lane_step = cache(self._lane_step)
 
-    def knowing(self, horizon: int) -> "RuleOnGraph":
-        """Return the same for a rule that knows the number of steps of the whole run.
+    def with_rule(self, rule: AbstractRule) -> "RuleOnGraph":
+        """Return another rule on the same graph, such as one that knows the horizon.
+
+        Its steps are not replayed as CUDA graphs.
 
         Raises:
-            ValueError: if the rule was compiled, or reads no horizon.
+            ValueError: if the rule was compiled.
         """
         if self._compiled is not _as_it_is:
             raise ValueError(
-                "RuleOnGraph.knowing needs a rule that is not compiled, for every "
-                "horizon would compile it again. Set compile: false."
+                "RuleOnGraph.with_rule needs a rule that is not compiled, for every "
+                "other one would compile again. Set compile: false."
             )
-        rule = with_horizon(self.rule, horizon)
         return RuleOnGraph(rule, self._task, compile=False, graph=self.graph)
 
     def step(

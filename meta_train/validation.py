@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 
 from l2o.rule.rule import Params
-from l2o.schedules import average_share
 from optimizees import FunctionalTask
 
+from .lanes import averaged_params
 from .unroll import DIVERGENCE, InnerRun, ProblemStart, RuleOnGraph
 
 
@@ -64,7 +64,7 @@ def validate(
         run = InnerRun(
             ProblemStart(task, bound, seed=seed, length=steps), is_annealed=is_annealed
         )
-        average = {name: param.clone() for name, param in run.params.items()}
+        average = dict(run.params)
         after_step = partial(_average, run, average) if at_average else None
         losses = run.advance(steps, after_step)
         if run.has_diverged:
@@ -83,9 +83,7 @@ def validate(
 
 def _average(run: InnerRun, average: Params) -> None:
     """Update the averaged weights by the latest ones."""
-    share = average_share(float(run.position - 1))
-    for name, param in run.params.items():
-        average[name].lerp_(param, share)
+    average.update(averaged_params(average, run.params, run.position - 1))
 
 
 def _statistics(run: InnerRun, params: Params) -> Params:

@@ -18,6 +18,7 @@ from .data.fashion_mnist import load_fashion_mnist
 from .mlp import MLP
 from .siren import Siren, pixel_grid
 from .task import Task, cross_entropy
+from .transformer import GPT, BlockSizes
 
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -96,58 +97,6 @@ def grammar_sequences(seed: int = 0) -> Task:
     )
 
 
-class _Block(nn.Module):
-    """Causal attention of four heads, then two linear maps; both on top of the input.
-
-    Args:
-        width: of a token.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.read = nn.Linear(width, 3 * width)
-        self.write = nn.Linear(width, width)
-        self.hidden = nn.Linear(width, 4 * width)
-        self.out = nn.Linear(4 * width, width)
-
-    @override
-    def forward(self, tokens: Tensor) -> Tensor:
-        heads = self.read(self.norms[0](tokens)).unflatten(-1, (3, 4, -1))
-        queries, keys, values = heads.transpose(1, 3).unbind(2)
-        found = functional.scaled_dot_product_attention(
-            queries, keys, values, is_causal=True
-        )
-        tokens = tokens + self.write(found.transpose(1, 2).flatten(2))
-        inner = functional.gelu(self.hidden(self.norms[1](tokens)))
-        return tokens + self.out(inner)
-
-
-class _Transformer(nn.Module):
-    """A causal transformer whose lookup table is its last map, too.
-
-    Args:
-        symbols: how many there are.
-        length: of a sequence.
-        width: of a token.
-        depth: number of blocks.
-    """
-
-    def __init__(self, symbols: int, length: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(symbols, width)
-        self.places = nn.Parameter(0.02 * torch.randn(length, width))
-        self.blocks = nn.Sequential(*(_Block(width) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, symbols, bias=False)
-        nn.init.normal_(self.embed.weight, std=0.02)
-        self.out.weight = self.embed.weight
-
-    @override
-    def forward(self, symbols: Tensor) -> Tensor:
-        return self.out(self.norm(self.blocks(self.embed(symbols) + self.places)))
-
-
 def grammar_transformer(seed: int = 0) -> Task:
     """Return the same prediction by a small transformer with tied embeddings.
 
@@ -155,10 +104,10 @@ def grammar_transformer(seed: int = 0) -> Task:
         seed: decides the chain and the sequences.
     """
     data = _grammar(seed)
-    length = data.inputs.shape[1]
+    sizes = BlockSizes(width=32, num_blocks=2, num_heads=4)
     return _from_data(
         f"grammar-transformer-{seed}",
-        lambda: _Transformer(_SYMBOLS, length, width=32, depth=2),
+        lambda: GPT(_SYMBOLS, data.inputs.shape[1], sizes),
         data,
         cross_entropy,
         batch_size=32,

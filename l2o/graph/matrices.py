@@ -280,32 +280,37 @@ def _padded_groups(pieces: list[Piece], *, is_split: bool) -> list[list[Piece]]:
     for group in alike.values():
         shapes = [piece.matrices[0].shape for piece in group]
         order = sorted(range(len(group)), key=lambda place: -math.prod(shapes[place]))
-        bins: list[tuple[list[Piece], int, int]] = []
+        bins: list[_Bin] = []
         for place in order:
             piece, (rows, columns) = group[place], shapes[place]
-            for number, (members, height, width) in enumerate(bins):
-                joined = [*members, piece]
-                after = max(height, rows), max(width, columns)
+            for chosen in bins:
+                height, width = max(chosen.height, rows), max(chosen.width, columns)
+                count = chosen.count + len(piece.matrices)
                 if is_split:
-                    added = _padding(joined, after) - _padding(members, (height, width))
-                    fits = added <= _PADDING
-                else:
-                    least = min(math.prod(m.matrices[0].shape) for m in joined)
-                    fits = math.prod(after) <= max(_PADDED_ENTRIES, 2 * least)
+                    before = chosen.count * chosen.height * chosen.width
+                    own = len(piece.matrices) * rows * columns
+                    fits = count * height * width - before - own <= _PADDING
+                else:  # the piece is the smallest of them
+                    fits = height * width <= max(_PADDED_ENTRIES, 2 * rows * columns)
                 if fits:
-                    bins[number] = (joined, *after)
+                    chosen.pieces.append(piece)
+                    chosen.count, chosen.height, chosen.width = count, height, width
                     break
             else:
-                bins.append(([piece], rows, columns))
-        found += [members for members, _, _ in bins]
+                bins.append(_Bin([piece], len(piece.matrices), rows, columns))
+        found += [chosen.pieces for chosen in bins]
     return found
 
 
-def _padding(pieces: list[Piece], shape: tuple[int, int]) -> int:
-    """Return how many entries are padding where all matrices have one shape."""
-    matrices = [matrix for piece in pieces for matrix in piece.matrices]
-    own = sum(math.prod(matrix.shape) for matrix in matrices)
-    return len(matrices) * math.prod(shape) - own
+@dataclass(slots=True)
+class _Bin:
+    """Pieces that share a stack, and the size that they are padded to."""
+
+    pieces: list[Piece]
+    count: int
+    """Matrices of the pieces."""
+    height: int
+    width: int
 
 
 def _alike_groups(
