@@ -110,6 +110,7 @@ def run(config: OwnTaskConfig, announce: Callable[[str], object]) -> None:
     use_threads(config.threads)
     task = call_factory(config.factory, choose_device(config.device))
     path = config.results.with_suffix(".safetensors")
+    origin = provenance()  # of the tree before the rule is written to it
     announce(f"meta-training on {task.source}, in {config.folder}")
     seconds = _meta_train(config, task, path)
     functional = FunctionalTask(task)
@@ -136,7 +137,7 @@ def run(config: OwnTaskConfig, announce: Callable[[str], object]) -> None:
                     "data_source": task.source,
                     "meta_training_s": seconds if name == str(path) else None,
                     "config": config_values(config) | {"folder": None},
-                    "provenance": provenance(),
+                    "provenance": origin,
                 }
             )
             losses = ", ".join(

@@ -145,7 +145,7 @@ def read_scoreboard(rows: Iterable[Row], contest: Contest) -> Scoreboard:
     for row in rows:
         by_task.setdefault(task_of(row), []).append(row)
     tasks: tuple[TaskName, ...] = tuple(
-        task for task in contest.tasks if task in by_task
+        task for task in contest.tasks if groups(by_task.get(task, ()), "test")
     )
     entries: dict[tuple[str, str], Entry] = {}
     rates: dict[str, dict[float, Group]] = {}

@@ -213,6 +213,21 @@ def test_the_page_says_who_wins_and_whether_controls_hold(rows, tmp_path, capsys
     assert path.with_suffix(".png").is_file()
 
 
+def test_a_task_of_which_only_rates_are_tried_waits(rows, grid_of, tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    finite = [row for row in rows if row["optimizer"] != "soap-linear"]
+    write_json_lines(path, [*finite, *grid_of("muon", SIX, task="cifar-resnet")])
+    assert report(["scoreboard", "--results", str(path)]) == 0
+    assert "| cifar-resnet" in capsys.readouterr().out
+    assert path.with_suffix(".png").stat().st_size > 1000
+    (line,) = [
+        line
+        for line in path.with_suffix(".md").read_text().splitlines()
+        if line.startswith("| cifar-resnet")
+    ]
+    assert "0 of 17" in line
+
+
 def test_rows_may_be_packed(rows, tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
     write_json_lines(path, rows[:6])
