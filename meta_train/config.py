@@ -12,7 +12,7 @@ from l2o.config import BelowOne, NotNegative, Positive, config_values, frozen_co
 from l2o.files import write_whole
 from l2o.rule.build import AnyRuleConfig
 
-from .estimator_config import EstimatorConfig, EvolutionConfig, FirstOrderConfig
+from .estimator_config import EstimatorConfig, FirstOrderConfig
 from .task_config import AnyTaskConfig, SingleTaskConfig, TaskConfig
 from .yaml_file import config_from, parse_yaml, read_yaml
 
@@ -94,8 +94,12 @@ class MetaTrainConfig:
     """The rule to train: a preset's name, or features, network and head."""
     seed: NotNegative[int] = 0
     """Decides initial theta, inner problems, batches and replays."""
-    init: str | None = None
-    """A rule file to start from, instead of a fresh theta."""
+    init: str | tuple[str, ...] | None = None
+    """A rule file to start from, instead of a fresh theta. Of several, the first holds
+    the configured rule, and each later one replaces the weights that it has, too."""
+    zeroed: tuple[str, ...] = ()
+    """Which weights of theta are zero at the start: patterns as in `trained`. A network
+    whose last layers are zero says nothing yet, whatever its other layers know."""
     outer_steps: Positive[int] = 1000
     """Number of updates of theta."""
     num_tasks: Positive[int] = 2
@@ -112,6 +116,10 @@ class MetaTrainConfig:
     length; 0 for the full length at once."""
     horizon_share: BelowOne[float] = 0.0
     """Share of the inner problems whose rule is told their length."""
+    average_share: float = 0.0
+    """Share of the inner problems that are judged at the averaged weights; the rule is
+    told. From 0.5 on, validation measures the averaged weights, too. Needs an estimator
+    with `end_batches`."""
     max_offset: BelowOne[float] = 0.0
     """Largest share of a life that passes before theta learns from it; drawn uniformly
     for each problem, so that windows begin at every age."""
@@ -154,6 +162,17 @@ class MetaTrainConfig:
                 f"MetaTrainConfig rule must be one of {sorted(PRESETS)} or a mapping "
                 f"with net, features and head; got rule={self.rule!r}."
             )
+        if not 0 <= self.average_share <= 1:
+            raise ValueError(
+                "MetaTrainConfig average_share must be from 0 to 1; got average_share="
+                f"{self.average_share}. Choose a share, for example 0.5."
+            )
+        if self.average_share and not getattr(self.estimator, "end_batches", 0):
+            raise ValueError(
+                "MetaTrainConfig average_share needs an estimator that measures the "
+                f"ends of windows; got {self.estimator.kind}. Choose es, pes or nres "
+                "with end_batches of at least 1, or set average_share to 0."
+            )
         window = getattr(self.estimator, "window", 1)
         if self.steps_per_outer % window:
             raise ValueError(
@@ -169,9 +188,8 @@ class MetaTrainConfig:
 
     @property
     def is_averaged(self) -> bool:
-        """Whether rules are judged at the averaged weights, and told so."""
-        estimator = self.estimator
-        return isinstance(estimator, EvolutionConfig) and estimator.average_batches > 0
+        """Whether validation measures the averaged weights, of which rules are told."""
+        return self.average_share >= 0.5
 
 
 def _check_name(name: str) -> None:

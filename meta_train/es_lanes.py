@@ -23,7 +23,6 @@ class PerturbedRuns(Lanes):
         pairs: number of pairs.
         has_centre: whether a lane follows the unchanged theta.
         stacked: whether the lanes are one `vmap`; else they take turns.
-        has_average: whether the weights are averaged along the way.
     """
 
     def __init__(
@@ -33,13 +32,11 @@ class PerturbedRuns(Lanes):
         pairs: int = 1,
         has_centre: bool = False,
         stacked: bool = False,
-        has_average: bool = False,
     ) -> None:
         super().__init__(
             start,
             num_lanes=2 * pairs + has_centre,
             stacked=stacked,
-            has_average=has_average,
         )
         self.pairs = pairs
         self.noise: Params = {}

@@ -113,10 +113,10 @@ class EvolutionConfig:
     max_loss: Positive[float] = 1.5
     """Losses count at most this multiple of the first loss, and so does every step of a
     network that diverged, so that one of them does not outweigh all others."""
-    average_batches: NotNegative[int] = 0
-    """Above 0, a window's meta-loss is the loss of the averaged weights at its end, on
-    this many batches of training data from another seed; the rule is told that these
-    weights count. At 0 it is the mean loss of the steps."""
+    end_batches: NotNegative[int] = 0
+    """Above 0, a window's meta-loss is the loss at its end, on this many batches of
+    training data from another seed: of the averaged weights in problems whose rule is
+    told that they count, else of the latest. At 0 it is the mean loss of the steps."""
     stacked: bool = False
     """Whether the runs of a problem are one `vmap`; it pays for small networks and on
     accelerators. Otherwise they take turns."""

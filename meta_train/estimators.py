@@ -29,7 +29,6 @@ def start_problem(config: EstimatorConfig, start: ProblemStart) -> InnerProblem:
             pairs=config.pairs,
             has_centre=config.kind == "es",
             stacked=config.stacked,
-            has_average=config.average_batches > 0,
         )
     return InnerRun(start)
 

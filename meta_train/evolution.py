@@ -53,19 +53,19 @@ def evolution(
         if runs.is_known_over:
             break
     total = torch.zeros(runs.num_lanes, dtype=torch.float64)
-    is_averaged = config.average_batches > 0
+    is_at_end = config.end_batches > 0
     losses: list[float] = []
     for lanes, weight, is_end in zip(
         _on_host(bounded).double(), weights, _on_host(ends).tolist(), strict=True
     ):
-        if not is_averaged:
+        if not is_at_end:
             total += weight * _counted(config, lanes)
         losses.append(float(lanes[-1] if config.kind == "es" else lanes.mean()))
         if is_end:
             break
-    if is_averaged:
-        averages = _bounded(config, runs, _losses_of_averages(config, runs))
-        total = len(losses) * _counted(config, _on_host([averages])[0].double())
+    if is_at_end:
+        found = _bounded(config, runs, _losses_at_end(config, runs))
+        total = len(losses) * _counted(config, _on_host([found])[0].double())
     slope = (total[:pairs] - total[pairs : 2 * pairs]) / (2 * config.sigma)
     credit = runs.memory if config.kind == "pes" else runs.noise
     for name, weight in runs.bound.rule.named_parameters():
@@ -79,11 +79,11 @@ def evolution(
     return losses
 
 
-def _losses_of_averages(config: EvolutionConfig, runs: PerturbedRuns) -> Tensor:
-    """Return each lane's loss at its averaged weights, on batches that it never saw."""
+def _losses_at_end(config: EvolutionConfig, runs: PerturbedRuns) -> Tensor:
+    """Return each lane's loss where it stands, on batches that it never saw."""
     sampler = runs.task.batches(runs.seed + 1 + runs.position)
-    batches = [sampler.next() for _ in range(config.average_batches)]
-    return runs.losses_on(batches, at_average=True)
+    batches = [sampler.next() for _ in range(config.end_batches)]
+    return runs.losses_on(batches, at_average=bool(runs.averages))
 
 
 def _bounded(config: EvolutionConfig, runs: PerturbedRuns, losses: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from l2o.rule.horizon import with_horizon
-
 from .config import MetaTrainConfig
 from .estimators import InnerProblem, add_meta_gradient, start_problem
 from .problems import TaskBuilder
@@ -37,6 +35,7 @@ class ProblemRunner:
         self.choice = 0
         self.member = 0
         self.horizon: int | None = None
+        self.is_averaged = False
         self.problem: InnerProblem | None = None
 
     def advance(self, outer_step: int) -> tuple[list[float], bool]:
@@ -70,6 +69,7 @@ class ProblemRunner:
             "choice": self.choice,
             "member": self.member,
             "horizon": self.horizon,
+            "is_averaged": self.is_averaged,
             "problem": None if self.problem is None else self.problem.state_dict(),
         }
 
@@ -78,6 +78,7 @@ class ProblemRunner:
         self.generator.set_state(values["generator"])
         self.choice, self.member = values["choice"], values["member"]
         self.horizon = values["horizon"]
+        self.is_averaged = values["is_averaged"]
         if values["problem"] is not None:
             self.problem = self._start(seed=0, length=1)
             self.problem.load_state_dict(_moved(values["problem"], self.builder.device))
@@ -105,17 +106,23 @@ class ProblemRunner:
         if config.horizon_share:
             knows = float(torch.rand(1, generator=generator)) < config.horizon_share
             self.horizon = whole if knows else None
+        self.is_averaged = False
+        if config.average_share:
+            aim = float(torch.rand(1, generator=generator))
+            self.is_averaged = aim < config.average_share
         problem = self._start(seed=seed, length=whole)
         problem.skip(int(config.max_offset * offset * problem.length))
         return problem
 
     def _start(self, *, seed: int, length: int) -> InnerProblem:
         config = self.config.tasks[self.choice]
-        bound = self.builder.bound(config, self.member)
-        if self.horizon is not None:
-            bound = bound.with_rule(with_horizon(bound.rule, self.horizon))
+        bound = self.builder.told(
+            config, self.member, horizon=self.horizon, is_averaged=self.is_averaged
+        )
         task = self.builder.task(config, self.member)
-        start = ProblemStart(task, bound, seed=seed, length=length)
+        start = ProblemStart(
+            task, bound, seed=seed, length=length, is_averaged=self.is_averaged
+        )
         return start_problem(self.config.estimator, start)
 
 

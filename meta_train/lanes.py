@@ -26,8 +26,6 @@ class Lanes:
         start: what is trained, by which rule, from which seed and for how long.
         num_lanes: number of networks.
         stacked: whether the lanes are one `vmap`; else they take turns.
-        has_average: whether the weights are averaged along the way, as the optimizer
-            averages them.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class Lanes:
         *,
         num_lanes: int,
         stacked: bool = False,
-        has_average: bool = False,
     ) -> None:
         self.task, self.bound = task, bound = start.task, start.bound
         self.seed, self.length = start.seed, start.length
@@ -46,7 +43,7 @@ class Lanes:
         self.batches = task.batches(self.seed)
         params, buffers = task.init_params(self.seed), task.init_buffers(self.seed)
         self.params: Params = _repeated(params, num_lanes)
-        self.averages: Params = dict(self.params) if has_average else {}
+        self.averages: Params = dict(self.params) if start.is_averaged else {}
         self.buffers: Params = _repeated(buffers, num_lanes)
         self.state: State = _repeated(bound.rule.init_state(params), num_lanes)
         self.grads: Params = {}

@@ -11,7 +11,6 @@ import torch
 
 from l2o.config import config_values
 from l2o.rule.checkpoint import save_rule
-from l2o.rule.horizon import with_aim
 from optimizees import Task
 
 from .config import MetaTrainConfig
@@ -112,8 +111,7 @@ class MetaTrainer:
         self.inner_steps = 0
         self.best = {"validation": -math.inf, "test": -math.inf}
         self.seconds = 0.0
-        aimed = with_aim(self.rule, is_averaged=config.is_averaged)
-        self.builder = TaskBuilder(config, aimed, self.device, given)
+        self.builder = TaskBuilder(config, self.rule, self.device, given)
         self.runners = {
             index: ProblemRunner(config, self.builder, index)
             for index in range(
@@ -328,7 +326,7 @@ class MetaTrainer:
             results = {
                 task.label: validate(
                     self.builder.task(task),
-                    self.builder.bound(task),
+                    self.builder.told(task, is_averaged=self.config.is_averaged),
                     splits,
                     seeds=settings.seeds,
                     steps=settings.steps,

@@ -1,7 +1,7 @@
 """How theta begins and moves: initial rule, outer optimizer, schedule, average."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
@@ -26,15 +26,27 @@ def choose_trained(rule: nn.Module, patterns: tuple[str, ...]) -> list[nn.Parame
         ValueError: if a pattern fits no weight.
     """
     named = dict(rule.named_parameters())
+    chosen = _chosen(named, patterns, setting="trained")
+    for name, weight in named.items():
+        weight.requires_grad_(name in chosen)
+    return [named[name] for name in chosen]
+
+
+def _chosen(
+    named: Mapping[str, Tensor], patterns: tuple[str, ...], *, setting: str
+) -> list[str]:
+    """Return the names that patterns fit, in order.
+
+    Raises:
+        ValueError: if a pattern fits none.
+    """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
             raise ValueError(
-                f"MetaTrainConfig trained must name weights of the rule; got "
+                f"MetaTrainConfig {setting} must name weights of the rule; got "
                 f"{pattern!r}, which fits none of {sorted(named)}. Correct the pattern."
             )
-    for name, weight in named.items():
-        weight.requires_grad_(any(fnmatchcase(name, item) for item in patterns))
-    return [weight for weight in named.values() if weight.requires_grad]
+    return [name for name in named if any(fnmatchcase(name, p) for p in patterns)]
 
 
 def build_meta_optimizer(
@@ -97,21 +109,53 @@ class ThetaAverage:
 
 
 def initial_rule(config: MetaTrainConfig) -> AnyRule:
-    """Return the rule that a run starts from: the file of `init`, or a new one.
+    """Return the rule that a run starts from: the files of `init`, or a new one.
 
     Raises:
-        ValueError: if the file holds another rule than the configured one.
+        ValueError: if the first file holds another rule than the configured one, if
+            another one has no weight of it, or if a pattern of `zeroed` fits none.
     """
+    names = (config.init,) if isinstance(config.init, str) else config.init or ()
+    rule = _first_rule(config, names)
+    weights = dict(rule.named_parameters())
+    for name in names[1:]:
+        known = load_rule(name).state_dict()
+        rule.load_state_dict(_same_shape(known, weights, name), strict=False)
+    with torch.no_grad():
+        for name in _chosen(weights, config.zeroed, setting="zeroed"):
+            weights[name].zero_()
+    return rule
+
+
+def _first_rule(config: MetaTrainConfig, names: Sequence[str]) -> AnyRule:
+    """Return the rule of the first file, or a new one where there is none."""
     wanted = config.rule_config
-    if config.init is not None:
-        rule = load_rule(config.init)
-        if rule.config != wanted:
-            raise ValueError(
-                "MetaTrainConfig init must name a file of the configured rule; got "
-                f"init={config.init!r}, which holds {rule.config}, for rule="
-                f"{wanted}. Set rule to what the file holds, or name another file."
-            )
-        return rule
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
-        return build_rule(wanted)
+    if not names:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            return build_rule(wanted)
+    rule = load_rule(names[0])
+    if rule.config != wanted:
+        raise ValueError(
+            "MetaTrainConfig init must name a file of the configured rule; got "
+            f"init={names[0]!r}, which holds {rule.config}, for rule="
+            f"{wanted}. Set rule to what the file holds, or name another file."
+        )
+    return rule
+
+
+def _same_shape(
+    known: Mapping[str, Tensor], weights: Mapping[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """Return those weights of another file that a rule has in the same shape."""
+    found = {
+        key: item
+        for key, item in known.items()
+        if key in weights and weights[key].shape == item.shape
+    }
+    if not found:
+        raise ValueError(
+            "MetaTrainConfig init must name files with weights of the configured rule; "
+            f"got {name!r}, which has none of {sorted(weights)}. Leave it out."
+        )
+    return found

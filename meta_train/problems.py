@@ -7,6 +7,7 @@ from typing import Literal, assert_never
 import torch
 
 from l2o import AbstractRule
+from l2o.rule.horizon import with_aim, with_horizon
 from optimizees import FunctionalTask, Task, TaskLoader, build_problem
 from optimizees.image_tasks import describe
 
@@ -118,6 +119,26 @@ class TaskBuilder:
                 captures=self.config.cuda_graphs,
             )
         return self._graphs[key]
+
+    def told(
+        self,
+        config: AnyTaskConfig,
+        member: int = 0,
+        *,
+        horizon: int | None = None,
+        is_averaged: bool = False,
+    ) -> RuleOnGraph:
+        """Return the rule on a task's graph, told what the run is for.
+
+        Args:
+            config: the task.
+            member: of a family; 0 for a named task.
+            horizon: number of steps of the whole run; None leaves it unknown.
+            is_averaged: whether the averaged weights count, not the latest.
+        """
+        bound = self.bound(config, member)
+        rule = with_aim(with_horizon(bound.rule, horizon), is_averaged=is_averaged)
+        return bound if rule is bound.rule else bound.with_rule(rule)
 
     def _fitted_estimator(
         self, config: AnyTaskConfig, member: int = 0

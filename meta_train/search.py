@@ -15,7 +15,6 @@ from torch import Tensor
 from l2o.config import config_values
 from l2o.files import write_whole
 from l2o.rule.checkpoint import load_rule, save_rule
-from l2o.rule.horizon import with_aim, with_horizon
 from l2o.rule.neuron_rule import NeuronRule
 from optimizees.devices import choose_device
 
@@ -230,17 +229,23 @@ class RateSearch:
         """Return each candidate's logarithm of its losses on one problem, averaged."""
         config = self.config.tasks[drawn.task]
         task = self.builder.task(config, drawn.member)
-        bound = self.builder.bound(config, drawn.member)
+        bound = self.builder.told(
+            config,
+            drawn.member,
+            horizon=drawn.horizon,
+            is_averaged=drawn.is_averaged,
+        )
         moments = self.config.steps if drawn.horizon is None else (drawn.horizon,)
-        told = with_horizon(bound.rule, drawn.horizon)
-        told = with_aim(told, is_averaged=drawn.is_averaged)
         lanes = Lanes(
             ProblemStart(
-                task, bound.with_rule(told), seed=drawn.seed, length=moments[-1]
+                task,
+                bound,
+                seed=drawn.seed,
+                length=moments[-1],
+                is_averaged=drawn.is_averaged,
             ),
             num_lanes=len(candidates),
             stacked=self.config.stacked,
-            has_average=drawn.is_averaged,
         )
         found = life_losses(
             lanes, self._thetas(candidates), moments, batches=self.config.batches

@@ -62,6 +62,9 @@ class ProblemStart:
     """Decides initial parameters and batches."""
     length: int
     """Inner steps after which the problem is over."""
+    is_averaged: bool = False
+    """Whether the weights are averaged along the way, as the optimizer averages them,
+    and judged so."""
 
 
 class RuleOnGraph:

@@ -73,13 +73,30 @@ def test_some_rules_know_how_long_a_life_is(trainer):
         assert weight is weights[name]
 
 
-def test_a_resumed_problem_still_knows_its_length(trainer):
-    told = trainer(unroll=[10, 20], horizon_share=0.99)
+AIMED = {
+    "rule": {"kind": "neuron", "net": None},
+    "unroll": [10, 20],
+    "estimator": {"kind": "nres", "pairs": 1, "end_batches": 1},
+}
+
+
+def test_some_problems_are_judged_at_the_averaged_weights(trainer):
+    told = trainer(**AIMED, average_share=0.5)
+    problems = [problem for _, problem in drawn(told, 60)]
+    aims = [problem.bound.rule.is_averaged for problem in problems]
+    assert 15 <= sum(aims) <= 45
+    assert aims == [bool(problem.averages) for problem in problems]
+
+
+def test_a_resumed_problem_still_knows_what_it_is_for(trainer):
+    told = trainer(**AIMED, horizon_share=0.99, average_share=1.0)
     runner, problem = next(drawn(told, 1))
     runner.problem = problem
     again = ProblemRunner(told.config, told.builder, 0)
     again.load_state_dict(runner.state_dict())
     assert again.problem.bound.rule.horizon == problem.length
+    assert again.problem.bound.rule.is_averaged
+    assert again.problem.averages
 
 
 def test_tasks_come_as_often_as_they_weigh(trainer):

@@ -75,20 +75,20 @@ def test_a_folder_that_is_taken_is_refused(tmp_path):
         RateSearch(config(), tmp_path)
 
 
-def lives(tmp_path, **changes):
+def lives(tmp_path, *, is_averaged=False, **changes):
     search = RateSearch(config(), tmp_path)
     bound = search.builder.bound(TASK)
     task = search.builder.task(TASK)
     rates = torch.tensor([0.5, -1.0, -30.0])
     theta = {"base_rates.log_rates": rates[:, None].expand(3, 7).clone()}
-    start = ProblemStart(task, bound, seed=0, length=30)
+    start = ProblemStart(task, bound, seed=0, length=30, is_averaged=is_averaged)
     lanes = Lanes(start, num_lanes=3, **changes)
     return life_losses(lanes, theta, (1, 30), batches=2)
 
 
 def test_the_average_is_measured_where_there_is_one(tmp_path):
     latest = lives(tmp_path / "latest")
-    average = lives(tmp_path / "average", has_average=True)
+    average = lives(tmp_path / "average", is_averaged=True)
     assert latest.shape == average.shape == (2, 3)
     # After one step, the average is the weights.
     torch.testing.assert_close(latest[0], average[0])

@@ -99,11 +99,11 @@ def closed_form(kind, theta, window):
     return total
 
 
-def whole_life(estimated, config, toy, window, change=lambda population: None):
+def whole_life(estimated, config, toy, window, change=lambda population: None, **start):
     """Return the sum of the estimates of a life, window by window."""
     generator = torch.Generator().manual_seed(0)
     problem = start_problem(
-        config, ProblemStart(Distance(), toy, seed=0, length=LENGTH)
+        config, ProblemStart(Distance(), toy, seed=0, length=LENGTH, **start)
     )
     total = torch.zeros(4, dtype=torch.float64)
     while not problem.is_over:
@@ -166,13 +166,26 @@ class TestMetaLoss:
         with pytest.raises(AssertionError):
             assert_agree(found, terms.mean(0), tolerance=TOLERANCE)
 
+    def test_the_end_of_a_window_counts_where_it_is_measured(
+        self, toy, estimated, assert_agree
+    ):
+        """Latest weights are as many thetas from the start as there were steps."""
+        theta = toy.rule.drift.detach()
+        config = settings("nres", end_batches=1)
+        found = whole_life(estimated, config, toy, 3)
+        expected = sum(slopes(theta, range(3, LENGTH + 1, 3)))
+        assert_agree(found, expected, tolerance=TOLERANCE)
+        averaged = whole_life(estimated, config, toy, 3, is_averaged=True)
+        with pytest.raises(AssertionError):
+            assert_agree(averaged, expected, tolerance=TOLERANCE)
+
     def test_the_averaged_weights_count_where_it_is_told(
         self, toy, estimated, assert_agree
     ):
         """They are as many thetas from the start as the average of the steps says."""
         theta = toy.rule.drift.detach()
-        config = settings("nres", average_batches=1)
-        found = whole_life(estimated, config, toy, 3)
+        config = settings("nres", end_batches=1)
+        found = whole_life(estimated, config, toy, 3, is_averaged=True)
         mean, expected = 0.0, torch.zeros(2, dtype=torch.float64)
         for step in range(1, LENGTH + 1):
             mean += (step - mean) / (1 + (step - 1) / 10)
