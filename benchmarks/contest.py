@@ -53,8 +53,6 @@ class Contest:
     """Shipped rules, or paths of rule files."""
     bfloat16_rules: tuple[str, ...] = ()
     """Rules that also run with a state in bfloat16."""
-    reuse_rules: tuple[str, ...] = ()
-    """Rules that also run with their network in every tenth step only."""
     averaged_rules: tuple[str, ...] = ()
     """Rules that also run with averaged weights, which are evaluated then."""
     horizon_rules: tuple[str, ...] = ()
@@ -174,7 +172,6 @@ class Contest:
         ways = (
             (self.rules, RuleSettings()),
             (self.bfloat16_rules, RuleSettings(state="bfloat16")),
-            (self.reuse_rules, RuleSettings(structure_every=10)),
             (self.averaged_rules, RuleSettings(average=True)),
             (self.horizon_rules, RuleSettings(knows_length=True)),
             *(

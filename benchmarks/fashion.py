@@ -22,7 +22,6 @@ ROWS = RESULTS / "fashion.jsonl"
 CONFIG = Contest(
     tasks=("fashion-cnn",),
     bfloat16_rules=("ng-gnn",),
-    reuse_rules=("ng-gnn",),
     grouped_rules=("ng-gnn",),
     opponents=("adam",),
     lrs={"adam": OPPONENTS["adam"].lrs},

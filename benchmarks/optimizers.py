@@ -134,8 +134,6 @@ class RuleSettings:
 
     state: StateType = "float32"
     """Type of its averages."""
-    structure_every: int = 1
-    """Number of steps that its network's outputs serve."""
     whitening_rows: int | None = None
     """Most rows of a linear map that are whitened together; None for the rule's own."""
     average: bool = False
@@ -204,7 +202,6 @@ class RuleSpec(OptimizerSpec):
             lr=settings.scale,
             rule=rule,
             state_dtype=torch.bfloat16 if settings.state == "bfloat16" else None,
-            structure_every=settings.structure_every,
             total_steps=told if settings.knows_length else None,
             average=settings.average,
         )
@@ -241,8 +238,6 @@ def in_words(settings: Mapping[str, Any]) -> str:
     words = ""
     if "state" in settings:
         words += f", {settings['state']} state"
-    if "structure_every" in settings:
-        words += f", network every {settings['structure_every']} steps"
     if "whitening_rows" in settings:
         words += f", whitened by {settings['whitening_rows']} rows"
     if "average" in settings:

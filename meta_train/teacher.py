@@ -159,7 +159,6 @@ class _ScheduledHead:
     num_outputs = 2
     uses_directions = True
     starts_at_zero = False
-    can_reuse_outputs = False
 
     def __init__(
         self, units: Callable[[NeuralGraph], dict[str, float]], directions: DirectionSet

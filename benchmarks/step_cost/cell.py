@@ -107,8 +107,6 @@ def measure(cell: Cell) -> dict[str, Any]:
             call()
         gflop = counter.get_total_flops() / 1e9
     assert product.gflop is not None
-    times = [seconds / prepared.steps for seconds in times]
-    gflop = None if gflop is None else gflop / prepared.steps
     return {
         "status": "measured",
         "batch": network.batch,

@@ -28,7 +28,6 @@ _STEPS: tuple[SubjectName, ...] = (
     "default",
 )
 _MORE: tuple[SubjectName, ...] = (
-    "default-every-10",
     "default-pyg",
     "default-ff-compiled",
     "default-compiled",
@@ -118,7 +117,7 @@ def suitable(network: NetworkName) -> tuple[SubjectName, ...]:
         case "fashion-cnn":
             return (*_STEPS, *_MORE)
         case "cifar-cnn" | "mlp-1m" | "resnet-18":
-            return (*_STEPS, "default-every-10", "default-pyg")
+            return (*_STEPS, "default-pyg")
         case "mlp-100m":
             return ("forward-backward", "adam-fused", "default")
         case _:

@@ -1,7 +1,7 @@
 """What is timed on a network: its own gradient, and steps of optimizers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -46,7 +46,7 @@ SubjectName: TypeAlias = (
     | Literal["adam-foreach", "adam-fused", "muon", "muon-float32"]
     | RuleName
     | CompiledName
-    | Literal["default-every-10", "default-pyg", "small-fc", "paper-forward"]
+    | Literal["default-pyg", "small-fc", "paper-forward"]
 )
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 COMPILED: tuple[CompiledName, ...] = get_args(CompiledName)
@@ -79,7 +79,6 @@ LABELS: dict[SubjectName, str] = {
     "default-ff-compiled": "FF, compiled",
     "paper-compiled": "the paper's NG-GNN, compiled",
     "paper-ff-compiled": "the paper's FF, compiled",
-    "default-every-10": "NG-GNN, network every 10 steps",
     "default-pyg": "NG-GNN on PyTorch Geometric",
     "small-fc": "per-parameter MLP of PyLO's form",
     "paper-forward": "the paper's NG-GNN, forward pass alone",
@@ -96,8 +95,6 @@ class Prepared:
     """Whose state is counted; None where there is none."""
     graph: NeuralGraph | None
     """What the rule reads; None for others."""
-    steps: int = 1
-    """How many steps a call takes."""
 
 
 def prepare(name: SubjectName, network: Network) -> Prepared:
@@ -142,10 +139,6 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _compiled(network, "paper")
         case "paper-ff-compiled":
             return _compiled(network, "paper-ff")
-        case "default-every-10":
-            return _many(
-                _learned(network, _rule("default", network), structure_every=10), 10
-            )
         case "default-pyg":
             from l2o.nets.pyg import PyGNGGNNNet  # extra [pyg]
 
@@ -218,16 +211,6 @@ def _learned(network: Network, rule: AnyRule, **settings: Any) -> Prepared:
     named = network.model.named_parameters()
     optimizer = NeuralGraphOpt(named, rule=rule, graph=graph, **settings)
     return _step_of(optimizer, graph)
-
-
-def _many(prepared: Prepared, steps: int) -> Prepared:
-    """Let a call take some steps: not all cost the same."""
-
-    def call() -> None:
-        for _ in range(steps):
-            prepared.call()
-
-    return replace(prepared, call=call, steps=steps)
 
 
 def _compiled(network: Network, name: RuleName) -> Prepared:

@@ -123,7 +123,7 @@ def found_rule(rule: str | Path | AbstractRule) -> AbstractRule:
     if not isinstance(rule, AbstractRule):
         raise TypeError(
             "NeuralGraphOpt needs a rule by name, by path or as an object; got "
-            f"{rule!r}. Pass for example rule='ng-gnn' or rule=Rule()."
+            f"{rule!r}. Pass for example rule='ff' or rule=Rule()."
         )
     return rule
 

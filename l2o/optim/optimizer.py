@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from l2o.graph import NeuralGraph
-from l2o.rule.cached_outputs import check_structure_every, updates_with_cache
-from l2o.rule.checkpoint import rule_hash
+from l2o.rule.checkpoint import DEFAULT_RULE, rule_hash
 from l2o.rule.horizon import with_aim, with_horizon
 from l2o.rule.rule import AbstractRule
 from l2o.rule.safety import SafetyConfig
-from l2o.rule.state import Tensors
 from l2o.rule.step import complete_state, take_step
 
 from .averaged_weights import AVERAGE, KEYS, AveragingOptimizer, advance_average
@@ -44,7 +42,7 @@ _SAFETY = SafetyConfig()
 _COPIED = (
     *("defaults", "state", "param_groups", "rule", "_device", "_has_average"),
     *("_is_averaged", "_is_compiled", "_is_ready", "_once", "_owns_rule"),
-    *("_safety", "_state_dtype", "_structure_every", "_tally", "_watched"),
+    *("_safety", "_state_dtype", "_tally", "_watched"),
 )
 """Attributes that a deep copy or a pickle of the optimizer carries."""
 
@@ -77,8 +75,6 @@ class NeuralGraphOpt(AveragingOptimizer):
         state_dtype: `torch.bfloat16` halves the state, 12 bytes per parameter instead
             of 24: averages are computed in float32 and rounded stochastically, by noise
             that depends on step and name alone. None keeps float32 or wider.
-        structure_every: run the graph network every k-th step only, and mix fresh
-            directions by its last outputs in between; 16 more bytes per parameter.
         total_steps: number of steps of the whole run, if it is known: updates then fall
             to zero at its end, without a scheduler. None is for runs of any length.
         average: keep an average of the weights as well, for `averaged` and
@@ -91,8 +87,8 @@ class NeuralGraphOpt(AveragingOptimizer):
         TypeError: if a parameter is no tensor, or is complex or integer.
         ValueError: if there is no parameter, `lr` or `weight_decay` is negative,
             devices differ, model or graph do not fit the parameters, `state_dtype`
-            is another, or the rule keeps a state of its own, or `structure_every` or
-            `total_steps` do not suit the rule.
+            is another, or the rule keeps a state of its own, or `total_steps` does not
+            suit the rule.
         FileNotFoundError: if `rule` names neither a shipped rule nor a file.
 
     Example:
@@ -114,13 +110,12 @@ class NeuralGraphOpt(AveragingOptimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
-        rule: str | Path | AbstractRule = "ng-gnn",
+        rule: str | Path | AbstractRule = DEFAULT_RULE,
         model: nn.Module | None = None,
         graph: NeuralGraph | None = None,
         compile: bool = False,
         safety: SafetyConfig | None = _SAFETY,
         state_dtype: torch.dtype | None = None,
-        structure_every: int = 1,
         total_steps: int | None = None,
         average: bool = False,
     ) -> None:
@@ -130,7 +125,6 @@ class NeuralGraphOpt(AveragingOptimizer):
         self._is_compiled = compile
         self._safety = safety
         self._state_dtype = state_dtype
-        self._structure_every = structure_every
         self._has_average = average
         self._is_averaged = False
         self._tally = Tally((), (safety or _SAFETY).max_update)
@@ -147,7 +141,6 @@ class NeuralGraphOpt(AveragingOptimizer):
         known = with_horizon(found_rule(rule), total_steps)
         self.rule = with_aim(known, is_averaged=average)
         check_state_dtype(state_dtype, self.rule)
-        check_structure_every(structure_every, self.rule, is_compiled=compile)
         self._watched = WatchedGraph(self, self.rule, model, graph)
         self._settle()
         self._write_rule_hash()
@@ -249,7 +242,6 @@ class NeuralGraphOpt(AveragingOptimizer):
                 grads,
                 state,
                 hyper,
-                **self._cache(grads),
             )
         if report is not None:
             self._tally.add(report)
@@ -266,14 +258,6 @@ class NeuralGraphOpt(AveragingOptimizer):
                 sound = None if report is None else report.is_sound
                 advance_average(param, item, sound)
             self.state[param] = item
-
-    def _cache(self, grads: Tensors) -> dict[str, Any]:
-        """Return what makes a step use the network's outputs of earlier steps."""
-        every = self._structure_every
-        if every == 1:
-            return {}
-        compute = partial(updates_with_cache, self.rule, moving=grads, every=every)
-        return {"compute": compute}
 
     def diagnostics(self) -> Diagnostics:
         """Return what the safety net skipped and clipped, and the last sizes.

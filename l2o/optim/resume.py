@@ -10,11 +10,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from l2o.rule.cached_outputs import (
-    OUTPUTS,
-    num_reusable_outputs,
-    outputs_template,
-)
 from l2o.rule.checkpoint import rule_hash
 from l2o.rule.rule import AbstractRule
 from l2o.rule.state import ParameterState
@@ -227,14 +222,11 @@ def _template(
     Args:
         rule: the rule that is to go on.
         param: the parameter.
-        item: the saved state, which may hold outputs of the network that can be used
-            again, and an average of the weights.
+        item: the saved state, which may hold an average of the weights.
         dtype: of the averages of gradients; None means the parameter's.
     """
     empty = torch.empty(param.shape, dtype=param.dtype, device="meta")
     template = complete_state(rule, {"": empty}, {}, dtype)[""]
-    if num_reusable_outputs(rule) > 0 and OUTPUTS in item:
-        template[OUTPUTS] = outputs_template(rule, empty)
     if AVERAGE in item:
         template.update(average_template(empty))
     return template

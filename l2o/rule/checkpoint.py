@@ -41,6 +41,9 @@ from .state import Tensors
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
 
+DEFAULT_RULE = "ng-gnn"
+"""Name of the shipped rule that is taken where none is named."""
+
 _SHIPPED_SHA256 = {
     "ff": "39dbcf567ac3dc13a77ff0dfe4f9f1dd818eb25d9bb67a2c9e37603e89b84977",
     "ng-gnn-small": "7001aa391b6e02cd8017966b20ad607f92a39190ea0b800e581c7a3a85e94c77",

@@ -37,8 +37,6 @@ class Head(Protocol):
     """Whether the head reads directions."""
     starts_at_zero: bool
     """Whether an untrained network is to return zeros, so that the rule is its base."""
-    can_reuse_outputs: bool
-    """Whether the same outputs make sense with the next steps' directions."""
 
     def units(self, graph: NeuralGraph) -> dict[str, float]:
         """Return what updates are multiples of, for every parameter of a graph."""
@@ -151,7 +149,6 @@ class PaperHead:
     num_outputs = 2
     uses_directions = False
     starts_at_zero = False
-    can_reuse_outputs = False
 
     def __init__(self, config: PaperHeadConfig) -> None:
         self.config = config
@@ -197,7 +194,6 @@ class NominalHead:
 
     uses_directions = True
     starts_at_zero = True
-    can_reuse_outputs = True
 
     def __init__(self, config: NominalHeadConfig, directions: DirectionSet) -> None:
         self.config = config

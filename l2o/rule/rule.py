@@ -10,7 +10,7 @@ neuron by neuron.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -127,29 +127,6 @@ def plain_averages(rule: AbstractRule) -> Averages | None:
     return rule.averages if is_plain else None
 
 
-@runtime_checkable
-class ReusesOutputs(Protocol):
-    """A rule whose network may run in some steps only; see `cached_outputs`."""
-
-    num_reusable_outputs: int
-    """Outputs per entry that the next steps can use; 0 where they cannot."""
-
-    def propose(self, reading: Reading) -> tuple[Params, dict[str, Tensor]]:
-        """Return updates as `forward` does, and the network's outputs behind them.
-
-        Returns:
-            Name to `[*shape]`, and name to `[output, *shape]` in bfloat16.
-        """
-        ...
-
-    def mix(self, reading: Reading, outputs: Tensors) -> Params:
-        """Return updates as `forward` does, from outputs in place of the network.
-
-        `outputs` is name to `[output, *shape]`, for the parameters to update.
-        """
-        ...
-
-
 class Rule(AbstractRule):
     """A rule put together from a `RuleConfig`.
 
@@ -180,9 +157,6 @@ class Rule(AbstractRule):
         self.directions = self.config.direction_set()
         self.features = self.config.features.build(self.directions)
         self.head = self.config.head.build(self.directions)
-        self.num_reusable_outputs = (
-            self.head.num_outputs if self.head.can_reuse_outputs else 0
-        )
         self.net_sizes = NetSizes(
             num_features=self.features.num_features,
             num_context=self.features.num_context,
@@ -228,25 +202,8 @@ class Rule(AbstractRule):
         self.net(graph, tile_io, tile_io.context)
         return tile_io.updates()
 
-    def propose(self, reading: Reading) -> tuple[Params, dict[str, Tensor]]:
-        """Return updates and the network's outputs; see `ReusesOutputs`."""
-        tile_io = self._tile_io(reading, keeps_outputs=True)
-        self.net(reading.graph, tile_io, tile_io.context)
-        return tile_io.updates(), tile_io.outputs()
-
-    def mix(self, reading: Reading, outputs: Tensors) -> Params:
-        """Return the updates of outputs that are given; see `ReusesOutputs`."""
-        tile_io = self._tile_io(reading, reads=False)
-        tile_io.write_all(outputs)
-        return tile_io.updates(outputs)
-
-    def _tile_io(
-        self, reading: Reading, *, reads: bool = True, keeps_outputs: bool = False
-    ) -> TileIO:
-        """Lay what a step reads on tiles.
-
-        Features are read only if `reads`, and outputs stay only if `keeps_outputs`.
-        """
+    def _tile_io(self, reading: Reading) -> TileIO:
+        """Lay what a step reads on tiles."""
         is_compiling = torch.compiler.is_compiling()
         cut = self._compiled_cut(reading.graph) if is_compiling else TILE_ENTRIES
         is_whole = torch.is_grad_enabled()
@@ -254,11 +211,10 @@ class Rule(AbstractRule):
             reading,
             directions=self.directions,
             head=self.head,
-            features=self.features if reads else None,
+            features=self.features,
             dtype=next(self.parameters()).dtype,
             cut=None if is_whole else cut,
             memory_limit=None if is_whole else self._room(reading.graph),
-            keeps_outputs=keeps_outputs,
         )
 
     def num_weights(self) -> int:

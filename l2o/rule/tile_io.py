@@ -1,12 +1,11 @@
 """All entries of all parameters, tile by tile: features out, updates in.
 
 This is the only place where directions become updates, whatever mixes them:
-a network (`Rule.forward`), its outputs of some steps ago (`cached_outputs`), or a
-schedule (the teacher of meta-training).
+a network (`Rule.forward`) or a schedule (the teacher of meta-training).
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -57,7 +56,6 @@ class TileIO:
         cut: most entries of a tile; None leaves every block whole.
         memory_limit: bytes for edge states. None keeps whatever is computed and writes
             nothing in place, as autograd needs it.
-        keeps_outputs: whether `outputs` shall return the outputs that were written.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class TileIO:
         dtype: torch.dtype,
         cut: int | None,
         memory_limit: int | None,
-        keeps_outputs: bool = False,
     ) -> None:
         graph, params, grads, state = reading
         some = next(iter(params.values()))
@@ -90,7 +87,6 @@ class TileIO:
         is_small = graph.num_parameters <= KEPT_ENTRIES
         self._keeps_all = memory_limit is None or is_small
         self._updates = Written({}, {})
-        self._outputs = Written({}, {}) if keeps_outputs else None
         self._momenta = to_blocks(
             graph, _each(state, lambda item: item["momenta"].movedim(0, -1))
         )
@@ -135,8 +131,6 @@ class TileIO:
         known = self._look_up(tile)
         outputs = outputs.to(known.values.main.dtype)
         unit = _spread(self._units, tile, known.values.main)[0]
-        if self._outputs is not None:
-            self._put(self._outputs, tile, outputs.to(torch.bfloat16))
         update = self._head(outputs, known.directions, unit)
         self._put(self._updates, tile, update)
 
@@ -144,18 +138,11 @@ class TileIO:
         """Write outputs that are known beforehand, tile by tile.
 
         Args:
-            outputs: name to `[output, *shape]`; zeros for parameters that are missing.
+            outputs: name to `[output, *shape]`, of every parameter.
         """
-        some = next(iter(outputs.values()))
         graph = self._graph
         laid = to_blocks(
-            graph,
-            {
-                name: outputs[name].movedim(0, -1)
-                if name in outputs
-                else some.new_zeros(()).expand(*shape, len(some))
-                for name, shape in graph.shapes.items()
-            },
+            graph, {name: outputs[name].movedim(0, -1) for name in graph.shapes}
         )
 
         def write(tile: EdgeTile | NodeTile) -> None:
@@ -166,25 +153,11 @@ class TileIO:
 
         thread_map(write, self.tiles.owned, self._steps.device)
 
-    def updates(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Return what was written, one tensor per parameter in its own dtype.
-
-        Args:
-            names: of the parameters that were written; None for all.
-        """
+    def updates(self) -> dict[str, Tensor]:
+        """Return what was written, one tensor per parameter in its own dtype."""
         found = self._collected(self._updates)
         return {
-            name: found[name].to(param.dtype)
-            for name, param in self._params.items()
-            if names is None or name in names
-        }
-
-    def outputs(self) -> dict[str, Tensor]:
-        """Return the outputs of each parameter, `[output, *shape]` in bfloat16."""
-        assert self._outputs is not None
-        found = self._collected(self._outputs)
-        return {
-            name: value.movedim(-1, 0).contiguous() for name, value in found.items()
+            name: found[name].to(param.dtype) for name, param in self._params.items()
         }
 
     def _put(self, written: Written, tile: EdgeTile | NodeTile, values: Tensor) -> None:

@@ -113,25 +113,24 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     path = tmp_path / "fashion.jsonl"
     arguments = [
         *("fashion", "--rules", rule_file, "--lrs.adam", "0.01", "0.02"),
-        *("--bfloat16-rules", rule_file, "--reuse-rules", rule_file),
+        *("--bfloat16-rules", rule_file),
         *("--grouped-rules", rule_file, "--steps", "1", "--batch-size", "4"),
         *(*FEW, "--threads", "1", "--results", str(path)),
     ]
     assert benchmark(arguments) == 0
-    assert "[9/9] fashion-cnn, teacher, seed 101: test acc" in capsys.readouterr().out
+    assert "[8/8] fashion-cnn, teacher, seed 101: test acc" in capsys.readouterr().out
     rows = read_rows(path)
     assert listed(rows) == [
         ("adam", 0.01, 9001, "validation"),
         ("adam", 0.02, 9001, "validation"),
         ("adam", 0.01, 101, "test"),
         ("adam", 0.02, 101, "test"),
-        *[(rule_file, None, 101, "test")] * 4,
+        *[(rule_file, None, 101, "test")] * 3,
         ("teacher", None, 101, "test"),
     ]
-    assert [row["settings"] for row in rows[4:8]] == [
+    assert [row["settings"] for row in rows[4:7]] == [
         {},
         {"state": "bfloat16"},
-        {"structure_every": 10},
         {"whitening_rows": 8},
     ]
     assert rows[0]["train_split"] == "train"
@@ -144,7 +143,6 @@ def test_fashion_runs_once_and_reports(tmp_path, rule_file, capsys):
     assert "| teacher " in text
     assert ", bfloat16 state " in text
     assert ", whitened by 8 rows " in text
-    assert ", network every 10 steps " in text
     assert str(tmp_path / "fashion.png") in text
 
 

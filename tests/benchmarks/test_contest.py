@@ -77,7 +77,6 @@ def test_rules_run_as_they_are_and_in_variants_and_the_teacher_is_last(rule_file
         transfer.CONFIG,
         rules=few,
         bfloat16_rules=few,
-        reuse_rules=few,
         averaged_rules=few,
         horizon_rules=few,
         misled_rules=few,
@@ -85,12 +84,11 @@ def test_rules_run_as_they_are_and_in_variants_and_the_teacher_is_last(rule_file
         grouped_rules=few,
         group_rows=3,
     )
-    adam, rule, narrow, reused, averaged, *others = contest.fixed
+    adam, rule, narrow, averaged, *others = contest.fixed
     told, half, double, scaled, grouped, last = others
     assert adam.label == "Adam, lr 0.001"
     assert rule.identity()["settings"] == {}
     assert narrow.identity()["settings"] == {"state": "bfloat16"}
-    assert reused.identity()["settings"] == {"structure_every": 10}
     assert averaged.identity()["settings"] == {"average": True}
     assert averaged.label == f"{rule_file}, averaged weights"
     assert told.identity()["settings"] == {"knows_length": True}

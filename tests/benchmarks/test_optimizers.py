@@ -48,8 +48,6 @@ def test_a_rule_is_known_by_the_checksum_of_its_file(rule_file):
         rule_spec(rule_file, RuleSettings(state="bfloat16")).label
         == f"{rule_file}, bfloat16 state"
     )
-    reused = rule_spec(rule_file, RuleSettings(structure_every=10))
-    assert reused.label == f"{rule_file}, network every 10 steps"
     grouped = rule_spec(rule_file, RuleSettings(whitening_rows=3))
     assert grouped.label == f"{rule_file}, whitened by 3 rows"
     rule = grouped.build(nn.Linear(2, 2), 5).rule

@@ -88,7 +88,6 @@ def test_a_step_waits_for_nothing(gpu, no_waits, rule):
     "settings",
     [
         {"state_dtype": torch.bfloat16},
-        {"structure_every": 3},
         {"total_steps": 5},
         {"weight_decay": 0.1},
     ],

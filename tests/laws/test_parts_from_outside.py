@@ -12,7 +12,6 @@ from l2o.rule import (
     GradientConfig,
     MomentaConfig,
     NominalHeadConfig,
-    PaperHeadConfig,
     WhitenedConfig,
 )
 
@@ -84,7 +83,6 @@ class Row:
     num_outputs = 1
     uses_directions = True
     starts_at_zero = True
-    can_reuse_outputs = True
 
     def __init__(self, config, directions):
         self.config, self.row = config, directions.row(config.row)
@@ -159,9 +157,7 @@ def train(rule, steps=8, **settings):
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize(
-    "settings", [{}, {"structure_every": 2}, {"state_dtype": torch.bfloat16}]
-)
+@pytest.mark.parametrize("settings", [{}, {"state_dtype": torch.bfloat16}])
 def test_each_part_takes_steps(name, settings):
     losses, optimizer = train(Rule(PARTS[name]), **settings)
     assert losses[-1] < losses[0]
@@ -179,12 +175,6 @@ def test_what_a_part_says_is_what_happens():
     param.grad = grad
     optimizer.step()
     torch.testing.assert_close(param.detach(), before - 0.1 * grad.sign())
-
-
-def test_outputs_of_another_meaning_are_not_kept():
-    """The control: the paper's head, whose outputs depend on this step's features."""
-    with pytest.raises(ValueError, match="needs a rule whose head mixes"):
-        train(Rule(RuleConfig(net=FF, head=PaperHeadConfig())), structure_every=2)
 
 
 @pytest.mark.parametrize("name", ["direction", "features", "head", "network", "all"])

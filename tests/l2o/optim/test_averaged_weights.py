@@ -47,7 +47,7 @@ def values(model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"rule": "ng-gnn-small"}, {"safety": None}, {"structure_every": 3}],
+    [{}, {"rule": "ng-gnn-small"}, {"safety": None}],
     ids=str,
 )
 def test_the_average_is_its_formula(settings):

@@ -143,8 +143,7 @@ class TestGroups:
         assert torch.autograd.gradcheck(lambda m: whiten(m, 2), matrix)
 
     @pytest.mark.parametrize("group_rows", [2, 6])
-    @pytest.mark.parametrize("structure_every", [1, 2])
-    def test_a_rule_has_those_of_its_configuration(self, structure_every, group_rows):
+    def test_a_rule_has_those_of_its_configuration(self, group_rows):
         """Untrained with a whitened base, a rule is the whitened momentum."""
         weight, grads = self.draw(6, 8), self.draw(2, 6, 8)
         config = RuleConfig(
@@ -155,7 +154,6 @@ class TestGroups:
         optimizer = NeuralGraphOpt(
             [("weight", nn.Parameter(weight.clone()))],
             rule=Rule(config).double(),
-            structure_every=structure_every,
             safety=None,
         )
         (param,) = optimizer.param_groups[0]["params"]
