@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from l2o.nets import NGGNNConfig
 from l2o.rule.config import RuleConfig
-from l2o.rule.whitening import GROUP_ROWS, WHITENING_STEPS
+from l2o.rule.newton_schulz import GROUP_ROWS, LONG, WHITENING_STEPS
 
 from .report import github_table
 
@@ -92,15 +92,24 @@ def whitening_flop(rows: int, columns: int) -> int:
     short, long = sorted((rows, columns))
     count = -(-short // GROUP_ROWS)
     if count == 1:
-        return WHITENING_STEPS * newton_schulz_flop(short, long)
+        return newton_schulz_flop(short, long, WHITENING_STEPS)
     sizes = [len(range(start, short, count)) for start in range(count)]
-    by_groups = sum(newton_schulz_flop(size, long) for size in sizes)
-    return (WHITENING_STEPS - 1) * by_groups + newton_schulz_flop(short, long)
+    steps = WHITENING_STEPS - 1
+    by_groups = sum(newton_schulz_flop(size, long, steps) for size in sizes)
+    return by_groups + newton_schulz_flop(short, long, 1)
 
 
-def newton_schulz_flop(rows: int, columns: int) -> int:
-    """Return the products of one Newton-Schulz step on a matrix with long rows."""
-    return 2 * (2 * rows**2 * columns + rows**3)
+def newton_schulz_flop(rows: int, columns: int, steps: int) -> int:
+    """Return the products of Newton-Schulz steps on a matrix with long rows.
+
+    Args:
+        rows: its shorter side.
+        columns: its longer side.
+        steps: how many; of a long matrix they are taken on the products of its rows.
+    """
+    if columns > LONG * rows and steps > 1:
+        return 2 * (2 * rows**2 * columns + (4 * steps - 3) * rows**3)
+    return steps * 2 * (2 * rows**2 * columns + rows**3)
 
 
 def step_flop(network: Transformer, config: NGGNNConfig) -> int:

@@ -3,8 +3,9 @@
 import torch
 
 from l2o.rule.directions import Directions, DirectionSet
+from l2o.rule.newton_schulz import whiten
 from l2o.rule.state import Averages
-from l2o.rule.whitening import look_ahead, whiten
+from l2o.rule.whitening import look_ahead
 
 AVERAGES = Averages()
 DIRECTIONS = DirectionSet()

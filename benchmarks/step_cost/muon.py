@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from l2o.graph import NeuralGraph
 from l2o.graph.linear_maps import fan_ins
-from l2o.rule.whitening import whiten
+from l2o.rule.newton_schulz import whiten
 
 
 class FloatMuon(Optimizer):

@@ -4,6 +4,7 @@ A block is an affine view of its parameter, so reshaping, narrowing and permutin
 it without a copy; only odd strides need an index.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Mapping
@@ -127,6 +128,21 @@ def put_views(shape: tuple[int, ...], pieces: list[tuple[View, Tensor]]) -> Tens
     bands.sort(key=operator.itemgetter(0))
     joined = bands[0][1] if len(bands) == 1 else torch.cat([b for _, b in bands], axis)
     return joined.reshape((*shape, *features))
+
+
+def merged_strides(view: View, *, lead: int) -> tuple[int, ...] | None:
+    """Return strides with all axes after the first `lead` as one; None if they differ.
+
+    Args:
+        view: some entries of a parameter.
+        lead: number of axes before the cells.
+    """
+    cells = zip(view.shape[lead:], view.strides[lead:], strict=True)
+    cells = [(length, stride) for length, stride in cells if length > 1]
+    for (_, outer), (length, inner) in itertools.pairwise(cells):
+        if outer != length * inner:
+            return None
+    return *view.strides[:lead], cells[-1][1] if cells else 1
 
 
 @dataclass(frozen=True, slots=True)

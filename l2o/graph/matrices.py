@@ -14,24 +14,13 @@ import torch
 from torch import Tensor
 
 from .caching import derived
-from .layout import put_views, take_view
+from .layout import merged_strides, put_views, take_view
+from .matrix_groups import alike_groups, padded_groups
 from .matrix_pieces import Matrix, Piece, find_pieces, find_ties
 from .neural_graph import NeuralGraph, View
 
 SMALL_ENTRIES = 2**15
 """Matrices of at most this many entries are padded and stacked."""
-
-_PADDED_ENTRIES = 2**16
-"""On an accelerator a small matrix may always be padded to this many entries: fewer
-stacks are fewer launches."""
-
-_PADDING = 2**12
-"""Most entries of padding that a matrix adds to a stack on a CPU, where computing them
-costs as much as the operations of another stack."""
-
-_LEAST_STACK = 2**22
-"""Most entries of a stack on an accelerator; an eighth of all entries if that is
-more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +45,24 @@ class Stack:
     column_neurons: Tensor
     """`[matrix, column]`, likewise; empty without columns."""
 
+    def in_place(self, params: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the entries as a view of their parameter, `[matrix, row, column]`.
+
+        Args:
+            params: name to a contiguous tensor.
+
+        Returns:
+            None where the parameter is not among these.
+        """
+        (piece, *_) = self.pieces
+        if self.index is not None or piece.parameter not in params:
+            return None
+        strides = merged_strides(piece.view, lead=2)
+        assert strides is not None
+        whole = params[piece.parameter]
+        start = whole.storage_offset() + piece.view.offset
+        return whole.as_strided(self.shape, strides, start)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixStacks:
@@ -68,6 +75,8 @@ class MatrixStacks:
     stacks: tuple[Stack, ...]
     padded: tuple[str, ...]
     """Parameters whose entries are gathered by index, one after another."""
+    in_place: tuple[str, ...]
+    """Parameters whose stacks are views of them."""
     places: Tensor
     """For each entry of the parameters in `padded`, its place among the entries of all
     owned padded stacks, one stack after another."""
@@ -118,14 +127,18 @@ class MatrixStacks:
                 found.append(pieces)
         return found
 
-    def scatter(self, stacked: Sequence[Tensor]) -> dict[str, Tensor]:
+    def scatter(
+        self, stacked: Sequence[Tensor], written: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Return each parameter's own tensor: inverse of `gather`.
 
         Args:
             stacked: one tensor for each stack; of those that are not owned, anything.
+            written: parameters whose stacks are views of these tensors, if any.
         """
         shapes = self.shapes
-        found: dict[str, Tensor] = {}
+        written = {} if written is None else written
+        found = dict(written)
         if self.padded:
             flat = torch.cat(
                 [
@@ -140,6 +153,8 @@ class MatrixStacks:
         views: defaultdict[str, list[tuple[View, Tensor]]] = defaultdict(list)
         for stack, values in zip(self.stacks, stacked, strict=True):
             if not stack.is_owned or stack.index is not None:
+                continue
+            if stack.pieces[0].parameter in written:
                 continue
             sizes = [len(piece.matrices) for piece in stack.pieces]
             for piece, part in zip(stack.pieces, values.split(sizes), strict=True):
@@ -183,13 +198,13 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
     pieces = find_pieces(graph)
     small_names = _small_parameters(pieces)
     groups = [
-        *_padded_groups(
+        *padded_groups(
             [p for p in pieces if p.parameter in small_names], is_split=is_split
         ),
-        *_alike_groups(
+        *alike_groups(
             [p for p in pieces if p.parameter not in small_names],
             is_split=is_split,
-            limit=max(_LEAST_STACK, graph.num_parameters // 8),
+            num_entries=graph.num_parameters,
         ),
     ]
     padded = tuple(name for name in graph.shapes if name in small_names)
@@ -237,11 +252,22 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
         matrices=tuple(matrices),
         stacks=tuple(stacks),
         padded=padded,
+        in_place=_in_place(graph, stacks),
         places=places,
         nodes=nodes,
         ties=tuple((kind, node_of[a], node_of[b]) for kind, a, b in ties),
         shapes=graph.shapes,
     )
+
+
+def _in_place(graph: NeuralGraph, stacks: Iterable[Stack]) -> tuple[str, ...]:
+    """Return the parameters all of whose stacks are views of them."""
+    outside: set[str] = set()
+    for stack in stacks:
+        has_strides = merged_strides(stack.pieces[0].view, lead=2) is not None
+        if stack.index is not None or len(stack.pieces) > 1 or not has_strides:
+            outside.update(piece.parameter for piece in stack.pieces)
+    return tuple(name for name in graph.shapes if name not in outside)
 
 
 def _nodes(
@@ -264,71 +290,6 @@ def _small_parameters(pieces: Iterable[Piece]) -> set[str]:
     for piece in pieces:
         sizes[piece.parameter] = max(sizes[piece.parameter], piece.numel)
     return {name for name, size in sizes.items() if size <= SMALL_ENTRIES}
-
-
-def _padded_groups(pieces: list[Piece], *, is_split: bool) -> list[list[Piece]]:
-    """Stack small matrices that are padded to one size.
-
-    Args:
-        pieces: of small matrices.
-        is_split: whether padding is dearer than further stacks, as on a CPU.
-    """
-    alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
-    for piece in pieces:
-        alike[piece.key].append(piece)
-    found = []
-    for group in alike.values():
-        shapes = [piece.matrices[0].shape for piece in group]
-        order = sorted(range(len(group)), key=lambda place: -math.prod(shapes[place]))
-        bins: list[_Bin] = []
-        for place in order:
-            piece, (rows, columns) = group[place], shapes[place]
-            for chosen in bins:
-                height, width = max(chosen.height, rows), max(chosen.width, columns)
-                count = chosen.count + len(piece.matrices)
-                if is_split:
-                    before = chosen.count * chosen.height * chosen.width
-                    own = len(piece.matrices) * rows * columns
-                    fits = count * height * width - before - own <= _PADDING
-                else:  # the piece is the smallest of them
-                    fits = height * width <= max(_PADDED_ENTRIES, 2 * rows * columns)
-                if fits:
-                    chosen.pieces.append(piece)
-                    chosen.count, chosen.height, chosen.width = count, height, width
-                    break
-            else:
-                bins.append(_Bin([piece], len(piece.matrices), rows, columns))
-        found += [chosen.pieces for chosen in bins]
-    return found
-
-
-@dataclass(slots=True)
-class _Bin:
-    """Pieces that share a stack, and the size that they are padded to."""
-
-    pieces: list[Piece]
-    count: int
-    """Matrices of the pieces."""
-    height: int
-    width: int
-
-
-def _alike_groups(
-    pieces: list[Piece], *, is_split: bool, limit: int
-) -> list[list[Piece]]:
-    """Stack large matrices of one shape, up to a number of entries."""
-    alike: defaultdict[tuple[object, ...], list[Piece]] = defaultdict(list)
-    for piece in pieces:
-        alike[*piece.key, piece.matrices[0].shape].append(piece)
-    found = []
-    for group in alike.values():
-        count = 1 if is_split else max(1, limit // group[0].numel)
-        while group:
-            taken: list[Piece] = [group.pop(0)]
-            while group and sum(len(p.matrices) for p in taken) < count:
-                taken.append(group.pop(0))
-            found.append(taken)
-    return found
 
 
 def _padded_index(

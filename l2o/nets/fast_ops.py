@@ -3,9 +3,9 @@
 Without autograd a step is bound by memory, and overwritten tensors stay in the cache.
 With autograd nothing may be overwritten, and the same functions return new tensors.
 
-Without autograd products go to oneDNN. PyTorch's own go to MKL, which does not use
-AVX-512 on processors of other makers than Intel; both are slow on narrow matrices,
-oneDNN less so.
+Without autograd products of narrow matrices go to oneDNN. PyTorch's own go to MKL,
+which is slower on these, and does not use AVX-512 on processors of other makers than
+Intel. On Intel's, products of matrices that are not narrow are MKL's.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,6 +34,7 @@ _HAS_ONEDNN = (
     and torch.backends.cpu.get_cpu_capability() == "AVX512"
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 )
+_IS_INTEL = "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
 
 
 class Pointwise(nn.Module):
@@ -137,17 +138,34 @@ def joined(
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return `left @ right`.
+    """Return `left @ right`, of matrices that are not narrow.
 
     Args:
         left: `[*batch, m, k]`.
         right: `[*batch, k, n]`.
     """
-    if prod(left.shape[:-2]) == prod(right.shape[:-2]) == 1:
+    if not _IS_INTEL and prod(left.shape[:-2]) == prod(right.shape[:-2]) == 1:
         shape = *left.shape[:-1], right.shape[-1]
         left, right = left.reshape(left.shape[-2:]), right.reshape(right.shape[-2:])
         return linear(left, right.mT).view(shape)
     return left @ right
+
+
+def product_and(
+    base: Tensor, left: Tensor, right: Tensor, *, beta: float, alpha: float = 1.0
+) -> Tensor:
+    """Return `beta * base + alpha * left @ right`, of matrices that are not narrow.
+
+    Args:
+        base: `[batch, m, n]`.
+        left: `[batch, m, k]`.
+        right: `[batch, k, n]`.
+        beta: factor of the base.
+        alpha: factor of the product.
+    """
+    if _IS_INTEL or not _goes_to_onednn(left, right.mT):
+        return torch.baddbmm(base, left, right, beta=beta, alpha=alpha)
+    return product(left, right).mul_(alpha).add_(base, alpha=beta)
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

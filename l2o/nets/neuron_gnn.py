@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import NeuronGNNConfig
-from .fast_ops import add
+from .fast_ops import add_product, in_plain_eager
 
 Exchange: TypeAlias = Callable[[Tensor], Tensor]
 """Sends messages through all matrices. Takes what neurons say, `[side, channel, neuron
 + 1, message]`: side 0 is for the rows that a neuron's columns meet, side 1 for the
 columns that its rows meet; the last neuron is padding. Returns what arrives at each
-line, a mean weighted by the edges: `[channel, line, message]`."""
+line, a mean weighted by the edges: `[line, channel, message]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,11 @@ class NeuronWiring:
     """`[line, 2]`: which side a line is, one-hot."""
     neurons: Tensor
     """`[neuron + 1, static]`: role, depth and size of the group."""
+    tied: Tensor
+    """`[sender]`: the neurons that edges without weights leave, in either direction."""
     senders: Tensor
-    """`[tie]`: for both directions of every edge without weights, sender and kind as
-    `neuron * kinds + kind`."""
+    """`[tie]`: for both directions of every edge without weights, place in `tied` and
+    kind as `place * kinds + kind`."""
     receivers: Tensor
     """`[tie]`: the receiver's number."""
     per_receiver: Tensor
@@ -100,20 +102,23 @@ class NeuronGNNLayer(nn.Module):
         self, nodes: Tensor, wiring: NeuronWiring, exchange: Exchange
     ) -> Tensor:
         """Return the next state of every neuron, `[neuron + 1, width]`."""
-        said = self.say(nodes).view(len(nodes), 2, self.num_channels, -1)
-        heard = exchange(said.permute(1, 2, 0, 3)).movedim(0, 1).flatten(1)
+        heard = exchange(self._said(nodes)).flatten(1)
         weighted = mean_at(heard, wiring.neuron_place, wiring.per_neuron)
+        del heard
         inbox = [nodes, weighted.view(len(nodes), -1)]
-        if len(wiring.senders):
+        if len(wiring.senders):  # without ties nothing comes, as if all sent zeros
             inbox.append(self._tied(nodes, wiring))
-        arrived = torch.cat(inbox, dim=-1)
-        weight = self.hear.weight[:, : arrived.shape[-1]]  # nothing comes by no ties
-        heard = _silu(F.linear(arrived, weight, self.hear.bias))
-        return nodes + self.change(heard)
+        return nodes + self.change(_silu(_of_parts(self.hear, *inbox)))
+
+    def _said(self, nodes: Tensor) -> Tensor:
+        """Return messages for lines, `[side, channel, neuron + 1, message]`."""
+        said = self.say(nodes).view(len(nodes), 2, self.num_channels, -1)
+        return said.permute(1, 2, 0, 3)
 
     def _tied(self, nodes: Tensor, wiring: NeuronWiring) -> Tensor:
         """Return what arrives along ties, `[neuron + 1, message]`."""
-        said = self.say_to_ties(nodes).view(-1, self.message_width)
+        said = self.say_to_ties(nodes.index_select(0, wiring.tied))
+        said = said.view(-1, self.message_width)
         said = said.index_select(0, wiring.senders)
         return mean_at(said, wiring.receivers, wiring.per_receiver)
 
@@ -171,8 +176,9 @@ class NeuronGNN(nn.Module):
         by_line = self.line_in, features.lines, matrices, wiring.matrix_place
         lines = _silu(_with_owners(*by_line))
         first = mean_at(lines, wiring.neuron_place, wiring.per_neuron)
-        first = torch.cat([wiring.neurons, first.view(len(wiring.neurons), -1)], -1)
-        nodes = F.silu(self.neuron_in(first))
+        first = first.view(len(wiring.neurons), -1)
+        nodes = _silu(_of_parts(self.neuron_in, wiring.neurons, first))
+        del first
         for layer in self.layers:
             nodes = layer(nodes, wiring, exchange)
         hidden = _with_owners(self.line_out.hidden, lines, nodes, wiring.neuron_place)
@@ -199,6 +205,22 @@ class _ReadOut(nn.Module):
         return self.last(F.silu(self.hidden(values)))
 
 
+def _of_parts(layer: nn.Linear, *parts: Tensor) -> Tensor:
+    """Return `layer(cat(parts, -1))` without making that tensor.
+
+    Args:
+        layer: where it has more inputs, the last of them are taken as zeros.
+        *parts: `[item, input]` each.
+    """
+    widths = [part.shape[-1] for part in parts]
+    rest = layer.in_features - sum(widths)
+    first, *others = layer.weight.split([*widths, rest], dim=1)[: len(parts)]
+    found = F.linear(parts[0], first, layer.bias)
+    for part, weight in zip(parts[1:], others, strict=True):
+        found = add_product(found, part, weight.T)
+    return found
+
+
 def _with_owners(
     layer: nn.Linear, lines: Tensor, owners: Tensor, places: Tensor
 ) -> Tensor:
@@ -217,7 +239,7 @@ def _with_owners(
     sides = layer.weight[:, own : own + 2].T
     shared = F.linear(owners, layer.weight[:, own + 2 :], layer.bias)
     shared = (shared[:, None] + sides).flatten(0, 1).index_select(0, places)
-    return add(shared, F.linear(lines, layer.weight[:, :own]))
+    return add_product(shared, lines, layer.weight[:, :own].T)
 
 
 def _silu(values: Tensor) -> Tensor:
@@ -237,4 +259,6 @@ def mean_at(values: Tensor, place: Tensor, share: Tensor) -> Tensor:
         `[place, channel]`.
     """
     total = values.new_zeros(len(share), values.shape[-1])
+    if in_plain_eager():
+        return total.index_add_(0, place, values).mul_(share)
     return total.index_add(0, place, values) * share

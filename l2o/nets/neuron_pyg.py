@@ -163,7 +163,7 @@ class PyGNeuronGNN(nn.Module):
         said = layer.say(nodes).unflatten(-1, shape)
         heard = self.to_lines(said, edges, len(wiring.neuron)).flatten(1)
         weighted = self._by_side(heard, wiring.neuron, wiring, len(nodes))
-        kinds = layer.say_to_ties(nodes).view(-1, layer.message_width)
+        kinds = layer.say_to_ties(nodes[wiring.tied]).view(-1, layer.message_width)
         ties = torch.stack([wiring.senders, wiring.receivers])
         tied = self.mean(kinds, ties, len(nodes))
         inbox = torch.cat([nodes, weighted, tied], dim=-1)

@@ -10,8 +10,9 @@ from l2o.config import HasKind, Positive, frozen_config
 from l2o.graph import NeuralGraph
 from l2o.nets.fast_ops import joined
 
+from .newton_schulz import GROUP_ROWS
 from .state import ADAM_DECAY, ADAM_EPS, TINY, Averages, State, Tensors
-from .whitening import GROUP_ROWS, whiten_momenta
+from .whitening import whiten_momenta
 
 Part: TypeAlias = Tensor | tuple[Callable[..., Tensor], Tensor, *tuple[Any, ...]]
 """Rows of a direction, or an elementwise function that takes `out` and its arguments,

@@ -6,7 +6,7 @@ from typing import Literal
 from l2o.config import check_positive, frozen_config
 from l2o.nets.config import NeuronGNNConfig
 
-from .whitening import GROUP_ROWS
+from .newton_schulz import GROUP_ROWS
 
 _MOST_WHITENING_STEPS = 20
 """More change nothing but the time of a step."""

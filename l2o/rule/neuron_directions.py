@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from l2o.graph.matrices import Stack
-from l2o.nets.fast_ops import add, in_plain_eager, multiplied
+from l2o.graph.matrices import MatrixStacks, Stack
+from l2o.nets.fast_ops import add, in_plain_eager, multiplied, new_empty
 
+from .blocks import Block, Room, blocks_of, cut
 from .neuron_config import NeuronRuleConfig
-from .row_column import WHOLE, Block, Measured, StackValues, blocks_of
+from .newton_schulz import orthogonalize
+from .row_column import Measured, StackValues
 from .state import ADAM_EPS, TINY
-from .whitening import orthogonalize
 
 _FULL_SIGNAL = 5.0
 """How many times the signal floor a momentum's size must be for its small singular
@@ -23,15 +25,13 @@ _LEAST_FLOOR = 1e-12
 """In place of a signal floor of zero, so that nothing is divided by zero."""
 
 
-_ADAM_ENTRIES = 2**20
-"""Entries whose Adam direction is computed at a time on a CPU, to save memory."""
-
-
 class Directions(NamedTuple):
     """Directions before they are scaled."""
 
     stacks: list[Tensor]
     """Of each stack, `[matrix, row, column]`."""
+    written: dict[str, Tensor]
+    """Parameters whose stacks are views of these tensors."""
     log_signal: Tensor
     """`[matrix + 1]`: logarithm of how much signal a whitened momentum has, at most 0;
     0 of all else."""
@@ -51,7 +51,7 @@ def find_directions(
     """
     wired, values, clock, statistics = read
     shares = powers[:, 3:]
-    *averages, second = clock.ages[1:].unbind()
+    *averages, second = clock.ages[2:].unbind()
     # Where gradients have ended, slower averages would move for long.
     moving = statistics.logs[2] - statistics.logs[-1]
     moving = moving[statistics.num_lines :].exp()
@@ -68,13 +68,17 @@ def find_directions(
         columns += [shares[:, place] * lasting, averages[0] / averages[place]]
     table = torch.stack(columns)[:, :, None, None]
     stacks, norms = [], []
+    written = _rooms(wired.stacks, values)
     for stack, item in zip(wired.stacks.stacks, values, strict=True):
         own = table[:, stack.matrices].to(item.grad.dtype).unbind()
         if not stack.is_owned:  # its owner is in another stack
             stacks.append(item.grad)
             norms.append(own[4])
             continue
-        direction, norm = _direction(config, stack, item, *own)
+        out = stack.in_place(written)
+        direction, norm = _direction(config, stack, item, out, *own)
+        if out is not None and direction.data_ptr() != out.data_ptr():
+            direction = out.copy_(direction)
         stacks.append(direction)
         norms.append(norm)
     norms = torch.cat([*norms, table[4:5, -1]]).flatten()
@@ -86,13 +90,28 @@ def find_directions(
     is_whitened = wired.is_map
     if config.map_direction != "whitened":
         is_whitened = torch.zeros_like(is_whitened)
-    return Directions(stacks, is_whitened * signal, is_whitened)
+    return Directions(stacks, written, is_whitened * signal, is_whitened)
+
+
+def _rooms(stacks: MatrixStacks, values: Sequence[StackValues]) -> dict[str, Tensor]:
+    """Return memory for the updates of parameters whose stacks are views of them.
+
+    It is allocated before anything else, so that the memory of passing results is used
+    again. None where autograd, the compiler or a transform of functorch is at work, and
+    on an accelerator, where parameters share stacks.
+    """
+    like = values[0].grad
+    is_alike = all(item.grad.dtype == like.dtype for item in values)
+    if like.device.type != "cpu" or not in_plain_eager() or not is_alike:
+        return {}
+    return {name: new_empty(like, stacks.shapes[name]) for name in stacks.in_place}
 
 
 def _direction(
     config: NeuronRuleConfig,
     stack: Stack,
     values: StackValues,
+    out: Tensor | None,
     newest: Tensor,
     root_factor: Tensor,
     root_offset: Tensor,
@@ -106,6 +125,7 @@ def _direction(
         config: of the rule.
         stack: the stack.
         values: its entries.
+        out: what may be written and returned; None for a new tensor.
         newest: share of the gradient; like all that follow, `[matrix, 1, 1]`.
         root_factor: what makes Adam's denominator of the root of the second moment,
             ages of both averages corrected.
@@ -119,14 +139,23 @@ def _direction(
         Of a linear map a matrix with singular values near 1, and the norm that its
         momentum had; of all else the direction itself, and `least`.
     """
-    if not stack.is_map or config.map_direction == "adam":
-        adam = _adam(values, newest, root_factor, root_offset, slower)
-        return adam, least
-    momentum = _momentum(values, newest, slower)
+    is_adam = not stack.is_map or config.map_direction == "adam"
+    if is_adam:
+        mix = partial(_adam, Room(), root_factor=root_factor, root_offset=root_offset)
+    else:
+        mix = _mixed
+    if in_plain_eager():
+        found = torch.empty_like(values.grad) if out is None else out
+        for block in blocks_of(values.grad):
+            mix(values, block, cut(found, block), newest=newest, slower=slower)
+    else:
+        found = mix(values, None, None, newest=newest, slower=slower)
+    if is_adam:
+        return found, least
     if config.map_direction == "momentum":
-        return momentum / size, least
+        return found / size, least
     return orthogonalize(
-        momentum,
+        found,
         least,
         steps=config.whitening_steps,
         group_rows=config.whitening_rows,
@@ -134,51 +163,50 @@ def _direction(
 
 
 def _adam(
+    room: Room,
     values: StackValues,
+    block: Block,
+    out: Tensor | None,
     newest: Tensor,
     root_factor: Tensor,
     root_offset: Tensor,
     slower: Sequence[Tensor],
 ) -> Tensor:
-    """Return the momentum over the root of the second moment; see `_direction`."""
-    blocks = blocks_of(values.grad, _ADAM_ENTRIES)
-    found = torch.empty_like(values.grad) if len(blocks) > 1 else None
-    parts = []
-    for block in blocks:
-        momentum = _momentum(values, newest, slower, block)
-        # TINY is for the derivative at zero, where the momentum is zero, too.
-        second = values.second[block]
-        root = (second if in_plain_eager() else second + TINY).sqrt()
-        root = add(multiplied(root, root_factor), root_offset)
-        out = _over(momentum) if found is None else found[block]
-        parts.append(torch.div(momentum, root, out=out))
-    return parts[0] if found is None else found
+    """Return the momentum over the root of the second moment; see `_mixed`."""
+    momentum = _mixed(values, block, out, newest, slower)
+    # TINY is for the derivative at zero, where the momentum is zero, too.
+    second = cut(values.second, block)
+    if in_plain_eager():
+        root = torch.sqrt(second, out=room.like(second))
+    else:
+        root = (second + TINY).sqrt()
+    root = add(multiplied(root, root_factor), root_offset)
+    return torch.div(momentum, root, out=out)
 
 
-def _momentum(
+def _mixed(
     values: StackValues,
+    block: Block,
+    out: Tensor | None,
     newest: Tensor,
     slower: Sequence[Tensor],
-    block: Block = WHOLE,
 ) -> Tensor:
-    """Return the mixed momentum, a new tensor in plain eager mode.
+    """Return the mixed momentum of some entries.
 
     Args:
         values: entries of a stack.
+        block: which of them.
+        out: what is written and returned; None for a new tensor.
         newest: share of the gradient, `[matrix, 1, 1]`.
         slower: share of each slower momentum and what makes up for its age, likewise.
-        block: which entries.
     """
-    momentum = values.momenta[0][block]
+    momentum = cut(values.momenta[0], block)
     for place, (share, factor) in enumerate(
         zip(slower[::2], slower[1::2], strict=True), start=1
     ):
-        slow = values.momenta[place][block] * factor
-        momentum = torch.lerp(momentum, slow, share, out=_over(slow))
-    out = _over(momentum) if slower else None
-    return torch.lerp(momentum, values.grad[block], newest, out=out)
-
-
-def _over(values: Tensor) -> Tensor | None:
-    """Return the tensor itself if it may be overwritten, else None."""
-    return values if in_plain_eager() else None
+        is_free = place == 1  # later, what was mixed so far lies there
+        slow = torch.mul(
+            cut(values.momenta[place], block), factor, out=out if is_free else None
+        )
+        momentum = torch.lerp(momentum, slow, share, out=out)
+    return torch.lerp(momentum, cut(values.grad, block), newest, out=out)

@@ -22,22 +22,18 @@ from typing_extensions import override
 
 from l2o.config import config_values
 from l2o.graph import NeuralGraph, derived
-from l2o.nets.fast_ops import multiplied, sum_of_squares
+from l2o.nets.fast_ops import multiplied
 from l2o.nets.neuron_gnn import NeuronFeatures, NeuronGNN, NeuronOutputs
 
 from .base_rates import BaseRates
+from .blocks import row_squares
 from .head import fan_in_units
 from .neuron_config import NeuronRuleConfig
 from .neuron_directions import Directions, find_directions
-from .row_column import (
-    LIMIT,
-    NUM_CHANNELS,
-    Measured,
-    WeightExchange,
-    measured,
-)
+from .row_column import LIMIT, Measured, measured
 from .rule import AbstractRule
 from .state import TINY, Averages, Reading, State, Tensors, constant
+from .weight_exchange import NUM_CHANNELS, WeightExchange
 from .wired import NUM_MATRIX_STATIC, NUM_STATIC, NUM_TIE_KINDS, Wired, wire
 
 
@@ -211,7 +207,7 @@ class NeuronRule(AbstractRule):
         """
         wired, _, _, statistics = read
         config, num_rows = self.config, wired.num_rows
-        squares = [sum_of_squares(item).flatten() for item in directions.stacks]
+        squares = [row_squares(item).flatten() for item in directions.stacks]
         squares = torch.cat(squares).to(wired.static.dtype)
         matrix = wired.wiring.matrix[:num_rows]
         totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
@@ -292,7 +288,7 @@ def _scaled(wired: Wired, directions: Directions, factors: Tensor) -> dict[str, 
             by_column = factors[wired.column_slice(number)].view(count, 1, columns)
             update = multiplied(update, by_column.to(direction.dtype))
         updates.append(update)
-    return wired.stacks.scatter(updates)
+    return wired.stacks.scatter(updates, directions.written)
 
 
 def bounded(values: Tensor, bound: float) -> Tensor:

@@ -109,18 +109,20 @@ class Averages:
             for name, item in state.items()
         }
 
-    def ages(self, steps: Tensor) -> Tensor:
+    def ages(self, steps: Tensor, num_ones: int = 0) -> Tensor:
         """Return by how much averages fall short because they started at zero.
 
         Args:
             steps: `[*tensors]`, numbers of gradients seen.
+            num_ones: how many rows of ones come first, for what is no average.
 
         Returns:
-            `[momentum + 1, *tensors]`: `1 - decay**step` of the momenta, then of the
-            second moment.
+            `[ones + momentum + 1, *tensors]`: `1 - decay**step` of the momenta, then of
+            the second moment.
         """
         # A parameter that never had a gradient is at step 0, where 1 - decay**0 is 0.
-        decays = column((*self.momentum_decays, self.second_moment_decay), steps[None])
+        decays = (*[0.0] * num_ones, *self.momentum_decays, self.second_moment_decay)
+        decays = column(decays, steps[None])
         return 1 - decays ** steps.clamp_min(1)
 
     def keeps(self, dtype: torch.dtype) -> list[float]:

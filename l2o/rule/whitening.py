@@ -1,7 +1,6 @@
-"""Whitened momenta: matrices with all singular values near one another."""
+"""Whitened momenta of the linear maps of a graph."""
 
 import functools
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,200 +11,10 @@ from torch import Tensor
 from l2o.graph import NeuralGraph, View, WeightBlock, derived
 from l2o.graph.layout import put_views, take_view
 from l2o.graph.linear_maps import fan_ins
-from l2o.nets.fast_ops import in_plain_eager, new_empty, product
+from l2o.nets.fast_ops import in_plain_eager, new_empty
 
+from .newton_schulz import GROUP_ROWS, SMALL, whiten
 from .state import ADAM_DECAY, TINY, Averages, ParameterState, State, Tensors, widened
-
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that pushes singular values towards 1 (Jordan, 2024)."""
-WHITENING_STEPS = 5
-
-GROUP_ROWS = 1024
-"""Rows that take all steps but the last by themselves. A square matrix whitened whole
-takes time in proportion to its width, an entry; in groups, a fifth of that."""
-
-_BLOCK = 128
-"""Least rows of a block of a symmetric product."""
-_MOST_BLOCKS = 8
-
-_SMALL = 2**18
-"""Matrices of at most this many entries are whitened together, if alike."""
-
-
-def whiten(matrix: Tensor, group_rows: int = GROUP_ROWS) -> Tensor:
-    """Return the matrix with its singular values near one another, at unit scale.
-
-    A few Newton-Schulz steps; rows and columns may be permuted before or after.
-
-    Args:
-        matrix: `[*batch, row, column]`.
-        group_rows: most rows, of the shorter side, that are whitened together. Where
-            there are more, all steps but the last are taken in groups of one size: a
-            group has every k-th row in the order of their norms, so that no numbering
-            matters and the groups are alike.
-
-    Returns:
-        As `matrix`, each with a root mean square of 1; zero where it is zero.
-
-    Reference:
-        Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural
-        networks", https://kellerjordan.github.io/posts/muon/. We fix the root mean
-        square instead of the largest singular value.
-    """
-    is_tall = matrix.shape[-2] > matrix.shape[-1]
-    white = matrix.mT if is_tall else matrix
-    num_groups = -(-white.shape[-2] // group_rows)
-    if num_groups > 1:
-        white = _pushed(_whitened_by_groups(white, num_groups), 1)
-    else:
-        white = _pushed(_normed(white), WHITENING_STEPS)
-    white = white.mT if is_tall else white
-    return white / (white.square().mean((-2, -1), keepdim=True) + TINY).sqrt()
-
-
-def orthogonalize(
-    matrix: Tensor,
-    least: Tensor,
-    *,
-    steps: int = WHITENING_STEPS,
-    group_rows: int = GROUP_ROWS,
-) -> tuple[Tensor, Tensor]:
-    """Return matrices with singular values near 1, and the norms that they had.
-
-    Args:
-        matrix: `[matrix, row, column]`, ours to write over; rows and columns of zeros
-            stay zeros.
-        least: `[matrix, 1, 1]`, a norm. A matrix with a smaller one is taken as a part
-            of it, so that its small singular values are not pushed as far.
-        steps: how often singular values are pushed.
-        group_rows: as for `whiten`.
-
-    Returns:
-        As `matrix`; and `[matrix, 1, 1]`, their norms before.
-    """
-    if in_plain_eager():
-        norm = torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
-    else:  # with a second derivative at zero
-        norm = (matrix.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
-    is_tall = matrix.shape[-2] > matrix.shape[-1]
-    wide = matrix.mT if is_tall else matrix
-    num_groups = -(-wide.shape[-2] // group_rows)
-    if num_groups > 1:
-        grouped = _whitened_by_groups(wide, num_groups, steps - 1, least)
-        white = _pushed(grouped, 1)
-    else:
-        room = wide if in_plain_eager() else None
-        wide = torch.div(wide, torch.maximum(norm, least), out=room)
-        white = _pushed_together(wide, steps)
-    return white.mT if is_tall else white, norm
-
-
-def _pushed_together(wide: Tensor, steps: int) -> Tensor:
-    """Do as `_pushed` does, with three operations per step where matrices are small."""
-    is_large = math.prod(wide.shape[-2:]) > _SMALL
-    if is_large and wide.device.type == "cpu":
-        return _pushed(wide, steps)
-    first, second, third = _COEFFICIENTS
-    for _ in range(steps):
-        gram = wide @ wide.mT
-        factor = torch.baddbmm(gram, gram, gram, beta=second, alpha=third)
-        wide = torch.baddbmm(wide, factor, wide, beta=first)
-    return wide
-
-
-def _normed(wide: Tensor, least: Tensor | None = None) -> Tensor:
-    """Return a matrix over the root of its sum of squares, or over a larger norm."""
-    norm = (wide.square().sum((-2, -1), keepdim=True) + TINY).sqrt()
-    return wide / (norm if least is None else torch.maximum(norm, least))
-
-
-def _pushed(wide: Tensor, steps: int) -> Tensor:
-    """Return a wide matrix after some steps, which push its singular values towards 1.
-
-    For long matrices steps are taken two or three at a time: one product of rows each.
-    """
-    rows, columns = wide.shape[-2:]
-    is_long = rows * columns > _SMALL and columns > 2 * rows and steps > 1
-    for some in (steps // 2, steps - steps // 2) if is_long else [1] * steps:
-        gram = symmetric_product(wide, wide)
-        wide = product(_polynomial(gram, some), wide)
-    return wide
-
-
-def _whitened_by_groups(
-    wide: Tensor,
-    num_groups: int,
-    steps: int = WHITENING_STEPS - 1,
-    least: Tensor | None = None,
-) -> Tensor:
-    """Return a wide matrix with rows at right angles to others of their group.
-
-    Its norm is at most what `_pushed` makes of 1: groups at right angles to one another
-    have that of each; equal ones, this many times as much before it is divided out.
-    """
-    if wide.ndim > 2:
-        limits = [None] * len(wide) if least is None else list(least)
-        pairs = zip(wide, limits, strict=True)
-        return torch.stack(
-            [_whitened_by_groups(one, num_groups, steps, limit) for one, limit in pairs]
-        )
-    if least is not None:
-        least = least / math.sqrt(num_groups)
-    order = wide.square().sum(-1).argsort(descending=True)
-    groups = [order[start::num_groups] for start in range(num_groups)]
-    white = torch.cat([_pushed(_normed(wide[group], least), steps) for group in groups])
-    return white[torch.cat(groups).argsort()] / math.sqrt(num_groups)
-
-
-def _polynomial(gram: Tensor, steps: int) -> Tensor:
-    """Return what some steps multiply a matrix by, from its products of rows.
-
-    The steps are polynomials of one symmetric matrix, so they commute, and only the
-    last product needs the long rows.
-
-    Args:
-        gram: `[*batch, row, row]`.
-        steps: how many to take; each loses some digits of the small singular values.
-    """
-    first, second, third = _COEFFICIENTS
-    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    total = None
-    for step in range(steps):
-        square = symmetric_product(gram, gram)
-        factor = first * unit + second * gram + third * square
-        total = factor if total is None else symmetric_product(factor, total)
-        if step < steps - 1:
-            gram = symmetric_product(symmetric_product(factor, gram), factor)
-    assert total is not None
-    return total
-
-
-def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return `left @ right.mT`, known to be symmetric; of large ones half is mirrored.
-
-    Args:
-        left: `[*batch, n, column]`.
-        right: `[*batch, n, column]`, the same, or a matrix that commutes with it where
-            both are symmetric.
-
-    Returns:
-        `[*batch, n, n]`.
-    """
-    size = left.shape[-2]
-    count = min(size // _BLOCK, _MOST_BLOCKS)
-    if count < 2:
-        return product(left, right.mT)
-    ends = [size * index // count for index in range(count + 1)]
-    spans = list(itertools.pairwise(ends))
-    upper = [product(left[..., a:b, :], right[..., a:, :].mT) for a, b in spans]
-    rows = []
-    for index, (a, b) in enumerate(spans):
-        mirrored = [
-            row[..., a - start : b - start].mT
-            for row, (start, _) in zip(upper[:index], spans, strict=False)
-        ]
-        rows.append(torch.cat([*mirrored, upper[index]], dim=-1))
-    return torch.cat(rows, dim=-2)
 
 
 def look_ahead(grad: Tensor, state: ParameterState, momentum: int) -> Tensor:
@@ -273,7 +82,7 @@ def whiten_momenta(
         for gate in gates:
             gate = gate.to(found.dtype)
             found = found.mul_(gate) if in_plain_eager() else found * gate
-        if math.prod(found.shape[1:]) > _SMALL and not torch.is_grad_enabled():
+        if math.prod(found.shape[1:]) > SMALL and not torch.is_grad_enabled():
             found = ahead[keys[0]].copy_(found)  # to limit fragmentation
         sizes = [len(ahead[key]) for key in keys]
         white.update(zip(keys, found.split(sizes), strict=True))
@@ -308,7 +117,7 @@ def _alike(matrices: Mapping[tuple[str, int], Tensor]) -> list[list[tuple[str, i
     alike: defaultdict[tuple[int, ...], list[tuple[str, int]]] = defaultdict(list)
     found = []
     for key, matrix in matrices.items():
-        if math.prod(matrix.shape[1:]) > _SMALL:
+        if math.prod(matrix.shape[1:]) > SMALL:
             found.append([key])
         else:
             alike[tuple(matrix.shape[1:])].append(key)
@@ -320,7 +129,7 @@ def _stacked(
 ) -> Tensor:
     """Return matrices of one shape as one `[part, row, column]`; a large one as is."""
     first = matrices[keys[0]]
-    if math.prod(first.shape[1:]) > _SMALL:
+    if math.prod(first.shape[1:]) > SMALL:
         return first
     return torch.cat([matrices[key] for key in keys])
 

@@ -104,7 +104,7 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
     side = (torch.arange(len(neuron)) >= num_rows).long()
     shapes = torch.tensor([[*m.shape] for m in matrices] + [[1, 1]])
     lengths = shapes[matrix].flip(1).gather(1, side[:, None]).squeeze(1)
-    senders, receivers = _ties(stacks)
+    tied, senders, receivers = _ties(stacks)
 
     def whole(values: Tensor) -> Tensor:
         return values.to(device)
@@ -121,6 +121,7 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         per_matrix=real(_shares(2 * matrix + side, 2 * (len(matrices) + 1))),
         sides=real(torch.stack([1 - side, side], dim=1)),
         neurons=real(_neuron_static(graph, stacks)),
+        tied=whole(tied),
         senders=whole(senders),
         receivers=whole(receivers),
         per_receiver=real(_shares(receivers, num_nodes + 1)),
@@ -209,17 +210,18 @@ def _lines(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
     return torch.cat([item.flatten() for item in neurons]), torch.cat(matrices)
 
 
-def _ties(stacks: MatrixStacks) -> tuple[Tensor, Tensor]:
-    """Return senders and receivers of both directions of every tie."""
+def _ties(stacks: MatrixStacks) -> tuple[Tensor, Tensor, Tensor]:
+    """Return who sends, and senders and receivers of both directions of every tie."""
     count = len(TIE_KINDS)
-    senders, receivers = [], []
+    ends, slots, receivers = [], [], []
     for kind, source, target in stacks.ties:
         slot = TIE_KINDS.index(kind)
-        back = slot if kind == "dot" else slot + count
-        senders += [source * NUM_TIE_KINDS + slot, target * NUM_TIE_KINDS + back]
+        ends += [source, target]
+        slots += [slot, slot if kind == "dot" else slot + count]
         receivers += [target, source]
-    numbers = torch.tensor([senders, receivers], dtype=torch.int64)
-    return numbers[0], numbers[1]
+    table = torch.tensor([ends, slots, receivers], dtype=torch.int64)
+    tied, places = table[0].unique(return_inverse=True)
+    return tied, places * NUM_TIE_KINDS + table[1], table[2]
 
 
 def _shares(places: Tensor, size: int) -> Tensor:

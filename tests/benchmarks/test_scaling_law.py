@@ -23,7 +23,7 @@ from benchmarks.scaling_law import (
 )
 from l2o import Rule, neural_graph
 from l2o.nets import NGGNNConfig
-from l2o.rule.whitening import whiten
+from l2o.rule.newton_schulz import whiten
 from optimizees.transformer import GPT, BlockSizes
 
 CONFIG = NGGNNConfig()

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from l2o import NeuralGraphOpt, Rule, RuleConfig
 from l2o.rule.config import NominalHeadConfig
-from l2o.rule.whitening import whiten
+from l2o.rule.newton_schulz import whiten
 from meta_train.estimator_config import ImitationConfig
 from meta_train.teacher import Teacher
 

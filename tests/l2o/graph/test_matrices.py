@@ -9,7 +9,7 @@ from torch import nn
 from zoo.prepared import prepare
 
 from l2o import neural_graph
-from l2o.graph import matrices as graph_matrices
+from l2o.graph import matrices, matrix_groups
 from l2o.graph.matrices import find_matrices, host_matrices
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def subject(request):
 @pytest.mark.parametrize("most", [2**15, 8], ids=["padded", "in views"])
 @pytest.mark.parametrize("is_split", [True, False], ids=["split", "stacked"])
 def test_scatter_undoes_gather(subject, monkeypatch, most, is_split):
-    monkeypatch.setattr(graph_matrices, "SMALL_ENTRIES", most)
+    monkeypatch.setattr(matrices, "SMALL_ENTRIES", most)
     graph = subject.graph
     graph.cache.clear()
     stacks = host_matrices(graph, is_split=is_split)
@@ -73,7 +73,7 @@ def test_a_cpu_computes_little_padding_and_an_accelerator_few_stacks():
     graph = neural_graph(model, torch.zeros(2, 64))
     cpu, other = (host_matrices(graph, is_split=split) for split in (True, False))
     assert len(cpu.stacks) > len(other.stacks)
-    most = graph_matrices._PADDING
+    most = matrix_groups._PADDING
     assert all(
         padding <= most * stack.shape[0]
         for padding, stack in zip(padding_of(cpu), cpu.stacks, strict=True)

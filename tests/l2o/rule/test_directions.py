@@ -9,7 +9,7 @@ from oracles import (
     init_parameter_state,
 )
 
-from l2o.rule.whitening import whiten
+from l2o.rule.newton_schulz import whiten
 
 
 @pytest.fixture

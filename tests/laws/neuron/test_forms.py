@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from l2o.nets.neuron_pyg import PyGNeuronGNN
-from l2o.rule.row_column import WeightExchange
+from l2o.rule.weight_exchange import WeightExchange
 
 
 @pytest.fixture(scope="module")
