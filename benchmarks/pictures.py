@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 COLORS = {
     "ng-gnn": "#0072B2",
-    "ng-gnn-small": "#56B4E9",
     "ff": "#009E73",
     "base": "#332288",
     "ng-gnn-neurons": "#44AA99",

@@ -46,7 +46,6 @@ DEFAULT_RULE = "ng-gnn"
 
 _SHIPPED_SHA256 = {
     "ff": "39dbcf567ac3dc13a77ff0dfe4f9f1dd818eb25d9bb67a2c9e37603e89b84977",
-    "ng-gnn-small": "7001aa391b6e02cd8017966b20ad607f92a39190ea0b800e581c7a3a85e94c77",
     "ng-gnn": "a75aefebf31c04702143b00dfc520abe51fef42c389436892e85ecaf1da7fd36",
 }
 """Checksum of each shipped file without one of its own; results are recorded under it,

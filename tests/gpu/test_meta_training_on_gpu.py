@@ -55,7 +55,7 @@ def meta_gradient(config, rule, device, *, watch=None):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("rule", ["ng-gnn-small", "ng-gnn-neurons"])
+@pytest.mark.parametrize("rule", ["ng-gnn", "ng-gnn-neurons"])
 def test_the_meta_gradient_is_that_of_the_cpu(gpu, rule, name):
     here = meta_gradient(ESTIMATORS[name], rule, torch.device("cpu"))
     there = meta_gradient(ESTIMATORS[name], rule, gpu)
@@ -101,7 +101,7 @@ def test_a_task_moves_there(gpu):
 
 
 def test_an_inner_step_waits_for_nothing(gpu, no_waits):
-    rule = load_rule("ng-gnn-small").to(gpu)
+    rule = load_rule("ng-gnn").to(gpu)
     task = FunctionalTask(small_task().to(gpu))
     bound = RuleOnGraph(rule, task, compile=False)
     run = start_problem(OneStepConfig(), ProblemStart(task, bound, seed=0, length=100))

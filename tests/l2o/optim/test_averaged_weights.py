@@ -47,7 +47,7 @@ def values(model):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"rule": "ng-gnn-small"}, {"safety": None}],
+    [{}, {"rule": "ng-gnn-neurons"}, {"safety": None}],
     ids=str,
 )
 def test_the_average_is_its_formula(settings):

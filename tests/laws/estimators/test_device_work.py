@@ -71,7 +71,7 @@ def reads(monkeypatch):
 class TestWaits:
     @pytest.fixture(
         params=[
-            pytest.param("ng-gnn-small", marks=pytest.mark.slow),
+            pytest.param("ng-gnn", marks=pytest.mark.slow),
             *("ng-gnn-neurons", "ff", "base"),
         ]
     )
