@@ -77,6 +77,9 @@ def _of_paper(net: nets.NetConfig) -> RuleConfig:
 PRESETS: dict[str, RuleConfig] = {
     "default": RuleConfig(),
     "default-ff": RuleConfig(net=nets.FeedForwardConfig()),
+    "default-ng-t": RuleConfig(
+        net=nets.NGTConfig(width=16, head=nets.FeedForwardConfig(width=16))
+    ),
     "paper": _of_paper(
         nets.NGGNNConfig(
             width=64,

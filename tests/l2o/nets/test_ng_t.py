@@ -1,13 +1,15 @@
 """NG-T as a rule: what its edges start from, who sees whom, and what it refuses."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from l2o import PRESETS, Rule, neural_graph
+import meta_train
+from l2o import PRESETS, Rule, RuleConfig, neural_graph
 from l2o.graph import (
     NeuralGraph,
     NeuronGroup,
@@ -19,6 +21,7 @@ from l2o.graph import (
 from l2o.graph.tiles import find_tiles
 from l2o.nets import NetSizes, NGGNNConfig, NGTConfig
 from l2o.nets.ng_t import NGTNet
+from meta_train.config import load_config
 
 FEATURES = 3
 SIZES = NetSizes(num_features=FEATURES, num_context=2, num_outputs=2)
@@ -121,6 +124,18 @@ def test_its_layers_begin_as_torchs_own():
         bound = layer.in_features**-0.5
         assert 0.9 * bound < layer.weight.abs().max() <= bound
         assert layer.bias is None or layer.bias.any()
+
+
+def test_the_preset_is_the_default_with_another_network():
+    """And what its recipe trains, which starts from another base."""
+    preset = PRESETS["default-ng-t"]
+    assert replace(preset, net=RuleConfig().net) == RuleConfig()
+    configs = Path(meta_train.__file__).parent / "configs"
+    trained = load_config(configs / "ng-t-families.yaml").rule
+    assert replace(trained, head=preset.head) == preset
+    assert trained == replace(
+        load_config(configs / "ng-gnn-families.yaml").rule, net=preset.net
+    )
 
 
 def test_as_many_neurons_as_allowed_are_read():
