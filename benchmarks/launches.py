@@ -17,7 +17,14 @@ VIEWS = frozenset(
         *("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze"),
         *("squeeze", "select", "slice", "split", "split_with_sizes", "unbind"),
         *("detach", "alias", "as_strided", "_reshape_alias", "unflatten", "narrow"),
-        *("lift_fresh", "empty", "empty_strided", "new_empty", "promote_types"),
+        *(
+            "lift_fresh",
+            "empty",
+            "empty_strided",
+            "new_empty",
+            "empty_like",
+            "promote_types",
+        ),
         *("_record_function_enter_new", "_record_function_exit"),
     )
 )

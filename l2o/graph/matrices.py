@@ -44,6 +44,9 @@ class Stack:
     """`[matrix, row]`: node of each row, the number of nodes for padding."""
     column_neurons: Tensor
     """`[matrix, column]`, likewise; empty without columns."""
+    ends: Tensor
+    """`[end]`: nodes of all columns, then those of all rows plus the number of nodes
+    and one; empty without columns."""
 
     def in_place(self, params: Mapping[str, Tensor]) -> Tensor | None:
         """Return the entries as a view of their parameter, `[matrix, row, column]`.
@@ -75,6 +78,9 @@ class MatrixStacks:
     stacks: tuple[Stack, ...]
     padded: tuple[str, ...]
     """Parameters whose entries are gathered by index, one after another."""
+    entries: Tensor
+    """Place of each entry of all padded stacks, one stack after another, among those of
+    `padded`; one past the last for padding."""
     in_place: tuple[str, ...]
     """Parameters whose stacks are views of them."""
     places: Tensor
@@ -86,30 +92,34 @@ class MatrixStacks:
     """Kind, source node and target node of each edge without a matrix."""
 
     def gather(
-        self, fields: Sequence[Mapping[str, Tensor]]
-    ) -> list[Tensor | list[Tensor]]:
-        """Return the entries of each stack.
+        self, fields: Sequence[Mapping[str, Tensor]], padding: Tensor
+    ) -> tuple[list[Tensor | list[Tensor]], Tensor | None]:
+        """Return the entries of each stack, and those of all padded ones as one tensor.
 
-        Where they can be views of what was passed, they are a list, one `[matrix, row,
-        column]` per field; else one tensor, `[field, matrix, row, column]`.
+        Where those of a stack can be views of what was passed, they are a list, one
+        `[matrix, row, column]` per field; else one tensor, `[field, matrix, row,
+        column]`. Those of padded stacks are views of `[field, entry]`, one stack after
+        another; None without any.
 
         Args:
             fields: each holds name to `[*shape]`, for every parameter of the graph.
+            padding: `[1]`, a zero of their type.
         """
         flat = None
         if self.padded:
             rows: list[Tensor] = []
-            padding = fields[0][self.padded[0]].new_zeros(1)
             for field in fields:
                 rows += [field[name].reshape(-1) for name in self.padded]
                 rows.append(padding)
             flat = torch.cat(rows).view(len(fields), -1)
+        taken = None if flat is None else flat.index_select(1, self.entries)
         found: list[Tensor | list[Tensor]] = []
+        start = 0
         for stack in self.stacks:
             if stack.index is not None:
-                assert flat is not None
-                taken = flat.index_select(1, stack.index.flatten())
-                found.append(taken.view(-1, *stack.shape))
+                assert taken is not None
+                found.append(padded_part(taken, stack, start))
+                start += stack.index.numel()
                 continue
             pieces = [
                 take_view(
@@ -125,7 +135,7 @@ class MatrixStacks:
                 found.append(torch.cat(pieces).view(-1, *stack.shape))
             else:
                 found.append(pieces)
-        return found
+        return found, taken
 
     def scatter(
         self, stacked: Sequence[Tensor], written: Mapping[str, Tensor] | None = None
@@ -165,6 +175,18 @@ class MatrixStacks:
         return found
 
 
+def padded_part(values: Tensor, stack: Stack, start: int) -> Tensor:
+    """Return a stack's part of all padded ones, `[field, matrix, row, column]`.
+
+    Args:
+        values: `[field, entry]`.
+        stack: the stack.
+        start: number of entries before its own.
+    """
+    part = values.narrow(1, start, math.prod(stack.shape))
+    return part.unflatten(1, stack.shape)
+
+
 @derived
 def find_matrices(graph: NeuralGraph, device: torch.device) -> MatrixStacks:
     """Return the graph as matrices; computed once per device.
@@ -180,10 +202,16 @@ def find_matrices(graph: NeuralGraph, device: torch.device) -> MatrixStacks:
             index=None if stack.index is None else stack.index.to(device),
             row_neurons=stack.row_neurons.to(device),
             column_neurons=stack.column_neurons.to(device),
+            ends=stack.ends.to(device),
         )
         for stack in found.stacks
     )
-    return replace(found, stacks=stacks, places=found.places.to(device))
+    return replace(
+        found,
+        stacks=stacks,
+        entries=found.entries.to(device),
+        places=found.places.to(device),
+    )
 
 
 @derived
@@ -234,6 +262,9 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
                 room += index.numel()
         has_columns = bool(own[0].column_neurons)
         column_numbers = [m.column_neurons for m in own] if has_columns else []
+        of_rows = _numbers([m.row_neurons for m in own], rows, node_of)
+        of_columns = _numbers(column_numbers, columns, node_of)
+        ends = [of_columns, of_rows + len(nodes) + 1] if has_columns else [of_columns]
         stacks.append(
             Stack(
                 matrices=slice(len(matrices), len(matrices) + len(own)),
@@ -243,8 +274,9 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
                 is_owned=own[0].is_owned,
                 pieces=tuple(group),
                 index=index,
-                row_neurons=_numbers([m.row_neurons for m in own], rows, node_of),
-                column_neurons=_numbers(column_numbers, columns, node_of),
+                row_neurons=of_rows,
+                column_neurons=of_columns,
+                ends=torch.cat([numbers.flatten() for numbers in ends]),
             )
         )
         matrices += own
@@ -252,6 +284,10 @@ def host_matrices(graph: NeuralGraph, *, is_split: bool) -> MatrixStacks:
         matrices=tuple(matrices),
         stacks=tuple(stacks),
         padded=padded,
+        entries=torch.cat(
+            [places.new_empty(0)]
+            + [stack.index.flatten() for stack in stacks if stack.index is not None]
+        ),
         in_place=_in_place(graph, stacks),
         places=places,
         nodes=nodes,

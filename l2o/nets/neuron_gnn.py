@@ -17,10 +17,72 @@ from .config import NeuronGNNConfig
 from .fast_ops import add_product, in_plain_eager
 
 Exchange: TypeAlias = Callable[[Tensor], Tensor]
-"""Sends messages through all matrices. Takes what neurons say, `[side, channel, neuron
+"""Sends messages through all matrices. Takes what neurons say, `[channel, side, neuron
 + 1, message]`: side 0 is for the rows that a neuron's columns meet, side 1 for the
 columns that its rows meet; the last neuron is padding. Returns what arrives at each
 line, a mean weighted by the edges: `[line, channel, message]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Which rows of some values are averaged at each place."""
+
+    row: Tensor | None
+    """`[item]`: the row of each item; None if items are all rows in their order."""
+    place: Tensor
+    """`[item]`: where it goes."""
+    share: Tensor
+    """`[place, 1]`: one over the number of items of each place."""
+    order: Tensor
+    """`[item]`: the rows of all items, sorted by place."""
+    starts: Tensor
+    """`[place]`: where its items start in `order`."""
+
+    @classmethod
+    def of(cls, place: Tensor, size: int, row: Tensor | None = None) -> "Means":
+        """Return means of integers of a CPU.
+
+        Args:
+            place: as above.
+            size: number of places.
+            row: as above.
+        """
+        counts = torch.bincount(place, minlength=size)
+        order = place.argsort(stable=True)
+        return cls(
+            row=row,
+            place=place,
+            share=1 / counts[:, None].clamp_min(1).double(),
+            order=order if row is None else row[order],
+            starts=counts.cumsum(0) - counts,
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Means":
+        """Return the same on a device, in a type."""
+        return Means(
+            row=None if self.row is None else self.row.to(device),
+            place=self.place.to(device),
+            share=self.share.to(device, dtype),
+            order=self.order.to(device),
+            starts=self.starts.to(device),
+        )
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return the mean at each place, zero where nothing goes.
+
+        Args:
+            values: `[row, channel]`.
+
+        Returns:
+            `[place, channel]`.
+        """
+        if in_plain_eager():
+            values = values.contiguous()
+            return F.embedding_bag(self.order, values, self.starts, mode="mean")
+        if self.row is not None:
+            values = values.index_select(0, self.row)
+        total = values.new_zeros(len(self.share), values.shape[-1])
+        return total.index_add(0, self.place, values) * self.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +98,11 @@ class NeuronWiring:
     padding or belongs to none."""
     matrix: Tensor
     """`[line]`: its matrix; the number of matrices for padding."""
-    neuron_place: Tensor
-    """`[line]`: place of the neuron."""
-    matrix_place: Tensor
-    """`[line]`: place of the matrix."""
-    per_neuron: Tensor
-    """`[2 * (neuron + 1), 1]`: one over the number of lines at each place."""
-    per_matrix: Tensor
-    """`[2 * (matrix + 1), 1]`: one over the number of lines at each place."""
+    at_neurons: Means
+    """From lines to the places of their neurons."""
+    at_matrices: Means
+    """From neurons, once for each of their lines, to the places of these lines'
+    matrices."""
     sides: Tensor
     """`[line, 2]`: which side a line is, one-hot."""
     neurons: Tensor
@@ -55,15 +114,15 @@ class NeuronWiring:
     kind as `place * kinds + kind`."""
     receivers: Tensor
     """`[tie]`: the receiver's number."""
-    per_receiver: Tensor
-    """`[neuron + 1, 1]`: one over the number of ties that reach a neuron."""
+    at_receivers: Means
+    """From all pairs of `tied` and a kind to the neurons that their ties reach."""
 
 
 class NeuronFeatures(NamedTuple):
     """What the network reads."""
 
     lines: Tensor
-    """`[line, line feature]`."""
+    """`[line, line feature + 2]`; the last two tell the side, one-hot."""
     matrices: Tensor
     """`[matrix + 1, matrix feature]`; the last row is padding."""
 
@@ -103,7 +162,7 @@ class NeuronGNNLayer(nn.Module):
     ) -> Tensor:
         """Return the next state of every neuron, `[neuron + 1, width]`."""
         heard = exchange(self._said(nodes)).flatten(1)
-        weighted = mean_at(heard, wiring.neuron_place, wiring.per_neuron)
+        weighted = wiring.at_neurons(heard)
         del heard
         inbox = [nodes, weighted.view(len(nodes), -1)]
         if len(wiring.senders):  # without ties nothing comes, as if all sent zeros
@@ -111,16 +170,14 @@ class NeuronGNNLayer(nn.Module):
         return nodes + self.change(_silu(_of_parts(self.hear, *inbox)))
 
     def _said(self, nodes: Tensor) -> Tensor:
-        """Return messages for lines, `[side, channel, neuron + 1, message]`."""
+        """Return messages for lines, `[channel, side, neuron + 1, message]`."""
         said = self.say(nodes).view(len(nodes), 2, self.num_channels, -1)
-        return said.permute(1, 2, 0, 3)
+        return said.permute(2, 1, 0, 3)
 
     def _tied(self, nodes: Tensor, wiring: NeuronWiring) -> Tensor:
         """Return what arrives along ties, `[neuron + 1, message]`."""
         said = self.say_to_ties(nodes.index_select(0, wiring.tied))
-        said = said.view(-1, self.message_width)
-        said = said.index_select(0, wiring.senders)
-        return mean_at(said, wiring.receivers, wiring.per_receiver)
+        return wiring.at_receivers(said.view(-1, self.message_width))
 
 
 class NeuronGNN(nn.Module):
@@ -173,20 +230,20 @@ class NeuronGNN(nn.Module):
             exchange: sends messages through the matrices.
         """
         matrices = self.matrix_mix(F.silu(self.matrix_in(features.matrices)))
-        by_line = self.line_in, features.lines, matrices, wiring.matrix_place
-        lines = _silu(_with_owners(*by_line))
-        first = mean_at(lines, wiring.neuron_place, wiring.per_neuron)
+        shared = _of_rest(self.line_in, features.lines, matrices)
+        shared = shared.index_select(0, wiring.matrix)
+        lines = _silu(_added(shared, features.lines, self.line_in))
+        first = wiring.at_neurons(lines)
         first = first.view(len(wiring.neurons), -1)
         nodes = _silu(_of_parts(self.neuron_in, wiring.neurons, first))
         del first
         for layer in self.layers:
             nodes = layer(nodes, wiring, exchange)
-        hidden = _with_owners(self.line_out.hidden, lines, nodes, wiring.neuron_place)
+        hidden = _with_owners(self.line_out.hidden, lines, nodes, wiring)
         del lines
         said = self.line_out.last(_silu(hidden)).squeeze(-1)
         del hidden
-        ends = nodes.index_select(0, wiring.neuron)
-        pooled = mean_at(ends, wiring.matrix_place, wiring.per_matrix)
+        pooled = wiring.at_matrices(nodes)
         pooled = pooled.view(len(matrices), -1)
         return NeuronOutputs(said, self.matrix_out(torch.cat([matrices, pooled], -1)))
 
@@ -222,43 +279,39 @@ def _of_parts(layer: nn.Linear, *parts: Tensor) -> Tensor:
 
 
 def _with_owners(
-    layer: nn.Linear, lines: Tensor, owners: Tensor, places: Tensor
+    layer: nn.Linear, lines: Tensor, nodes: Tensor, wiring: NeuronWiring
 ) -> Tensor:
-    """Return a layer of lines, their sides and what owns them, `[line, output]`.
+    """Return a layer of lines, their sides and their neurons, `[line, output]`.
 
-    That is `layer(cat([lines, sides, owners[places // 2]]))`; what owners add is
-    computed once per owner and side, so that no such tensor is made.
+    That is `layer(cat([lines, sides, nodes[neuron]]))`; what neurons add is computed
+    once per neuron and side, so that no such tensor is made.
 
     Args:
-        layer: its inputs are a line's, two for the side, and the owner's.
+        layer: its inputs are a line's, two for the side, and the neuron's.
         lines: `[line, input]`.
-        owners: `[owner, input]`.
-        places: `[line]`, `2 * owner + side`.
+        nodes: `[neuron + 1, input]`.
+        wiring: the graph.
     """
     own = lines.shape[-1]
+    shared = F.linear(nodes, layer.weight[:, own + 2 :], layer.bias)
+    out = None  # in that order, so that `flatten` copies nothing
+    if in_plain_eager():
+        out = shared.new_empty(len(nodes), 2, shared.shape[-1])
     sides = layer.weight[:, own : own + 2].T
-    shared = F.linear(owners, layer.weight[:, own + 2 :], layer.bias)
-    shared = (shared[:, None] + sides).flatten(0, 1).index_select(0, places)
-    return add_product(shared, lines, layer.weight[:, :own].T)
+    shared = torch.add(shared[:, None], sides, out=out).flatten(0, 1)
+    return _added(shared.index_select(0, wiring.at_neurons.place), lines, layer)
+
+
+def _of_rest(layer: nn.Linear, first: Tensor, rest: Tensor) -> Tensor:
+    """Return what the last inputs of a layer add, with its bias."""
+    return F.linear(rest, layer.weight[:, first.shape[-1] :], layer.bias)
+
+
+def _added(base: Tensor, first: Tensor, layer: nn.Linear) -> Tensor:
+    """Return a tensor of ours plus what the first inputs of a layer add."""
+    return add_product(base, first, layer.weight[:, : first.shape[-1]].T)
 
 
 def _silu(values: Tensor) -> Tensor:
     """Return SiLU of a tensor of ours, written over where that is allowed."""
     return F.silu(values, inplace=not torch.is_grad_enabled())
-
-
-def mean_at(values: Tensor, place: Tensor, share: Tensor) -> Tensor:
-    """Return the mean of the values that go to each place, zero where none does.
-
-    Args:
-        values: `[item, channel]`.
-        place: `[item]`.
-        share: `[place, 1]`, one over the number of items of each place.
-
-    Returns:
-        `[place, channel]`.
-    """
-    total = values.new_zeros(len(share), values.shape[-1])
-    if in_plain_eager():
-        return total.index_add_(0, place, values).mul_(share)
-    return total.index_add(0, place, values) * share

@@ -57,9 +57,9 @@ class WeightedEdges(NamedTuple):
             shape = count, height, width
             rows, columns = rows.expand(shape).flatten(), columns.expand(shape)
             columns = columns.flatten()
-            is_real = (wiring.matrix[rows] < len(wiring.per_matrix) // 2 - 1) & (
-                wiring.matrix[columns] < len(wiring.per_matrix) // 2 - 1
-            )
+            is_real = (
+                wiring.matrix[rows] < len(wiring.at_matrices.starts) // 2 - 1
+            ) & (wiring.matrix[columns] < len(wiring.at_matrices.starts) // 2 - 1)
             rows, columns = rows[is_real], columns[is_real]
             weight = values.flatten(1).T[is_real]
             edges += [torch.stack([wiring.neuron[columns], rows])]
@@ -139,7 +139,7 @@ class PyGNeuronGNN(nn.Module):
             exchange.matrices(),  # pyright: ignore[reportFunctionMemberAccess]
         )
         matrices = net.matrix_mix(F.silu(net.matrix_in(features.matrices)))
-        lines = [features.lines, wiring.sides, matrices[wiring.matrix]]
+        lines = [features.lines, matrices[wiring.matrix]]
         lines = F.silu(net.line_in(torch.cat(lines, -1)))
         first = self._by_side(lines, wiring.neuron, wiring, neurons)
         nodes = F.silu(net.neuron_in(torch.cat([wiring.neurons, first], -1)))

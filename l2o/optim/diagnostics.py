@@ -35,6 +35,9 @@ class Diagnostics:
 class Tally:
     """Running counts over the reports of guarded steps; adding never waits.
 
+    Reports are kept until there are `SKIPS_IN_A_ROW`, and then counted together: one
+    operation a step, where an accelerator would have to launch each of ten.
+
     Args:
         names: of the parameters.
         max_update: above how many nominal steps an update is clipped.
@@ -45,65 +48,67 @@ class Tally:
         self._max_update = max_update
         self._zero = torch.zeros((), device="cpu", dtype=torch.float32)
         self._steps = 0
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        """Of each step that is not counted yet, whether it was sound, and `[2,
+        parameter]`: size of the update, peak of the gradient."""
+        self._in_a_row = 0
+        """Steps skipped up to the last one, where asking costs nothing."""
         self._skipped = self._zero
-        self._in_a_row = self._zero
+        self._skipped_last = self._zero
+        """How many of the last `SKIPS_IN_A_ROW` counted steps were skipped."""
         self._arriving: Tensor | None = None
         # Rows: times clipped, largest update, last update, last gradient.
-        self._table = self._row({}).repeat(4, 1)
+        self._table = self._rows({}).repeat(4, 1)
 
     def renamed(self, names: Iterable[str]) -> "Tally":
         """Return a tally over other parameters; counts stay with their names."""
+        self._count()
         other = Tally(names, self._max_update).moved(self._zero.device)
         other._steps, other._skipped = self._steps, self._skipped
-        other._in_a_row = self._in_a_row
+        other._in_a_row, other._skipped_last = self._in_a_row, self._skipped_last
         rows = [dict(zip(self._names, row, strict=True)) for row in self._table]
-        other._table = torch.stack([other._row(row) for row in rows])
+        other._table = other._rows(*rows)
         return other
 
     def moved(self, device: torch.device) -> "Tally":
         """Return the tally on the device that the reports come from."""
+        self._count()
         other = copy.copy(self)
+        other._kept = []
         other._zero = self._zero.to(device)
         other._skipped = self._skipped.to(device)
-        other._in_a_row = self._in_a_row.to(device)
+        other._skipped_last = self._skipped_last.to(device)
         other._table = self._table.to(device)
         return other
 
     def add(self, report: StepReport) -> None:
-        """Count one step."""
-        clipped, largest, _, _ = self._table
-        updates = self._row(report.update_sizes)
-        is_clipped = report.is_sound & (updates > self._max_update)
-        finite = updates.nan_to_num(nan=0.0, posinf=0.0)
+        """Take in one step."""
+        rows = self._rows(report.update_sizes, report.grad_peaks)
         self._steps += 1
-        is_skipped = ~report.is_sound
-        self._skipped = self._skipped + is_skipped
-        self._in_a_row = (self._in_a_row + 1) * is_skipped
-        self._table = torch.stack(
-            [
-                clipped + is_clipped,
-                largest.maximum(finite),
-                updates,
-                self._row(report.grad_peaks),
-            ]
-        )
+        self._kept.append((report.is_sound, rows))
+        if self._zero.device.type == "cpu":
+            self._in_a_row = 0 if report.is_sound else self._in_a_row + 1
+        if len(self._kept) == SKIPS_IN_A_ROW:
+            self._count()
 
     def has_stopped(self) -> bool:
         """Return whether the last `SKIPS_IN_A_ROW` steps were all skipped.
 
-        On an accelerator, where reading would wait, the answer is that of as many
-        steps ago.
+        On an accelerator, where reading would wait, the answer is asked for every so
+        many steps, and is that of as many steps ago.
         """
         if self._zero.device.type == "cpu":
-            return int(self._in_a_row) >= SKIPS_IN_A_ROW
+            return self._in_a_row >= SKIPS_IN_A_ROW
         if self._zero.device.type == "meta" or self._steps % SKIPS_IN_A_ROW:
             return False
+        self._count()
         found = self._arriving
-        self._arriving = self._in_a_row.to("cpu", non_blocking=True)
+        self._arriving = self._skipped_last.to("cpu", non_blocking=True)
         return found is not None and int(found) >= SKIPS_IN_A_ROW
 
     def read(self) -> Diagnostics:
         """Copy the counts to the host, which waits for the device."""
+        self._count()
         clipped, largest, updates, gradients = (
             dict(zip(self._names, row, strict=True)) for row in self._table.tolist()
         )
@@ -116,7 +121,30 @@ class Tally:
             last_gradient=gradients,
         )
 
-    def _row(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Return one number per parameter, zero where there is none."""
-        known = (values.get(name, self._zero) for name in self._names)
-        return torch.stack([self._zero, *(item.to(self._zero) for item in known)])[1:]
+    def _count(self) -> None:
+        """Count the steps that are kept."""
+        if not self._kept:
+            return
+        sound, rows = (
+            torch.stack(list(kind)) for kind in zip(*self._kept, strict=True)
+        )
+        self._kept = []
+        clipped, largest, _, _ = self._table
+        updates = rows[:, 0]
+        is_clipped = sound[:, None] & (updates > self._max_update)
+        finite = updates.nan_to_num(nan=0.0, posinf=0.0)
+        self._skipped_last = (~sound).sum()
+        self._skipped = self._skipped + self._skipped_last
+        self._table = torch.stack(
+            [
+                clipped + is_clipped.sum(0),
+                largest.maximum(finite.amax(0)),
+                *rows[-1],
+            ]
+        )
+
+    def _rows(self, *kinds: Mapping[str, Tensor]) -> Tensor:
+        """Return `[kind, parameter]`, zero where there is no number."""
+        known = [values.get(n, self._zero) for values in kinds for n in self._names]
+        found = torch.stack([self._zero, *(item.to(self._zero) for item in known)])
+        return found[1:].view(len(kinds), -1)

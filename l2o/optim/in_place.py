@@ -116,7 +116,8 @@ def advance_in_place(
         if are_finite is None:
             counted = torch.ones((), dtype=torch.int64, device=like.device)
         else:
-            keeps = torch.where(are_finite, constant(keeps, like), 1.0).unbind()
+            ones = constant([1.0], like)
+            keeps = torch.where(are_finite, constant(keeps, like), ones).unbind()
             counted = are_finite.to(torch.int64)
         steps = [state[name]["step"] for name in names]
         _ATEN._foreach_add_.List(steps, [counted] * len(steps))

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from l2o.graph import NeuralGraph
 from l2o.graph.matrices import Matrix
@@ -92,11 +93,12 @@ class BaseRates(nn.Module):
             horizon: number of steps of the whole run; None if unknown.
             is_averaged: whether the averaged weights count, not the latest.
         """
-        log_warm = (steps.log() - self.log_warmup).clamp(max=0)
+        log_steps = steps.log()
+        log_warm = (log_steps - self.log_warmup).clamp(max=0)
         rates = self.log_rates.index_select(0, roles) + log_warm
         if horizon is None:
             aim = int(is_averaged)
-            passed = torch.log1p(steps / self.log_decay_steps[aim].exp())
+            passed = F.softplus(log_steps - self.log_decay_steps[aim])
             if is_averaged:
                 rates = rates + self.average_gain
             return torch.addcmul(rates, self.decay_power[aim], passed, value=-1)

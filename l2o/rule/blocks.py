@@ -119,20 +119,25 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
-def row_squares(values: Tensor) -> Tensor:
-    """Return the sum of squares of each row, `[matrix, row]`.
+def row_squares(stacks: Sequence[Tensor]) -> Tensor:
+    """Return the sum of squares of each row, `[row of all stacks]`.
 
     Args:
-        values: `[matrix, row, column]`.
+        stacks: `[matrix, row, column]` each.
     """
     if torch.is_grad_enabled():  # the norm has no second derivative at zero
-        return values.square().sum(-1)
+        return torch.cat([item.square().sum(-1).flatten() for item in stacks])
+    return torch.cat([_row_norms(item).flatten() for item in stacks]).square()
+
+
+def _row_norms(values: Tensor) -> Tensor:
+    """Return the norm of each row, `[matrix, row]`."""
     blocks = blocks_of(values)
     if values.stride(-1) == 1 or len(blocks) == 1:
-        return torch.linalg.vector_norm(values, dim=-1).square()
+        return torch.linalg.vector_norm(values, dim=-1)
     room = Room()  # the norm is slow where rows are not contiguous
     found = SumsOfLines(values.shape, has_columns=False)
     for block in blocks:
         part = cut(values, block)
         found.add([room.product(part, part)])
-    return found.by_row()[0]
+    return found.by_row()[0].sqrt()

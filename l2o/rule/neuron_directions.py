@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from l2o.graph.matrices import MatrixStacks, Stack
-from l2o.nets.fast_ops import add, in_plain_eager, multiplied, new_empty
+from l2o.nets.fast_ops import in_plain_eager, new_empty
 
 from .blocks import Block, Room, blocks_of, cut
 from .neuron_config import NeuronRuleConfig
 from .newton_schulz import orthogonalize
 from .row_column import Measured, StackValues
-from .state import ADAM_EPS, TINY
+from .state import ADAM_EPS, TINY, constant
 
 _FULL_SIGNAL = 5.0
 """How many times the signal floor a momentum's size must be for its small singular
@@ -53,19 +53,21 @@ def find_directions(
     shares = powers[:, 3:]
     *averages, second = clock.ages[2:].unbind()
     # Where gradients have ended, slower averages would move for long.
-    moving = statistics.logs[2] - statistics.logs[-1]
-    moving = moving[statistics.num_lines :].exp()
-    lasting = (moving / (config.signal_floor + TINY)).clamp(max=1)
+    gradient, moving, *_ = statistics.moving[:, statistics.num_lines :].unbind()
+    floor = config.signal_floor + TINY
+    lasting = moving.clamp(max=math.log(floor)).exp()  # times the floor
     newest = config.look_ahead * wired.is_map
     newest = torch.lerp(newest, wired.one, shares[:, 0])
     age = torch.lerp(averages[0], wired.one, newest)
-    size = age * statistics.logs[-1, statistics.num_lines :].exp()
+    eps = constant((ADAM_EPS,), age).expand(len(age))
+    root = statistics.logs[-1, statistics.num_lines :].exp()
+    aged = age * torch.stack([second.rsqrt(), eps, root])
     lowest = max(config.signal_floor, _LEAST_FLOOR)
-    whole = size * wired.roots
-    least = _FULL_SIGNAL * lowest * whole
-    columns = [newest, age * second.rsqrt(), ADAM_EPS * age, size, least]
+    least = torch.addcmul(wired.zero, aged[2], wired.roots, value=_FULL_SIGNAL * lowest)
+    columns = [newest, *aged, least]
     for place in range(1, len(averages)):
-        columns += [shares[:, place] * lasting, averages[0] / averages[place]]
+        share = torch.addcmul(wired.zero, shares[:, place], lasting, value=1 / floor)
+        columns += [share, averages[0] / averages[place]]
     table = torch.stack(columns)[:, :, None, None]
     stacks, norms = [], []
     written = _rooms(wired.stacks, values)
@@ -82,11 +84,13 @@ def find_directions(
         stacks.append(direction)
         norms.append(norm)
     norms = torch.cat([*norms, table[4:5, -1]]).flatten()
-    signal = (norms.to(whole.dtype) / whole).clamp(TINY, lowest).log()
-    gradient, momentum = statistics.logs[1:3, statistics.num_lines :].unbind()
-    least = math.log(config.fresh_floor + TINY)
-    fresh = (gradient - momentum).clamp(max=least)
-    signal = torch.add(signal, fresh) - (math.log(lowest) + least)
+    most = 1 / _FULL_SIGNAL
+    fresh_floor = config.fresh_floor + TINY
+    scale = 1 / (most * fresh_floor)
+    signal = torch.addcdiv(wired.zero, norms.to(least.dtype), least, value=scale)
+    signal = signal.clamp(TINY * scale, most * scale).log()
+    fresh = (gradient - moving).clamp(max=math.log(fresh_floor))
+    signal = torch.add(signal, fresh)
     is_whitened = wired.is_map
     if config.map_direction != "whitened":
         is_whitened = torch.zeros_like(is_whitened)
@@ -180,7 +184,8 @@ def _adam(
         root = torch.sqrt(second, out=room.like(second))
     else:
         root = (second + TINY).sqrt()
-    root = add(multiplied(root, root_factor), root_offset)
+    out_of_root = root if in_plain_eager() else None
+    root = torch.addcmul(root_offset, root, root_factor, out=out_of_root)
     return torch.div(momentum, root, out=out)
 
 

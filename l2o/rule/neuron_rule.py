@@ -138,8 +138,8 @@ class NeuronRule(AbstractRule):
             horizon=self.horizon,
             is_averaged=self.is_averaged,
         )
-        factors = self._factors(read, outputs, powers, directions, rates)
-        factors = factors * self._units(graph, read.wired)
+        factors = self._factors(graph, read, outputs, powers, directions, rates)
+        factors = multiplied(factors, self._units(graph, read.wired))
         found = _scaled(read.wired, directions, factors)
         return {name: found[name].to(param.dtype) for name, param in params.items()}
 
@@ -155,7 +155,7 @@ class NeuronRule(AbstractRule):
         powers = silent.matrices[:, 1:]
         directions = find_directions(self.config, read, powers)
         no_rates = torch.zeros_like(read.wired.heights)
-        factors = self._factors(read, silent, powers, directions, no_rates)
+        factors = self._factors(graph, read, silent, powers, directions, no_rates)
         return _scaled(read.wired, directions, factors)
 
     def _measured(self, reading: Reading) -> Measured:
@@ -174,9 +174,9 @@ class NeuronRule(AbstractRule):
 
     def _silence(self, wired: Wired) -> NeuronOutputs:
         """Return the outputs of an untrained network: zeros."""
-        lines, matrices = wired.per_line, wired.heights
+        lines, matrices = wired.wiring.neuron, wired.heights
         return NeuronOutputs(
-            torch.zeros_like(lines),
+            matrices.new_zeros(len(lines)),
             matrices.new_zeros(len(matrices), self.num_outputs),
         )
 
@@ -186,6 +186,7 @@ class NeuronRule(AbstractRule):
 
     def _factors(
         self,
+        graph: NeuralGraph,
         read: Measured,
         outputs: NeuronOutputs,
         powers: Tensor,
@@ -199,6 +200,7 @@ class NeuronRule(AbstractRule):
         direction to its size, is part of its rows' factors.
 
         Args:
+            graph: the neural graph.
             read: what the step reads.
             outputs: of the network.
             powers: those among them, from 0 to 1.
@@ -207,8 +209,7 @@ class NeuronRule(AbstractRule):
         """
         wired, _, _, statistics = read
         config, num_rows = self.config, wired.num_rows
-        squares = [row_squares(item).flatten() for item in directions.stacks]
-        squares = torch.cat(squares).to(wired.static.dtype)
+        squares = row_squares(directions.stacks).to(wired.static.dtype)
         matrix = wired.wiring.matrix[:num_rows]
         totals = squares.new_zeros(len(wired.owner)).index_add(0, matrix, squares)
         means = torch.cat([squares, totals]) * wired.per_row_or_matrix
@@ -220,33 +221,67 @@ class NeuronRule(AbstractRule):
         else:
             longer = 0.5 * torch.maximum(wired.heights, wired.widths).log()
             change = directions.log_signal + directions.is_whitened * longer
-        weight, root = statistics.logs[0], statistics.logs[-1]
-        weight, whole = weight[statistics.num_lines :], root[statistics.num_lines :]
+        weight = statistics.logs[0, statistics.num_lines :]
         row_power, factored_power, trust_power = powers[:, :3].unbind(1)
         # Steps that die out must not be scaled up again.
         lowest = max(-2 * LIMIT, math.log(config.signal_floor + TINY))
         trust = weight.clamp_min(-2 * LIMIT) - torch.add(
             change, raw, alpha=0.5
         ).clamp_min(lowest)
-        scale = bounded(outputs.matrices[:, 0], config.max_log_scale)
+        lines, scale = self._bounded(graph, outputs)
         scale = torch.addcmul(scale + change + rates, trust_power, trust)
         factored_power = factored_power * wired.has_columns
-        shared = torch.stack([scale, row_power, factored_power, whole, raw])
+        shared = torch.stack([scale, row_power, factored_power, raw])
         shared = shared.index_select(1, wired.wiring.matrix)
-        scale, row_power, factored_power, whole, raw = shared.unbind()
-        relative = (root[: statistics.num_lines] - whole).clamp(-LIMIT, LIMIT)
-        lines = bounded(outputs.lines, config.max_log_line)
+        scale, row_power, factored_power, raw = shared.unbind()
+        relative = statistics.relative[1]  # of the second moment
         lines = torch.addcmul(lines, factored_power, relative, value=-1)
         rows = lines[:num_rows] + scale[:num_rows]
         relative = (in_rows - raw[:num_rows]).clamp_min(2 * lowest)
         rows = torch.addcmul(rows, row_power[:num_rows], relative, value=-0.5)
         return torch.cat([rows, lines[num_rows:]]).exp()
 
+    def _bounded(
+        self, graph: NeuralGraph, outputs: NeuronOutputs
+    ) -> tuple[Tensor, Tensor]:
+        """Return the outputs for lines, and for the scales of matrices, bounded.
+
+        Bounds are approached smoothly.
+        """
+        lines, scales = outputs.lines, outputs.matrices[:, 0]
+        if self.net is None:  # they are zeros
+            return lines, scales
+        config = self.config
+        limits = _limits(
+            graph,
+            config.max_log_line,
+            config.max_log_scale,
+            lines.device,
+            lines.dtype,
+        )
+        found = torch.tanh(torch.cat([lines, scales]) / limits)
+        lines, scales = multiplied(found, limits).split([len(lines), len(scales)])
+        return lines, scales
+
     def _units(self, graph: NeuralGraph, wired: Wired) -> Tensor:
         """Return the step of each row, minus its size; 1 for columns: `[line]`."""
         units = tuple(self.units(graph).values())
         like = wired.static
         return _line_units(graph, self.step_size, units, like.device, like.dtype)
+
+
+@derived
+def _limits(
+    graph: NeuralGraph,
+    of_line: float,
+    of_scale: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return the bound of each line's output, then of each matrix's scale."""
+    wired = wire(graph, torch.empty((), dtype=dtype, device=device))
+    lines = wired.heights.new_full(wired.wiring.neuron.shape, of_line)
+    return torch.cat([lines, torch.full_like(wired.heights, of_scale)])
 
 
 @derived
@@ -291,11 +326,6 @@ def _scaled(wired: Wired, directions: Directions, factors: Tensor) -> dict[str, 
     return wired.stacks.scatter(updates, directions.written)
 
 
-def bounded(values: Tensor, bound: float) -> Tensor:
-    """Return values within a bound, approached smoothly."""
-    return bound * torch.tanh(values / bound)
-
-
 def num_line_features(num_momenta: int) -> int:
     """Return the number of features per row or column."""
     return 4 + num_momenta
@@ -325,25 +355,21 @@ def features_of(
         time_scales: time constants of the clock features, in steps.
         horizon: number of steps of the whole run; None if unknown.
     """
-    wired, _, clock, (means, logs, num_lines) = read
-    moving = (logs[1:-1] - logs[-1:]).clamp(-LIMIT, LIMIT)
+    wired, _, clock, (means, logs, relative, moving, num_lines) = read
     raw = means[1:3] + TINY
     cosine = means[-1:] * raw.rsqrt().prod(0, keepdim=True)
-    both = torch.cat([moving, cosine])
-    standing = torch.stack([logs[0], logs[-1]])
-    whole = standing[:, num_lines:]
-    relative = standing[:, :num_lines] - whole.index_select(1, wired.wiring.matrix)
+    both = torch.cat([moving, cosine]).clamp(-LIMIT, LIMIT)
     steps = clock.steps
-    scales = constant(time_scales, steps)[:, None]
-    ticks = torch.tanh((steps - 1) / scales - 1)
+    shares = constant([1 / scale for scale in time_scales], steps)[:, None]
+    starts = constant([-1 - 1 / scale for scale in time_scales], steps)[:, None]
+    ticks = torch.addcmul(starts, shares, steps).tanh()
     known = wired.zero.expand(2, len(steps))
     if horizon is not None:
         share = (steps / horizon).clamp(max=1)
         known = torch.stack([torch.ones_like(share), share])
-    own = 0.5 * whole[:1].clamp(-2 * LIMIT, LIMIT)
+    own = 0.5 * logs[:1, num_lines:].clamp(-2 * LIMIT, LIMIT)
+    found = [own, both[:, num_lines:], ticks, known, wired.static.T]
     return NeuronFeatures(
-        lines=torch.cat([relative.clamp(-LIMIT, LIMIT), both[:, :num_lines]]).T,
-        matrices=torch.cat(
-            [torch.cat([own, both[:, num_lines:], ticks, known]).T, wired.static], -1
-        ),
+        lines=torch.cat([relative, both[:, :num_lines], wired.wiring.sides.T]).T,
+        matrices=torch.cat(found).T,
     )

@@ -22,7 +22,7 @@ _BLOCK = 128
 """Least rows of a block of a symmetric product."""
 _MOST_BLOCKS = 8
 _FEWEST_ROWS = 512
-"""Symmetric products with fewer rows are computed whole."""
+"""Symmetric products with fewer rows are computed whole, and on an accelerator all."""
 
 LONG = 1.5
 """Above so many columns per row, steps are taken on the products of rows."""
@@ -206,8 +206,8 @@ def _polynomial(gram: Tensor, steps: int) -> Tensor:
     for step in range(steps):  # each multiplies by `first` times the unit plus `factor`
         factor = _symmetric_and(gram, gram, gram, beta=second, alpha=third)
         if total is None:
-            total = factor.clone()
-            total.diagonal(dim1=-2, dim2=-1).add_(first)
+            unit = torch.eye(len(gram[0]), dtype=gram.dtype, device=gram.device)
+            total = torch.add(factor, unit, alpha=first)
         else:
             total = _symmetric_and(total, factor, total, beta=first)
         if step < steps - 1:
@@ -229,7 +229,7 @@ def _symmetric_and(
         beta: factor of the base.
         alpha: factor of the product.
     """
-    if len(base[0]) < _FEWEST_ROWS:
+    if not _is_mirrored(base):
         return product_and(base, left, right, beta=beta, alpha=alpha)
     found = symmetric_product(left, right)
     if alpha != 1:
@@ -251,7 +251,7 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
         `[*batch, n, n]`.
     """
     size = left.shape[-2]
-    if size < _FEWEST_ROWS:
+    if not _is_mirrored(left):
         return product(left, right.mT)
     count = min(size // _BLOCK, _MOST_BLOCKS)
     ends = [size * index // count for index in range(count + 1)]
@@ -265,3 +265,8 @@ def symmetric_product(left: Tensor, right: Tensor) -> Tensor:
         ]
         rows.append(torch.cat([*mirrored, upper[index]], dim=-1))
     return torch.cat(rows, dim=-2)
+
+
+def _is_mirrored(matrix: Tensor) -> bool:
+    """Return whether half of a symmetric product with so many rows is mirrored."""
+    return matrix.shape[-2] >= _FEWEST_ROWS and matrix.device.type == "cpu"

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2o.nets.fast_ops import in_plain_eager
+from l2o.graph.matrices import padded_part
+from l2o.nets.fast_ops import in_plain_eager, multiplied
 
 from .blocks import Room, SumsOfLines, blocks_of, cut
 from .state import TINY, Averages, Reading, State, column
@@ -52,6 +53,11 @@ class Statistics(NamedTuple):
     logs: Tensor
     """`[statistic - 1, line + matrix + 1]`: logarithms of the roots of all but the
     last, averages corrected for their age."""
+    relative: Tensor
+    """`[2, line]`: those of weight and second moment, minus their matrix's; clipped."""
+    moving: Tensor
+    """`[1 + momenta, line + matrix + 1]`: those of gradient and momenta, minus that of
+    the second moment."""
     num_lines: int
 
 
@@ -74,8 +80,8 @@ def measured(wired: Wired, reading: Reading, averages: Averages) -> Measured:
         averages: decays of the state.
     """
     clock = read_clock(wired, reading.state, averages)
-    values = read_stacks(wired, reading.params, reading.grads, reading.state)
-    return Measured(wired, values, clock, measure(values, wired, clock))
+    values, padded = read_stacks(wired, reading.params, reading.grads, reading.state)
+    return Measured(wired, values, clock, measure(values, padded, wired, clock))
 
 
 def read_stacks(
@@ -83,7 +89,7 @@ def read_stacks(
     params: Mapping[str, Tensor],
     grads: Mapping[str, Tensor],
     state: State,
-) -> list[StackValues]:
+) -> tuple[list[StackValues], Tensor | None]:
     """Lay weights, gradients and averages on stacks.
 
     Args:
@@ -91,6 +97,9 @@ def read_stacks(
         params: name to value, for every parameter of the graph.
         grads: name to gradient, for every parameter of the graph.
         state: of every parameter; averages are widened to the parameters' type.
+
+    Returns:
+        The entries of each stack; and those of all padded stacks, `[field, entry]`.
     """
     count = len(next(iter(state.values()))["momenta"]) if state else 1
     momenta = {name: item["momenta"].unbind() for name, item in state.items()}
@@ -103,12 +112,14 @@ def read_stacks(
         ),
         {name: state[name]["second_moment"].to(params[name].dtype) for name in params},
     ]
+    padding = wired.zero.to(next(iter(params.values())).dtype)
     found = []
-    for item in wired.stacks.gather(fields):
+    stacked, padded = wired.stacks.gather(fields, padding)
+    for item in stacked:
         whole = item if isinstance(item, Tensor) else None
         weight, grad, *averages, second = item
         found.append(StackValues(weight, grad, tuple(averages), second, whole))
-    return found
+    return found, padded
 
 
 def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:
@@ -125,43 +136,63 @@ def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:
     return Clock(steps, averages.ages(steps, num_ones=2))
 
 
-def measure(values: Sequence[StackValues], wired: Wired, clock: Clock) -> Statistics:
+def measure(
+    values: Sequence[StackValues],
+    padded: Tensor | None,
+    wired: Wired,
+    clock: Clock,
+) -> Statistics:
     """Return what is measured of all entries.
 
     Args:
         values: one record per stack.
+        padded: entries of all padded stacks, `[field, entry]`.
         wired: the graph.
         clock: ages of the averages.
     """
     rows, columns = [], []
+    products = None if padded is None else _products(padded)
+    start = 0
     for stack, entries in zip(wired.stacks.stacks, values, strict=True):
-        by_row, by_column = _sums(entries, has_columns=stack.has_columns)
+        if stack.index is not None:
+            assert products is not None
+            own = padded_part(products, stack, start)
+            start += stack.index.numel()
+            by_row, by_column = _summed(own, has_columns=stack.has_columns)
+        else:
+            by_row, by_column = _sums(entries, has_columns=stack.has_columns)
         rows.append(by_row.flatten(1))
         if by_column is not None:
             columns.append(by_column.flatten(1))
     dtype = wired.static.dtype
     sums = torch.cat([*rows, *columns], dim=1).to(dtype)
-    lines = sums * wired.per_line
-    by_row = lines[:, : wired.num_rows]
+    by_row = sums[:, : wired.num_rows]
     matrix = wired.wiring.matrix[: wired.num_rows]
-    totals = lines.new_zeros(len(lines), len(wired.owner)).index_add(1, matrix, by_row)
-    means = torch.cat([lines, totals / wired.heights], dim=1)
+    totals = sums.new_zeros(len(sums), len(wired.owner)).index_add(1, matrix, by_row)
+    means = multiplied(torch.cat([sums, totals], dim=1), wired.per_line_or_matrix)
     is_plain = in_plain_eager()
     logs = means[:-1] + TINY
     logs = logs.log_() if is_plain else logs.log()
     signs = column((*[-1.0] * (len(clock.ages) - 1), -0.5), clock.ages)
     ages = (clock.ages.log() * signs).index_select(1, wired.all_matrices)
     logs = torch.add(ages, logs, alpha=0.5, out=ages if is_plain else None)
-    return Statistics(means, logs, len(wired.wiring.neuron))
+    num_lines = len(wired.wiring.neuron)
+    standing = torch.stack([logs[0], logs[-1]])
+    owners = standing[:, num_lines:].index_select(1, wired.wiring.matrix)
+    return Statistics(
+        means=means,
+        logs=logs,
+        relative=(standing[:, :num_lines] - owners).clamp(-LIMIT, LIMIT),
+        moving=logs[1:-1] - logs[-1:],
+        num_lines=num_lines,
+    )
 
 
 def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
     """Return sums of the statistics, `[statistic, matrix, line]`."""
     weight, grad, momenta, second, whole = entries
     if whole is not None:
-        crossed = (grad * momenta[0])[None]
-        products = torch.cat([whole[:-1].square(), second[None], crossed])
-        return products.sum(-1), products.sum(-2) if has_columns else None
+        return _summed(_products(whole), has_columns=has_columns)
     pairs = (
         *((values, values) for values in (weight, grad, *momenta)),
         (second, None),
@@ -178,3 +209,19 @@ def _sums(entries: StackValues, *, has_columns: bool) -> tuple[Tensor, Tensor | 
         )
         found.add(products)
     return found.by_row(), found.by_column()
+
+
+def _products(whole: Tensor) -> Tensor:
+    """Return what the sums of are the statistics, `[statistic, *entry]`.
+
+    Args:
+        whole: weight, gradient, momenta and second moment, `[field, *entry]`.
+    """
+    return torch.cat([whole[:-1].square(), whole[-1:], whole[1:2] * whole[2:3]])
+
+
+def _summed(products: Tensor, *, has_columns: bool) -> tuple[Tensor, Tensor | None]:
+    """Return sums along rows and columns of `[statistic, matrix, row, column]`."""
+    is_vector = products.shape[-1] == 1
+    by_row = products.squeeze(-1) if is_vector else products.sum(-1)
+    return by_row, products.sum(-2) if has_columns else None

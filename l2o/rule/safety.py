@@ -11,7 +11,7 @@ from torch import Tensor
 from l2o.config import Positive, frozen_config
 
 from .state import Averages, State, Tensors, constant
-from .tensor_lists import norms, peaks, scaled, sums, zeros_unless
+from .tensor_lists import joined, norms, peaks, scaled, sums, zeros_unless
 
 
 @frozen_config
@@ -56,6 +56,53 @@ class StepReport(NamedTuple):
     where a gradient is not finite, since the rule was not asked then."""
 
 
+_FEWEST_STEPS = 10
+"""Gradients of a tensor that its past size is the mean of, at least."""
+
+
+class Past(NamedTuple):
+    """What the state tells of earlier gradients."""
+
+    steps: Tensor
+    """`[tensor]`, how many there were."""
+    second_moments: list[Tensor]
+    decay: float
+    """Of the second moments."""
+
+    @classmethod
+    def of(cls, averages: Averages, state: State, names: Iterable[str]) -> "Past":
+        """Return that of some tensors.
+
+        Args:
+            averages: what the state holds.
+            state: name to averages.
+            names: of the tensors.
+        """
+        own = [state[name] for name in names]
+        return cls(
+            steps=torch.stack([item["step"] for item in own]),
+            second_moments=[item["second_moment"] for item in own],
+            decay=averages.second_moment_decay,
+        )
+
+    def limits(self, totals: Tensor, growth: float) -> Tensor:
+        """Return the largest root mean square of the next gradients, `[tensor]`.
+
+        Args:
+            totals: `[tensor]`, sums of the second moments.
+            growth: how much larger than in the past it may be.
+
+        Returns:
+            Infinity where there were fewer than ten gradients, or only zeros.
+        """
+        sizes = [max(item.numel(), 1) / growth**2 for item in self.second_moments]
+        sizes = constant(sizes, totals)
+        forgotten = self.decay ** self.steps.to(totals)
+        sizes = torch.addcmul(sizes, sizes, forgotten, value=-1)
+        found = (totals / sizes).sqrt().masked_fill(self.steps < _FEWEST_STEPS, 0.0)
+        return found.masked_fill(found <= 0, math.inf)
+
+
 class Guard:
     """Judges the gradients of one step, then its updates.
 
@@ -65,8 +112,7 @@ class Guard:
     Args:
         limits: what is too large.
         grads: name to gradient, in float32 or wider.
-        past: `[gradient]`, the root mean square of each tensor's gradients so far; 0
-            where there were too few. None means that growth has no limit.
+        past: of these tensors; None means that growth has no limit.
         may_ask: whether the device may be asked for answers. Then what is known to be
             sound is passed on without a copy; otherwise every decision is a
             `torch.where`, so that an accelerator never waits and `torch.func` passes.
@@ -76,21 +122,28 @@ class Guard:
         self,
         limits: SafetyConfig,
         grads: Tensors,
-        past: Tensor | None = None,
+        past: Past | None = None,
         *,
         may_ask: bool,
     ) -> None:
         self.limits = limits
         self.may_ask = may_ask
         self._names = list(grads)
-        self._peaks = peaks(list(grads.values()))
-        self._sizes = torch.zeros_like(self._peaks)
+        values = list(grads.values())
+        if past is not None and may_ask and past.steps.max() < _FEWEST_STEPS:
+            past = None
+        totals = [] if past is None else sums(past.second_moments)
+        # They are asked for below where few tensors need it.
+        roots = [] if past is None or may_ask else norms(values)
+        self._peaks, norm, total = joined(peaks(values), roots, totals)
+        self._sizes: Tensor | None = None
         self.are_finite = _all_finite(self._peaks)
         self.is_sound = self.are_finite
         self.grads: dict[str, Tensor] = {}
         """Gradients within their limit; zeros if any gradient is not finite."""
         if not self.stops:
-            tamed = self._tamed(list(grads.values()), past)
+            most = None if past is None else past.limits(total, limits.max_growth)
+            tamed = self._tamed(values, most, norm)
             self.grads = dict(zip(self._names, tamed, strict=True))
 
     @property
@@ -107,13 +160,19 @@ class Guard:
         """
         values = [updates[name] for name in self._names]
         roots = [math.sqrt(value.numel()) * step_size for value in values]
-        sizes = norms(values)
+        (sizes,) = joined(norms(values))
         sizes = sizes / constant(roots, sizes)
-        self._sizes = torch.where(self.are_finite, sizes, 0.0)
-        self.is_sound = self.are_finite & _all_finite(self._sizes)
+        sizes = torch.where(self.are_finite, sizes, constant([0.0], sizes))
+        self._sizes = sizes
+        self.is_sound = self.are_finite & _all_finite(sizes)
 
     def clipped(self, updates: Tensors) -> dict[str, Tensor]:
-        """Return updates, those that are too large scaled down to one nominal step."""
+        """Return updates, those that are too large scaled down to one nominal step.
+
+        Args:
+            updates: those that were judged.
+        """
+        assert self._sizes is not None
         is_small = self._sizes <= self.limits.max_update
         if self.may_ask and is_small.all():
             return dict(updates)
@@ -131,71 +190,50 @@ class Guard:
 
     def report(self) -> StepReport:
         """Return what was seen."""
+        sizes = self._sizes
+        if sizes is None:  # the rule was not asked
+            sizes = torch.zeros_like(self._peaks)
         found = (
             dict(zip(self._names, values.unbind(), strict=True))
-            for values in (self._peaks, self._sizes)
+            for values in (self._peaks, sizes)
         )
         return StepReport(self.is_sound, *found)
 
-    def _tamed(self, grads: list[Tensor], past: Tensor | None) -> list[Tensor]:
-        """Return the gradients within their limits."""
-        limit, most = self.limits.max_gradient, None
-        found, loud = self._peaks, None
-        is_loud = found > limit
-        if past is not None:
-            most = past * self.limits.max_growth
-            most = most.masked_fill(most <= 0, math.inf)
-            # The largest entry is at hand, and the root mean square is no larger.
-            is_loud = is_loud | (found > most)
+    def _tamed(
+        self, grads: list[Tensor], most: Tensor | None, norm: Tensor
+    ) -> list[Tensor]:
+        """Return the gradients within their limits.
+
+        Args:
+            grads: all gradients.
+            most: `[gradient]`, largest root mean squares, if there are limits.
+            norm: `[gradient]`, root of the sum of squares; empty where `may_ask`.
+        """
+        limit = constant([self.limits.max_gradient], self._peaks)
+        found, loud, chosen = self._peaks, None, grads
         if self.may_ask:
+            is_loud = found > limit
+            if most is not None:  # the root mean square is at most the largest entry
+                is_loud = is_loud | (found > most)
             loud = is_loud.nonzero().flatten()
             if not len(loud):
                 return grads
+            chosen = [grads[place] for place in loud.tolist()]
             found, most = found[loud], None if most is None else most[loud]
-        chosen = grads if loud is None else [grads[place] for place in loud.tolist()]
-        factors = (limit / found).clamp(max=1)
+            (norm,) = joined(norms(chosen))
+        factors = limit / found
         if most is not None:
-            sizes = norms(chosen)
-            sizes = sizes / constant([math.sqrt(x.numel()) for x in chosen], sizes)
+            roots = constant([math.sqrt(x.numel()) for x in chosen], norm)
             # Squares of what is beyond the limit may overflow.
-            sizes = (sizes * factors).clamp(max=limit)
-            factors = factors * (most / sizes).clamp(max=1)
-        small = scaled(chosen, factors)
+            sizes = torch.minimum(norm / roots, found)
+            factors = torch.minimum(factors, most / sizes)
+        small = scaled(chosen, factors.clamp(max=1))
         if loud is None:
             return zeros_unless(self.are_finite, small)
         tamed = list(grads)
         for place, item in zip(loud.tolist(), small, strict=True):
             tamed[place] = item
         return tamed
-
-
-_FEWEST_STEPS = 10
-"""Gradients of a tensor that its past size is the mean of, at least."""
-
-
-def past_sizes(
-    averages: Averages, state: State, names: Iterable[str], *, may_ask: bool
-) -> Tensor | None:
-    """Return the root mean square of each tensor's gradients so far.
-
-    Args:
-        averages: what the state holds.
-        state: name to averages.
-        names: of the tensors.
-        may_ask: whether the device may be asked for answers.
-
-    Returns:
-        `[tensor]`; 0 where fewer than ten gradients were seen. None where that is known
-        to hold for all.
-    """
-    own = [state[name] for name in names]
-    steps = torch.stack([item["step"] for item in own])
-    if may_ask and steps.max() < _FEWEST_STEPS:
-        return None
-    total = sums([item["second_moment"] for item in own])
-    mean = total / constant([max(i["second_moment"].numel(), 1) for i in own], total)
-    age = 1 - averages.second_moment_decay ** steps.to(total).clamp_min(1)
-    return (mean / age).sqrt().masked_fill(steps < _FEWEST_STEPS, 0.0)
 
 
 def _all_finite(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from l2o.schedules import share_left
 
 from .memory import PURE, Addition, Memory
 from .rule import AbstractRule, Params, plain_averages
-from .safety import Guard, SafetyConfig, StepReport, past_sizes
+from .safety import Guard, Past, SafetyConfig, StepReport
 from .state import State, Tensors, averages_as, widened
 from .tensor_lists import uses_lists
 
@@ -78,9 +78,7 @@ def take_step(
     if safety is not None and moving:
         device = next(iter(moving.values())).device
         averages, may_ask = plain_averages(rule), memory.may_ask(device)
-        past = None
-        if averages is not None:
-            past = past_sizes(averages, state, moving, may_ask=may_ask)
+        past = None if averages is None else Past.of(averages, state, moving)
         guard = Guard(safety, moving, past, may_ask=may_ask)
         if guard.stops:
             return dict(params), state, guard.report()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from l2o.graph.matrices import Stack
 from l2o.nets.fast_ops import in_plain_eager
 
 from .blocks import Block, blocks_of, cut
@@ -43,7 +44,7 @@ class WeightExchange:
         """Return what arrives at each line, `[line, channel, message]`.
 
         Args:
-            said: `[side, channel, neuron + 1, message]`.
+            said: `[channel, side, neuron + 1, message]`.
         """
         is_first = self.totals is None
         if is_first:
@@ -51,19 +52,16 @@ class WeightExchange:
             # Messages of padding do not matter: their weights are zero.
             ones = self.wired.one.expand(*said.shape[:-1], 1)
             said = torch.cat([said, ones], dim=-1)
-        to_rows, to_columns = said.unbind()
+        said = said.flatten(1, 2)
+        num_channels, _, width = said.shape
         at_rows, at_columns = [], []
         for number, stack in enumerate(self.wired.stacks.stacks):
             if not stack.has_columns:
                 lead, size, _ = stack.shape
-                silence = len(to_rows), lead * size, to_rows.shape[-1]
+                silence = num_channels, lead * size, width
                 at_rows.append(self.wired.zero.expand(silence))
                 continue
-            row, column = self._sent(
-                number,
-                _at_ends(to_rows, stack.column_neurons),
-                _at_ends(to_columns, stack.row_neurons),
-            )
+            row, column = self._sent(number, *_at_ends(said, stack))
             at_rows.append(row.flatten(1, 2))
             at_columns.append(column.flatten(1, 2))
         parts = [*at_rows, *at_columns]
@@ -168,12 +166,17 @@ def _by_line(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), dim=1, out=out).transpose(0, 1)
 
 
-def _at_ends(said: Tensor, neurons: Tensor) -> Tensor:
-    """Return the messages at the ends of a stack, `[channel, matrix, end, message]`.
+def _at_ends(said: Tensor, stack: Stack) -> tuple[Tensor, Tensor]:
+    """Return the messages of a stack's columns to rows, and of its rows to columns.
 
     Args:
-        said: `[channel, neuron + 1, message]`.
-        neurons: `[matrix, end]`.
+        said: `[channel, side * (neuron + 1), message]`.
+        stack: the stack.
+
+    Returns:
+        `[channel, matrix, column, message]` and `[channel, matrix, row, message]`.
     """
-    ends = said.index_select(1, neurons.flatten())
-    return ends.view(len(said), *neurons.shape, said.shape[-1])
+    count, rows, columns = stack.shape
+    found = said.index_select(1, stack.ends).split([count * columns, count * rows], 1)
+    to_rows, to_columns = (part.unflatten(1, (count, -1)) for part in found)
+    return to_rows, to_columns

@@ -11,7 +11,7 @@ from l2o.graph import NeuralGraph, derived
 from l2o.graph.linear_maps import fan_ins
 from l2o.graph.matrices import MatrixStacks, Stack, find_matrices, host_matrices
 from l2o.graph.matrix_pieces import KINDS, TIE_KINDS, Matrix
-from l2o.nets.neuron_gnn import NeuronWiring
+from l2o.nets.neuron_gnn import Means, NeuronWiring
 
 from .base_rates import role_of
 
@@ -37,8 +37,9 @@ class Wired:
     padding."""
     owner: Tensor
     """`[matrix + 1]`: place of its parameter in `graph.shapes`; 0 for the padding."""
-    per_line: Tensor
-    """`[line]`: one over the number of entries of a line."""
+    per_line_or_matrix: Tensor
+    """`[line + matrix + 1]`: one over the number of entries of each line, then of each
+    matrix."""
     heights: Tensor
     """`[matrix + 1]`: number of rows."""
     widths: Tensor
@@ -112,19 +113,21 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
     def real(values: Tensor) -> Tensor:
         return values.to(dtype=dtype, device=device)
 
+    def means(of: Means) -> Means:
+        return of.to(device, dtype)
+
+    places, size = 2 * matrix + side, 2 * (len(matrices) + 1)
     wiring = NeuronWiring(
         neuron=whole(neuron),
         matrix=whole(matrix),
-        neuron_place=whole(2 * neuron + side),
-        matrix_place=whole(2 * matrix + side),
-        per_neuron=real(_shares(2 * neuron + side, 2 * (num_nodes + 1))),
-        per_matrix=real(_shares(2 * matrix + side, 2 * (len(matrices) + 1))),
+        at_neurons=means(Means.of(2 * neuron + side, 2 * (num_nodes + 1))),
+        at_matrices=means(Means.of(places, size, neuron)),
         sides=real(torch.stack([1 - side, side], dim=1)),
         neurons=real(_neuron_static(graph, stacks)),
         tied=whole(tied),
         senders=whole(senders),
         receivers=whole(receivers),
-        per_receiver=real(_shares(receivers, num_nodes + 1)),
+        at_receivers=means(Means.of(receivers, num_nodes + 1, senders)),
     )
     everything = torch.cat([matrix, torch.arange(len(matrices) + 1)])
     return Wired(
@@ -133,7 +136,7 @@ def _wired(graph: NeuralGraph, device: torch.device, dtype: torch.dtype) -> Wire
         static=real(torch.tensor([*static, [0.0] * NUM_MATRIX_STATIC])),
         roles=whole(torch.tensor([*(role_of(graph, m) for m in matrices), 0])),
         owner=whole(torch.tensor([*(order[m.parameter] for m in matrices), 0])),
-        per_line=real(1 / lengths.double()),
+        per_line_or_matrix=real(1 / torch.cat([lengths, shapes.prod(1)]).double()),
         per_row_or_matrix=real(
             1 / torch.cat([lengths[:num_rows], shapes.prod(1)]).double()
         ),
@@ -222,9 +225,3 @@ def _ties(stacks: MatrixStacks) -> tuple[Tensor, Tensor, Tensor]:
     table = torch.tensor([ends, slots, receivers], dtype=torch.int64)
     tied, places = table[0].unique(return_inverse=True)
     return tied, places * NUM_TIE_KINDS + table[1], table[2]
-
-
-def _shares(places: Tensor, size: int) -> Tensor:
-    """Return one over how often each place occurs, at most 1: `[place, 1]`."""
-    counts = torch.bincount(places, minlength=size).clamp_min(1)
-    return 1 / counts[:, None].double()

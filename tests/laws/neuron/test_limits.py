@@ -1,11 +1,12 @@
 """What no theta can make the neuron-level rule do."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 import l2o
-from l2o.rule import neuron_rule
 from l2o.rule.neuron_config import NeuronRuleConfig
 from l2o.rule.neuron_rule import NeuronRule
 
@@ -202,6 +203,15 @@ class TestRoundedGradients:
         assert rounded_cosine(NeuronRule(config), network, "random") < 0.9
 
 
-def test_bounds_hold():
-    values = neuron_rule.bounded(torch.tensor([-1e9, 0.0, 1e9]), 2.0)
-    assert values.tolist() == [-2.0, 0.0, 2.0]
+@pytest.mark.parametrize("scale", [1e9, 2.0])
+def test_the_scale_of_a_matrix_is_bounded(network, random_grads, constant_rule, scale):
+    graph, params = network
+    grads = random_grads(params, 1)[0]
+    largest = []
+    for said in (0.0, scale):
+        rule = constant_rule(NeuronRuleConfig(max_log_scale=1.5), scale=said)
+        state = rule.advance(rule.init_state(params), grads)
+        largest.append(size(rule(graph, params, grads, state)))
+    ratio = largest[1] / largest[0]
+    expected = 1.5 * math.tanh(scale / 1.5)
+    assert ratio == pytest.approx(math.exp(expected))
