@@ -114,9 +114,10 @@ class EvolutionConfig:
     """Losses count at most this multiple of the first loss, and so does every step of a
     network that diverged, so that one of them does not outweigh all others."""
     end_batches: NotNegative[int] = 0
-    """Above 0, a window's meta-loss is the loss at its end, on this many batches of
-    training data from another seed: of the averaged weights in problems whose rule is
-    told that they count, else of the latest. At 0 it is the mean loss of the steps."""
+    """Above 0, a window's meta-loss is the loss at its end, on at most this many
+    batches of the validation split, or, where the task has none, of training data from
+    another seed: of the averaged weights in problems whose rule is told that they
+    count, else of the latest. At 0 it is the mean loss of the steps."""
     stacked: bool = False
     """Whether the runs of a problem are one `vmap`; it pays for small networks and on
     accelerators. Otherwise they take turns."""

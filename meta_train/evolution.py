@@ -81,8 +81,8 @@ def evolution(
 
 def _losses_at_end(config: EvolutionConfig, runs: PerturbedRuns) -> Tensor:
     """Return each lane's loss where it stands, on batches that it never saw."""
-    sampler = runs.task.batches(runs.seed + 1 + runs.position)
-    batches = [sampler.next() for _ in range(config.end_batches)]
+    seed = runs.seed + runs.position
+    batches = runs.task.unseen_batches(seed, config.end_batches)
     return runs.losses_on(batches, at_average=bool(runs.averages))
 
 

@@ -73,11 +73,12 @@ class TaskBuilder:
                     config.family.draw(generator)
                 problem = config.family.draw(generator)
                 # Pooled here, where tasks of one size share the images.
-                images = self._loader.images(
-                    "fashion-mnist", "train", problem.image_size
+                train, validation = (
+                    self._loader.images("fashion-mnist", split, problem.image_size)
+                    for split in ("train", "validation")
                 )
                 return FunctionalTask(
-                    build_problem(problem, images),
+                    build_problem(problem, train, {"validation": validation}),
                     unit_spread=problem.unit_spread,
                     unit_seed=problem.seed,
                 )

@@ -308,8 +308,8 @@ def life_losses(
 ) -> Tensor:
     """Return the loss of every lane at some moments of a life, `[moment, lane]`.
 
-    The batches are those of another seed, from the same training data, and the same
-    ones for every lane. Batch norm uses their statistics, not the running ones.
+    The batches are of the validation split where the task has one, and the same ones
+    for every lane. Batch norm uses their statistics, not the running ones.
 
     Args:
         lanes: networks at their start; those with averages are measured there.
@@ -320,12 +320,11 @@ def life_losses(
     Returns:
         Losses; infinite from where a lane diverged.
     """
-    measured = lanes.task.batches(lanes.seed + 1)
     found = []
     for moment in moments:
         while lanes.position < moment and not lanes.is_known_over:
             lanes.step(dict(theta))
-        drawn = [measured.next() for _ in range(batches)]
+        drawn = lanes.task.unseen_batches(lanes.seed + moment, batches)
         losses = lanes.losses_on(drawn, at_average=bool(lanes.averages))
         found.append(losses.masked_fill(lanes.is_lost, math.inf))
     return torch.stack(found)

@@ -45,7 +45,8 @@ class SearchConfig:
     stacked: bool = True
     """Whether the candidates of a problem train as one `vmap`; else they take turns."""
     batches: Positive[int] = 8
-    """Batches on which a loss is measured: of the training data, from another seed."""
+    """Batches on which a loss is measured, at most: of the validation split, or, where
+    the task has none, of the training data from another seed."""
     most: Positive[float] = 0.5
     """A candidate's logarithm of the loss on one problem counts at most this much
     better or worse than the median's, so that no problem outweighs the others."""

@@ -1,6 +1,6 @@
 """A task as pure functions of parameters, for meta-training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,6 +13,10 @@ from .batches import Batch, Batches, arguments
 from .task import Evaluation, Task
 
 Tensors = dict[str, Tensor]
+
+
+_UNSEEN = 256
+"""Most examples of a batch that a run is judged by."""
 
 
 class LossAndGrads(NamedTuple):
@@ -93,6 +97,26 @@ class FunctionalTask:
     def batches(self, seed: int) -> Batches:
         """Return the endless training batches of a seed."""
         return self.task.batches(seed)
+
+    def unseen_batches(self, seed: int, count: int) -> list[Batch]:
+        """Return batches that training does not see, to judge a run by.
+
+        Args:
+            seed: decides which.
+            count: how many, at most: fewer where the validation split has fewer.
+
+        Returns:
+            Batches of the validation split, of at most 256 examples where a batch is a
+            tensor; where the task has no such split, training batches of another seed,
+            which do not tell when a network learns them by heart.
+        """
+        held_out: Sequence[Batch] = self.task.held_out.get("validation", ())
+        if not held_out:
+            sampler = self.batches(seed + 1)
+            return [sampler.next() for _ in range(count)]
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.randperm(len(held_out), generator=generator)[:count]
+        return [_piece(held_out[int(place)], generator) for place in places]
 
     def loss(
         self,
@@ -217,3 +241,13 @@ class FunctionalTask:
         places = 2 * torch.rand(len(names), generator=generator) - 1
         units = [self.unit_spread**place for place in places.tolist()]
         return dict(zip(names, units, strict=True))
+
+
+def _piece(batch: Batch, generator: torch.Generator) -> Batch:
+    """Return some neighbouring examples of a batch; all where it cannot be cut."""
+    inputs, targets = batch.inputs, batch.targets
+    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+        return batch
+    last = max(0, len(inputs) - _UNSEEN)
+    first = int(torch.randint(last + 1, (1,), generator=generator))
+    return Batch(*(item[first : first + _UNSEEN] for item in (inputs, targets)))

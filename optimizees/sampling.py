@@ -1,6 +1,6 @@
 """Random inner problems: which network, on which images, in which units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import ClassVar, Literal, TypeAlias, assert_never
@@ -139,12 +139,15 @@ class Family:
         )
 
 
-def build_problem(problem: Problem, data: ImageData) -> Task:
+def build_problem(
+    problem: Problem, data: ImageData, held_out: Mapping[str, ImageData] | None = None
+) -> Task:
     """Build the task that a problem describes.
 
     Args:
         problem: which network, images, units.
         data: square images of all ten classes, at least `image_size` pixels per side.
+        held_out: such images to evaluate on, by split.
 
     Returns:
         The task, on the data's device. Its units are left to `FunctionalTask`, which
@@ -153,18 +156,23 @@ def build_problem(problem: Problem, data: ImageData) -> Task:
     Raises:
         ValueError: if `image_size` does not divide the side, or a class has no image.
     """
-    side = data.images.shape[-1]
-    if problem.image_size != side:
-        data = data.pooled(problem.image_size)
-    if len(problem.classes) < 10:
-        data = data.of_classes(problem.classes)
+    data = _as_seen(problem, data)
+    splits = {} if held_out is None else dict(held_out)
     build = network_builder(problem, channels=data.images.shape[1])
     return image_task(
         problem.label,
         partial(_scaled, build, problem.init_scale),
         data,
         batch_size=problem.batch_size,
+        held_out={split: _as_seen(problem, images) for split, images in splits.items()},
     )
+
+
+def _as_seen(problem: Problem, data: ImageData) -> ImageData:
+    """Return images as a problem has them: pooled, and of its classes only."""
+    if problem.image_size != data.images.shape[-1]:
+        data = data.pooled(problem.image_size)
+    return data.of_classes(problem.classes) if len(problem.classes) < 10 else data
 
 
 def _scaled(build: Callable[[], nn.Module], factor: float) -> nn.Module:

@@ -143,9 +143,12 @@ class TestFamilies:
         family = Family(networks=("mlp",), image_sizes=(7,), norms=("none",))
         for member in range(3):
             task = builder.task(builder.config.tasks[0], member)
-            data = builder._loader.images("fashion-mnist", "train", 7)
+            data, kept = (
+                builder._loader.images("fashion-mnist", split, 7)
+                for split in ("train", "validation")
+            )
             problem = family.draw(generator)
-            expected = build_problem(problem, data)
+            expected = build_problem(problem, data, {"validation": kept})
             assert (task.name, task.unit_seed) == (expected.name, problem.seed)
             assert task.task.source == expected.source
             found, wanted = (item.batches(0).next() for item in (task, expected))

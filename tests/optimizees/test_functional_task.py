@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from optimizees import MLP, ConvNet, FunctionalTask, image_task
+from optimizees import (
+    MLP,
+    Batch,
+    BatchSampler,
+    ConvNet,
+    FunctionalTask,
+    Task,
+    image_task,
+)
 
 
 def make(data, build, **settings):
@@ -211,3 +219,40 @@ class TestUnits:
     def test_impossible_units_are_refused(self, task, spread):
         with pytest.raises(ValueError, match="Leave it out to train the network as"):
             FunctionalTask(task.task, unit_spread=spread)
+
+
+class TestUnseenBatches:
+    def test_they_are_of_the_validation_split(self):
+        inputs = torch.arange(600.0)[:, None]
+        data = Batch(inputs, inputs)
+        task = FunctionalTask(
+            Task(
+                name="kept",
+                build_model=lambda: nn.Linear(1, 1),
+                batches=lambda seed: BatchSampler(data, 8, seed),
+                criterion=nn.functional.mse_loss,
+                held_out={
+                    "validation": [Batch(-inputs, inputs), Batch(-inputs, inputs)]
+                },
+            )
+        )
+        first, second = task.unseen_batches(0, 5)
+        assert len(first.inputs) == len(second.targets) == 256
+        assert (first.inputs <= 0).all()
+        torch.testing.assert_close(-first.inputs, first.targets)
+        again = task.unseen_batches(0, 1)
+        assert torch.equal(again[0].inputs, first.inputs)
+        assert not torch.equal(task.unseen_batches(1, 1)[0].inputs, first.inputs)
+
+    def test_without_one_they_are_training_batches_of_another_seed(self):
+        data = Batch(torch.arange(600.0)[:, None], torch.zeros(600, 1))
+        task = FunctionalTask(
+            Task(
+                name="all",
+                build_model=lambda: nn.Linear(1, 1),
+                batches=lambda seed: BatchSampler(data, 8, seed),
+                criterion=nn.functional.mse_loss,
+            )
+        )
+        (found,) = task.unseen_batches(3, 1)
+        assert torch.equal(found.inputs, task.batches(4).next().inputs)

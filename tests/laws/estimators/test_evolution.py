@@ -53,6 +53,9 @@ class Distance:
         batch = namedtuple("Batch", "inputs targets")(torch.zeros(1), torch.zeros(1))
         return type("Same", (), {"next": lambda self: batch})()
 
+    def unseen_batches(self, seed, count):
+        return [self.batches(seed).next() for _ in range(count)]
+
     def init_buffers(self, seed):
         return {}
 
