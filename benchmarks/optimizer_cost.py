@@ -40,7 +40,7 @@ ROWS = RESULTS / "optimizer-cost.jsonl"
 class OptimizerCostConfig:
     """What is built, how often and where."""
 
-    rules: tuple[str, ...] = ("ff", "ng-gnn", "ng-gnn-neurons")
+    rules: tuple[str, ...] = ("ff", "ng-gnn", "ng-gnn-neurons", "ng-t")
     """Shipped rules, or paths of rule files."""
     repetitions: int = 9
     """Times that each is built."""
@@ -163,8 +163,8 @@ def _page(rows: list[Row]) -> list[str]:
         table_of(rows, columns),
         f"{origin_of(rows)} Load average at the end: "
         f"{rows[0]['load_average']}; other programs share the caches, not CPU time.",
-        "The state of ff and ng-gnn is five averages of the gradient and one of its "
-        "square, that of ng-gnn-neurons two and one, in float32 whatever the "
+        "The state of ff, ng-gnn and ng-t is five averages of the gradient and one of "
+        "its square, that of ng-gnn-neurons two and one, in float32 whatever the "
         "parameters are; Adam keeps two averages in the "
         "parameters' own precision. Construction of a NeuralGraphOpt reads the rule's "
         "file and finds the graph.",

@@ -23,6 +23,7 @@ from .small_fc import SmallFC
 RuleName: TypeAlias = Literal[
     "default",
     "default-ff",
+    "default-ng-t",
     "paper",
     "paper-ng-t",
     "paper-nfn",
@@ -69,6 +70,7 @@ LABELS: dict[SubjectName, str] = {
     "base": "base, a rule without a network",
     "default": "NG-GNN",
     "default-ff": "FF",
+    "default-ng-t": "NG-T",
     "paper": "the paper's NG-GNN",
     "paper-ng-t": "the paper's NG-T",
     "paper-nfn": "the paper's NFN",
@@ -193,6 +195,8 @@ def _config(name: RuleName) -> AnyRuleConfig:
             rule = load_rule("ng-gnn")
         case "default-ff":
             rule = load_rule("ff")
+        case "default-ng-t":
+            rule = load_rule("ng-t")
         case "neurons":
             return NeuronRuleConfig()
         case "base":

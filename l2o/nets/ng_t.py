@@ -82,8 +82,9 @@ class NGTNet(AbstractGraphNet):
             raise ValueError(
                 f"NGTNet needs graphs of at most {self.config.most_neurons} neurons, "
                 f"since every neuron attends to all; got {neurons}, for which an edge "
-                f"state takes {mebibytes:,.0f} MiB. Use NG-GNN, whose cost grows with "
-                "the number of weights, or raise NGTConfig(most_neurons=...)."
+                f"state takes {mebibytes:,.0f} MiB. Use rule='ng-gnn' or rule='base', "
+                "whose cost grows with the number of weights, or raise "
+                "NGTConfig(most_neurons=...)."
             )
 
     @override

@@ -14,7 +14,7 @@ from optimizees import ConvNet, ResidualNet
 from optimizees.lstm import TiedLSTM
 from optimizees.transformer import GPT, BlockSizes
 
-RULES = ("ng-gnn", "ng-gnn-neurons", "ff", "base")
+RULES = ("ng-gnn", "ng-gnn-neurons", "ng-t", "ff", "base")
 
 
 def perceptron():

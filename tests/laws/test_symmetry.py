@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from l2o import Rule, neural_graph
+from l2o import Rule, load_rule, neural_graph, shipped_rules
 from l2o.graph import Blocks
 from l2o.nets import FeedForwardConfig, LSTMConfig, NFNConfig
 from l2o.nets.feed_forward import FeedForwardNet
@@ -75,6 +75,10 @@ def compare(random_grads, last_update, assert_updates_agree):
 class TestHiddenNeurons:
     def test_relabelling_them_relabels_the_updates(self, compare, rule, network):
         compare(rule, network)
+
+    @pytest.mark.parametrize("name", shipped_rules())
+    def test_the_shipped_weights_do_not_break_it(self, compare, cnn, name):
+        compare(load_rule(name).double(), cnn)
 
     def test_relabelling_them_keeps_the_function(self, network):
         orders = new_orders(network, which="hidden")

@@ -55,7 +55,7 @@ def test_thirty_steps_with_random_theta_stay_finite(small_config, random_rule, d
 
 @pytest.mark.slow
 def test_every_shipped_rule_learns(data):
-    assert shipped_rules() == ["base", "ff", "ng-gnn", "ng-gnn-neurons"]
+    assert shipped_rules() == ["base", "ff", "ng-gnn", "ng-gnn-neurons", "ng-t"]
     for name in shipped_rules():
         losses = train(load_rule(name), data, 100)
         assert losses[-10:].mean() < 0.6 * losses[0], name

@@ -7,9 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import meta_train
-from l2o import PRESETS, Rule, RuleConfig, neural_graph
+from l2o import (
+    PRESETS,
+    NeuralGraphOpt,
+    Rule,
+    RuleConfig,
+    load_rule,
+    neural_graph,
+)
 from l2o.graph import (
     NeuralGraph,
     NeuronGroup,
@@ -21,7 +29,10 @@ from l2o.graph import (
 from l2o.graph.tiles import find_tiles
 from l2o.nets import NetSizes, NGGNNConfig, NGTConfig
 from l2o.nets.ng_t import NGTNet
+from l2o.rule_metadata import rule_path
 from meta_train.config import load_config
+from optimizees import MLP, ConvNet
+from optimizees.transformer import GPT, BlockSizes
 
 FEATURES = 3
 SIZES = NetSizes(num_features=FEATURES, num_context=2, num_outputs=2)
@@ -151,6 +162,53 @@ def test_more_are_refused():
         match=r"^NGTNet needs .* 2048 neurons.* got 2100, .* 538 MiB.*most_neurons=",
     ):
         Rule(PRESETS["paper-ng-t"]).check(graph)
+
+
+class TestShippedRule:
+    """`rule="ng-t"`."""
+
+    def test_it_is_of_the_preset_and_small(self):
+        net = load_rule("ng-t").config.net
+        assert net == PRESETS["default-ng-t"].net
+        assert rule_path("ng-t").stat().st_size < 300_000
+
+    @pytest.mark.parametrize(
+        ("build", "inputs"),
+        [
+            (lambda: ConvNet(1, (4, 8), image_size=8), torch.randn(4, 1, 8, 8)),
+            (lambda: MLP((6, 8, 8, 3)), torch.randn(4, 6)),
+            (
+                lambda: GPT(11, 8, BlockSizes(width=8, num_blocks=1, num_heads=2)),
+                torch.arange(32).reshape(4, 8) % 11,
+            ),
+        ],
+        ids=["cnn", "perceptron", "transformer"],
+    )
+    def test_it_lowers_the_loss_of_networks_of_three_kinds(self, build, inputs):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = build()
+        graph = neural_graph(model, inputs)
+        assert graph.placed_share > 0.8
+        optimizer = NeuralGraphOpt(model.named_parameters(), rule="ng-t", graph=graph)
+        losses = []
+        for _ in range(4):
+            scores = model(inputs).flatten(0, -2)
+            loss = cross_entropy(scores, torch.arange(len(scores)) % 3)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        assert losses[-1] < losses[0]
+
+    def test_a_network_of_too_many_neurons_is_refused_when_it_is_built(self):
+        model = nn.Sequential(nn.Linear(2040, 8), nn.ReLU(), nn.Linear(8, 1))
+        with pytest.raises(
+            ValueError, match=r"got 2049, .* Use rule='ng-gnn' or rule='base'"
+        ):
+            NeuralGraphOpt(model.parameters(), rule="ng-t")
+        for advised in ("ng-gnn", "base"):
+            NeuralGraphOpt(model.parameters(), rule=advised)
 
 
 def test_kernels_larger_than_the_rules_are_refused():
