@@ -10,7 +10,7 @@ _PADDED_ENTRIES = 2**16
 """On an accelerator a small matrix may always be padded to this many entries: fewer
 stacks are fewer launches."""
 
-_PADDING = 2**12
+_PADDING = 2**13
 """Most entries of padding that a matrix adds to a stack on a CPU, where computing them
 costs as much as the operations of another stack."""
 _LINE = 16

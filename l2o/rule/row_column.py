@@ -13,7 +13,7 @@ from l2o.graph.matrices import padded_part
 from l2o.nets.fast_ops import in_plain_eager, multiplied
 
 from .blocks import Room, SumsOfLines, blocks_of, cut
-from .state import TINY, Averages, Reading, State, column
+from .state import TINY, Averages, Reading, State, Tensors, column
 from .wired import Wired
 
 LIMIT = 5.0
@@ -103,15 +103,9 @@ def read_stacks(
     """
     count = len(next(iter(state.values()))["momenta"]) if state else 1
     momenta = {name: item["momenta"].unbind() for name, item in state.items()}
-    fields = [
-        params,
-        grads,
-        *(
-            {name: momenta[name][place].to(params[name].dtype) for name in params}
-            for place in range(count)
-        ),
-        {name: state[name]["second_moment"].to(params[name].dtype) for name in params},
-    ]
+    second = {name: item["second_moment"] for name, item in state.items()}
+    averages = [{name: momenta[name][k] for name in params} for k in range(count)]
+    fields = [params, grads, *(_like(item, params) for item in (*averages, second))]
     padding = wired.zero.to(next(iter(params.values())).dtype)
     found = []
     stacked, padded = wired.stacks.gather(fields, padding)
@@ -120,6 +114,16 @@ def read_stacks(
         weight, grad, *averages, second = item
         found.append(StackValues(weight, grad, tuple(averages), second, whole))
     return found, padded
+
+
+def _like(values: Tensors, params: Tensors) -> Tensors:
+    """Return values in the types of the parameters."""
+    return {
+        name: values[name]
+        if values[name].dtype == param.dtype
+        else values[name].to(param.dtype)
+        for name, param in params.items()
+    }
 
 
 def read_clock(wired: Wired, state: State, averages: Averages) -> Clock:

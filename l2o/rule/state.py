@@ -208,4 +208,6 @@ def column(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 def widened(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 or wider."""
+    if tensor.dtype == torch.float32:  # a call less for each of many small tensors
+        return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

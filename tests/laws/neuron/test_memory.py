@@ -40,10 +40,10 @@ class Live(TorchDispatchMode):
 
 def peak_per_parameter(rule):
     """Return the bytes of a step over those of the parameters."""
-    model = MLP((300, *[300] * 16, 10))
+    model = MLP((350, *[350] * 16, 10))
     for param in model.parameters():
         param.grad = torch.randn_like(param)
-    graph = l2o.neural_graph(model, torch.zeros(2, 300))
+    graph = l2o.neural_graph(model, torch.zeros(2, 350))
     optimizer = l2o.NeuralGraphOpt(model.named_parameters(), rule=rule, graph=graph)
     for _ in range(2):
         optimizer.step()
