@@ -78,4 +78,4 @@ def test_resnet_18():
         memory_bytes=None,
     )
     row = run_cell(cell, 300)
-    assert row["peak_bytes"] <= 1.6 * 4 * row["num_parameters"]
+    assert row["peak_bytes"] <= 1.7 * 4 * row["num_parameters"]
