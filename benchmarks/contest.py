@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+from l2o.rule.checkpoint import DEFAULT_RULE
 from optimizees.named_tasks import TaskName, budget_of
 from optimizees.task_loader import DataChoice
 
@@ -49,7 +50,7 @@ class Contest:
 
     tasks: tuple[TaskName, ...]
     """The tasks, in order."""
-    rules: tuple[str, ...] = ("ng-gnn", "ff")
+    rules: tuple[str, ...] = (DEFAULT_RULE, "ng-gnn", "ff")
     """Shipped rules, or paths of rule files."""
     bfloat16_rules: tuple[str, ...] = ()
     """Rules that also run with a state in bfloat16."""

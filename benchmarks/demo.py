@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from l2o import NeuralGraphOpt
+from l2o.rule.checkpoint import DEFAULT_RULE
 from optimizees import Task, TaskLoader
 from optimizees.devices import choose_device
 from optimizees.task_loader import DataChoice
@@ -23,8 +24,8 @@ _BATCH_SIZE = 128
 """Images per batch."""
 
 OPTIMIZERS: dict[str, BuildOptimizer] = {
-    "NG-GNN, learned": lambda model: NeuralGraphOpt(model.parameters()),
-    "FF, learned": lambda model: NeuralGraphOpt(model.parameters(), rule="ff"),
+    f"{DEFAULT_RULE} (the default)": lambda model: NeuralGraphOpt(model.parameters()),
+    "ng-gnn": lambda model: NeuralGraphOpt(model.parameters(), rule="ng-gnn"),
     f"Adam, lr {ADAM_LR:g} (tuned)": lambda model: torch.optim.Adam(
         model.parameters(), lr=ADAM_LR
     ),

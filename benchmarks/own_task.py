@@ -20,6 +20,7 @@ import torch
 import meta_train
 from l2o import load_rule, read_provenance
 from l2o.files import write_whole
+from l2o.rule.checkpoint import DEFAULT_RULE
 from meta_train.config import MetaOptimizerConfig, ValidationConfig
 from meta_train.estimator_config import EvolutionConfig
 from meta_train.log import write_json_lines
@@ -76,7 +77,7 @@ class OwnTaskConfig:
     """The task: a function as module:function."""
     start: str = "base"
     """Shipped rule, or path of a rule file, that meta-training starts from."""
-    compared: tuple[str, ...] = ("ng-gnn", "ff", "ng-gnn-neurons", "base")
+    compared: tuple[str, ...] = (DEFAULT_RULE, "ng-gnn-neurons", "ng-gnn", "ff")
     """Rules that the trained one is compared with; the first is the default."""
     outer_steps: int = 60
     """Updates of the rule's weights."""

@@ -42,7 +42,7 @@ CONFIG = Contest(
         "digits-graph",
         "diabetes-mlp",
     ),
-    rules=("ng-gnn", "ff", "ng-gnn-neurons", "base"),
+    rules=("base", "ng-gnn-neurons", "ng-gnn", "ff"),
     averaged_rules=("ng-gnn", "base"),
     horizon_rules=("base",),
     control_rules=("ff",),

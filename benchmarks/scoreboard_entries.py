@@ -1,7 +1,6 @@
 """The rows of a scoreboard as entries: one optimizer in one setting, on every task."""
 
 import hashlib
-import inspect
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
-from l2o import NeuralGraphOpt, shipped_rules
+from l2o import shipped_rules
+from l2o.rule.checkpoint import DEFAULT_RULE
 from l2o.rule_metadata import rule_path
 from optimizees import TaskName
 
@@ -24,9 +24,6 @@ Horizon: TypeAlias = Literal["unknown", "known"]
 """Whether an optimizer is told the length of the run."""
 HORIZONS: tuple[Horizon, ...] = ("unknown", "known")
 """Both, in the order of the tables."""
-
-DEFAULT_RULE: str = inspect.signature(NeuralGraphOpt).parameters["rule"].default
-"""The rule that `NeuralGraphOpt` takes where none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from l2o.rule.checkpoint import DEFAULT_RULE
+
 from .intervals import performance_profiles
 from .opponents import OPPONENTS
 from .pictures import label_ends, save_figure, styles
-from .scoreboard_entries import DEFAULT_RULE, HORIZONS, Entry, Horizon, Scoreboard
+from .scoreboard_entries import HORIZONS, Entry, Horizon, Scoreboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

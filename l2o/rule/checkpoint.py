@@ -41,7 +41,7 @@ from .state import Tensors
 LICENSE = "MIT"
 """Licence of the shipped weights, and of others where none is named."""
 
-DEFAULT_RULE = "ng-gnn"
+DEFAULT_RULE = "base"
 """Name of the shipped rule that is taken where none is named."""
 
 _SHIPPED_SHA256 = {

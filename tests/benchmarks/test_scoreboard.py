@@ -10,12 +10,12 @@ from benchmarks.command import benchmark, report
 from benchmarks.opponents import OPPONENTS
 from benchmarks.runs import read_rows
 from benchmarks.scoreboard_entries import (
-    DEFAULT_RULE,
     read_scoreboard,
     seconds_of,
     steps_to_loss,
 )
 from benchmarks.scoreboard_picture import profile_curves
+from l2o.rule.checkpoint import DEFAULT_RULE
 from l2o.rule_metadata import rule_path
 from meta_train.log import write_json_lines
 
