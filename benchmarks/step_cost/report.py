@@ -59,8 +59,14 @@ def cost_table(rows: Sequence[Row]) -> str:
     return github_table(
         [_cells(row, known) for row in rows],
         (
-            *("what", "median ms", "quartiles ms", "times", "over forward + backward"),
-            *("over fused Adam", "over PyG", "peak MiB", "state"),
+            *("what", "median ms", "quartiles ms", "times", "first ms"),
+            *(
+                "over forward + backward",
+                "over fused Adam",
+                "over PyG",
+                "peak MiB",
+                "state",
+            ),
             *("GFLOP", "GFLOP/s", "product", "over the floor"),
         ),
     )
@@ -122,7 +128,7 @@ def _heading(network: str, rows: Sequence[Row]) -> str:
 def _cells(row: Row, known: dict[str, Row]) -> list[str]:
     name = LABELS[row["subject"]]
     if row["status"] != "measured":
-        return [name, row["status"], *[""] * 11]
+        return [name, row["status"], *[""] * 12]
     quartiles = row["quartiles_ms"]
     spread = "" if quartiles is None else " to ".join(map(_number, quartiles))
     gflop = _gflop(row, known)
@@ -131,6 +137,7 @@ def _cells(row: Row, known: dict[str, Row]) -> list[str]:
         _number(row["median_ms"]),
         spread,
         str(row["repetitions"]),
+        _number(row["first_ms"]),
         ratio(row, known.get(_GRADIENT)),
         ratio(row, known.get(_ADAM)),
         ratio(row, known.get(_PYG)),

@@ -38,6 +38,7 @@ CompiledName: TypeAlias = Literal[
     "paper-compiled",
     "paper-ff-compiled",
     "neurons-compiled",
+    "base-compiled",
 ]
 GradientName: TypeAlias = Literal[
     "forward-backward", "forward-backward-32", "forward-backward-128"
@@ -78,6 +79,7 @@ LABELS: dict[SubjectName, str] = {
     "paper-ff": "the paper's FF",
     "default-compiled": "NG-GNN, compiled",
     "neurons-compiled": "NG-GNN, neuron by neuron, compiled",
+    "base-compiled": "base, compiled",
     "default-ff-compiled": "FF, compiled",
     "paper-compiled": "the paper's NG-GNN, compiled",
     "paper-ff-compiled": "the paper's FF, compiled",
@@ -135,6 +137,8 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _compiled(network, "default")
         case "neurons-compiled":
             return _compiled(network, "neurons")
+        case "base-compiled":
+            return _compiled(network, "base")
         case "default-ff-compiled":
             return _compiled(network, "default-ff")
         case "paper-compiled":
