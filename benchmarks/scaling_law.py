@@ -14,7 +14,7 @@ from l2o.rule.newton_schulz import GROUP_ROWS, LONG, WHITENING_STEPS
 from .report import github_table
 
 _PARTS = RuleConfig()
-# Channels per entry that the default rule's network reads and returns.
+# Channels per entry that the network of `ng-gnn` reads and returns.
 FEATURES = _PARTS.features.build(_PARTS.direction_set()).num_features
 OUTPUTS = _PARTS.head.build(_PARTS.direction_set()).num_outputs
 

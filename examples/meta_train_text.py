@@ -71,4 +71,4 @@ if __name__ == "__main__":
             validation=ValidationConfig(every=20, steps=200, seeds=(1,)),
         )
     print(f"the rule trained on {gpt.source}: {use(gpt, learned, steps=200)}")
-    print(f"the default rule: {use(gpt, load_rule('ng-gnn'), steps=200)}")
+    print(f"the default rule: {use(gpt, load_rule('base'), steps=200)}")
