@@ -12,6 +12,7 @@ from device_work import Waits
 
 from benchmarks.launches import launches_of_inner_step
 from l2o import load_rule, neural_graph
+from l2o.rule.checkpoint import DEFAULT_RULE
 from meta_train import evolution, unroll
 from meta_train.estimator_config import (
     EvolutionConfig,
@@ -124,7 +125,12 @@ class TestLaunches:
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "plain", "with_autograd"),
-        [("ng-gnn", 1200, 2150), ("ng-gnn-neurons", 350, 700), ("ff", 750, 850)],
+        [
+            (DEFAULT_RULE, 250, 420),
+            ("ng-gnn-neurons", 330, 660),
+            ("ff", 660, 700),
+            ("ng-gnn", 1150, 2100),
+        ],
     )
     def test_they_are_few(self, name, plain, with_autograd):
         found = launches_of_inner_step(load_rule(name))
