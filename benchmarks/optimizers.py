@@ -233,22 +233,23 @@ def rule_spec(name_or_path: str, settings: RuleSettings | None = None) -> RuleSp
     )
 
 
+_WORDS = {
+    "state": "{} state",
+    "whitening_rows": "whitened by {} rows",
+    "average": "averaged weights",
+    "scale": "updates x {:g}",
+    "told_share": "told {:g} times the number of steps",
+    "knows_length": "knows the number of steps",
+}
+"""What is said of each setting that differs."""
+
+
 def in_words(settings: Mapping[str, Any]) -> str:
     """Return a suffix for a rule's name that names the settings that differ."""
-    words = ""
-    if "state" in settings:
-        words += f", {settings['state']} state"
-    if "whitening_rows" in settings:
-        words += f", whitened by {settings['whitening_rows']} rows"
-    if "average" in settings:
-        words += ", averaged weights"
-    if "scale" in settings:
-        words += f", updates x {settings['scale']:g}"
-    if "told_share" in settings:
-        words += f", told {settings['told_share']:g} times the number of steps"
-    elif "knows_length" in settings:
-        words += ", knows the number of steps"
-    return words
+    known = [name for name in _WORDS if name in settings]
+    if "told_share" in known:
+        known.remove("knows_length")
+    return "".join(f", {_WORDS[name].format(settings[name])}" for name in known)
 
 
 def _with_rows(known: AnyRule, rows: int) -> AnyRule:

@@ -51,7 +51,15 @@ SubjectName: TypeAlias = (
     | Literal["default-pyg", "small-fc", "paper-forward"]
 )
 RULES: tuple[RuleName, ...] = get_args(RuleName)
-COMPILED: tuple[CompiledName, ...] = get_args(CompiledName)
+COMPILED: dict[CompiledName, RuleName] = {
+    "default-compiled": "default",
+    "default-ff-compiled": "default-ff",
+    "paper-compiled": "paper",
+    "paper-ff-compiled": "paper-ff",
+    "neurons-compiled": "neurons",
+    "base-compiled": "base",
+}
+"""The rule of each compiled step."""
 GRADIENTS: dict[str, int | None] = {
     "forward-backward": None,
     "forward-backward-32": 32,
@@ -133,18 +141,15 @@ def prepare(name: SubjectName, network: Network) -> Prepared:
             return _step_of(FloatMuon(model, graph))
         case "small-fc":
             return _step_of(SmallFC(model.parameters()))
-        case "default-compiled":
-            return _compiled(network, "default")
-        case "neurons-compiled":
-            return _compiled(network, "neurons")
-        case "base-compiled":
-            return _compiled(network, "base")
-        case "default-ff-compiled":
-            return _compiled(network, "default-ff")
-        case "paper-compiled":
-            return _compiled(network, "paper")
-        case "paper-ff-compiled":
-            return _compiled(network, "paper-ff")
+        case (
+            "default-compiled"
+            | "neurons-compiled"
+            | "base-compiled"
+            | "default-ff-compiled"
+            | "paper-compiled"
+            | "paper-ff-compiled"
+        ):
+            return _compiled(network, COMPILED[name])
         case "default-pyg":
             from l2o.nets.pyg import PyGNGGNNNet  # extra [pyg]
 
