@@ -4,7 +4,15 @@ import pytest
 
 from l2o.rule.config import ScaleFreeFeaturesConfig
 
-SCALE_FREE = ("default", "default-ff", "cells-own", "ng-t", "lstm", "nfn")
+SCALE_FREE = (
+    "default",
+    "default-ff",
+    "default-ng-t",
+    "cells-own",
+    "ng-t",
+    "lstm",
+    "nfn",
+)
 
 
 def scaled(all_grads, factor):
