@@ -301,8 +301,11 @@ def compared(rows: list[Row]) -> list[Group]:
 
 
 def loss_panels(rows: list[Row]) -> list[Panel]:
-    """Draw training losses."""
-    return [loss_panel(compared(rows))]
+    """Draw training losses; those of the steps, so averaged weights have no curve."""
+    drawn = compared(rows)
+    return [
+        loss_panel([g for g in drawn if "average" not in g.rows[0].get("settings", {})])
+    ]
 
 
 def loss_and_test_panels(rows: list[Row]) -> list[Panel]:
