@@ -116,6 +116,9 @@ class WatchedGraph:
     def look(self, *, steps: bool = False) -> bool:
         """Take the traced graph once the modules have run; a step ends the watch.
 
+        But where no module has run yet, a step of size zero does not end it: torch's
+        distributed checkpoints take one to make a state that they can load into.
+
         Args:
             steps: whether a step is about to be taken.
 
@@ -136,7 +139,7 @@ class WatchedGraph:
                 shapes = {name: tuple(t.shape) for name, t in tensors.items()}
                 graph = graph_so_far(shapes, self.graph, is_named=True)
             self._use(graph, tensors)
-        if steps:
+        if steps and (has_seen or not self._is_idle()):
             capture.close()
             self._capture = None
             if capture.traced is not None:
@@ -177,6 +180,10 @@ class WatchedGraph:
 
     def _watch(self, passes: NetworkTrace | None = None) -> None:
         self._capture = Capture(WeakMethod(self._read_tensors), passes)
+
+    def _is_idle(self) -> bool:
+        """Whether a step would move nothing."""
+        return all(float(group["lr"]) == 0 for group in self._groups())
 
     def _groups(self) -> list[dict[str, Any]]:
         owner = self._owner()

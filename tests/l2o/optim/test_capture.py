@@ -201,6 +201,23 @@ class TestWithoutForward:
         layer.weight.grad = torch.ones_like(layer.weight)
         optimizer.step()
 
+    @pytest.mark.filterwarnings("ignore:NeuralGraphOpt needs a place in the graph")
+    @pytest.mark.parametrize("lr", [0.0, 1.0])
+    def test_a_step_that_only_makes_a_state_does_not_end_the_watch(
+        self, model, rule, lr
+    ):
+        """As torch.distributed.checkpoint does before it loads; 1 is the control."""
+        optimizer = NeuralGraphOpt(model.parameters(), lr=lr, rule=rule)
+        for param in model.parameters():
+            param.grad = torch.zeros_like(param)
+        optimizer.step()
+        assert (hooks() > 0) == (lr == 0)
+        optimizer.param_groups[0]["lr"] = 1.0
+        run(model)
+        optimizer.step()
+        assert level(optimizer) == (TRACED if lr == 0 else SHAPES)
+        assert hooks() == 0
+
 
 class Coupling(nn.Module):
     """Two networks whose shapes are those of one chain."""
