@@ -24,7 +24,9 @@ _BATCH_SIZE = 128
 """Images per batch."""
 
 OPTIMIZERS: dict[str, BuildOptimizer] = {
-    f"{DEFAULT_RULE} (the default)": lambda model: NeuralGraphOpt(model.parameters()),
+    f"{DEFAULT_RULE} (the default), averaged": lambda model: NeuralGraphOpt(
+        model.parameters(), average=True
+    ),
     "ng-gnn": lambda model: NeuralGraphOpt(model.parameters(), rule="ng-gnn"),
     f"Adam, lr {ADAM_LR:g} (tuned)": lambda model: torch.optim.Adam(
         model.parameters(), lr=ADAM_LR
